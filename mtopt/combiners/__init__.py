@@ -14,6 +14,7 @@ from mtopt.combiners._registry import combiner_class, create_combiner, list_comb
 from mtopt.combiners.aligned_mtl import AlignedMTL
 from mtopt.combiners.blur import BLUR
 from mtopt.combiners.cagrad import CAGrad
+from mtopt.combiners.clipped import Clipped
 from mtopt.combiners.config import ConFIG
 from mtopt.combiners.cosmos import COSMOS
 from mtopt.combiners.db_mtl import DBMTL
@@ -39,6 +40,7 @@ from mtopt.combiners.loss_ngdiff import LossNGDiff
 from mtopt.combiners.mgda import MGDA
 from mtopt.combiners.mgda_ub import MGDAUB
 from mtopt.combiners.moco import MoCo
+from mtopt.combiners.moco_plus import MoCoPlus
 from mtopt.combiners.modo import MoDo
 from mtopt.combiners.munba import MUNBa
 from mtopt.combiners.nash_mtl import NashMTL
@@ -53,6 +55,7 @@ from mtopt.combiners.random_weights import RLW
 from mtopt.combiners.scalarizers import ASF, PBI, Tchebycheff
 from mtopt.combiners.scale_invariant import SI
 from mtopt.combiners.sdmgrad import SDMGrad
+from mtopt.combiners.sinkhorn import MultiNormalized
 from mtopt.combiners.smooth_tchebycheff import STCH
 from mtopt.combiners.smoothed import Smoothed
 from mtopt.combiners.trimmed_mean import TrimmedMean
@@ -85,6 +88,7 @@ __all__ = [
     "UW",
     "AlignedMTL",
     "CAGrad",
+    "Clipped",
     "Combiner",
     "ConFIG",
     "DrawsCombiner",
@@ -104,7 +108,9 @@ __all__ = [
     "LossNGDiff",
     "MUNBa",
     "MoCo",
+    "MoCoPlus",
     "MoDo",
+    "MultiNormalized",
     "NGDiff",
     "NashMTL",
     "NormCombiner",

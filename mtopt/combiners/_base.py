@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import functools
 import inspect
+import math
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -20,7 +21,7 @@ from mtopt.solvers import Certificate
 Needs = Literal["losses", "norms", "gramian", "jacobian"]
 
 TRAITS = (
-    *("needs", "features", "on_features", "matrix_free", "draws", "reevaluates", "stochastic", "stateful"),
+    *("needs", "features", "on_features", "matrix_free", "draws", "revisits", "reevaluates", "stochastic", "stateful"),
     *("scale_invariant", "homogeneous", "non_conflicting", "symmetric"),
     *("positive_losses", "exact_objectives", "weighted"),
 )
@@ -46,8 +47,9 @@ class Combiner(ABC):
         needs: ``"losses"``, ``"norms"``, ``"gramian"`` or ``"jacobian"``.
         features: may be fed gradients of the shared representation.
         on_features: is to be fed these, where a step names its ``features``, and not those of the parameters.
-        matrix_free: uses the Gramian only in products with a vector.
+        matrix_free: can go without the Gramian and follow its weights by products with a vector (``FollowsWeights``).
         draws: independent mini-batches that one step takes.
+        revisits: takes the gradients of each batch at the parameters of the step before, too.
         reevaluates: asks for the losses after the optimizer's step, when its ``awaits_losses`` says so.
         stochastic: draws random numbers (from its own generator, never the global one).
         stateful: carries something from step to step.
@@ -70,6 +72,7 @@ class Combiner(ABC):
     on_features: ClassVar[bool] = False
     matrix_free: ClassVar[bool] = False
     draws: ClassVar[int] = 1
+    revisits: ClassVar[bool] = False
     reevaluates: ClassVar[bool] = False
     stochastic: ClassVar[bool] = False
     stateful: ClassVar[bool] = False
@@ -91,6 +94,9 @@ class Combiner(ABC):
 
     total: int = 0
     """The number of objectives, those without a row in this step included; as long."""
+
+    visited: list[torch.Tensor] | None = None
+    """The parameters of the last step, for a rule that ``revisits``: its engine keeps them here. None before it."""
 
     # -- using a rule -------------------------------------------------------------------------------------------
 
@@ -140,6 +146,11 @@ class Combiner(ABC):
         """The outcome for the gradients of several mini-batches: the engine's entry to a rule with ``draws`` > 1."""
         raise TypeError(f"{self!r} takes one mini-batch a step; a rule on several is a DrawsCombiner")
 
+    def combine_revisited(self, gradients: Gradients, before: Gradients | None, losses: torch.Tensor | None) -> Outcome:
+        """The outcome for the gradients of a batch and those of the same losses at the parameters of the step before
+        (None in the first step): the engine's entry to a rule that ``revisits``."""
+        raise TypeError(f"{self!r} looks at each batch at one point; a rule that looks at two declares revisits = True")
+
     def kept_weights(self, objectives: Sequence[int], total: int) -> torch.Tensor | None:
         """Weights from an earlier step that the next one is to be made with, for the losses of ``objectives``.
 
@@ -170,7 +181,9 @@ class Combiner(ABC):
         """The loss values as a float64 vector on the CPU."""
         if losses is None:
             raise ValueError(f"{type(self).__name__} reads the loss values: give losses, a tensor of shape ({count},)")
-        vector = torch.as_tensor(losses).detach().to("cpu", torch.float64)
+        vector = torch.as_tensor(losses).detach()
+        if vector.dtype != torch.float64 or not vector.is_cpu:
+            vector = vector.to("cpu", torch.float64)
         if vector.shape != (count,):
             raise ValueError(f"losses must have shape ({count},), one a row, found {tuple(vector.shape)}")
         return vector
@@ -180,8 +193,10 @@ class Combiner(ABC):
         if not isinstance(weights, torch.Tensor) or weights.shape != (count,):
             found = tuple(weights.shape) if isinstance(weights, torch.Tensor) else type(weights).__name__
             raise ValueError(f"{type(self).__name__}.weights must return a tensor of shape ({count},), found {found}")
-        weights = weights.detach().to("cpu", torch.float64)
-        if not bool(weights.isfinite().all()):
+        weights = weights.detach()
+        if weights.dtype != torch.float64 or not weights.is_cpu:
+            weights = weights.to("cpu", torch.float64)
+        if not all(map(math.isfinite, weights.tolist())):
             raise NonFiniteError(
                 f"{type(self).__name__}.weights returned {weights.tolist()} for finite gradients; "
                 "give zero rows and parallel rows a defined answer"
@@ -305,9 +320,15 @@ class LossCombiner(Combiner):
 
 
 class NormCombiner(Combiner):
-    """A rule that weighs the gradients by their norms. Where a Gramian is given instead, its diagonal is used."""
+    """A rule that weighs the gradients by their norms. Where a Gramian is given instead, its diagonal is used.
+
+    A rule declares ``separable = True`` when the weight of a row depends on that row's norm and loss alone, and it
+    carries no state: ``weights`` may then be called for one row at a time, with its objective in ``objectives``. The
+    engine adds up the rows of such a rule as they come, with two gradients alive whatever K.
+    """
 
     needs = "norms"
+    separable: ClassVar[bool] = False
 
     @abstractmethod
     def weights(self, norms: torch.Tensor, losses: torch.Tensor | None = None) -> torch.Tensor:
@@ -342,7 +363,7 @@ class JacobianCombiner(Combiner):
 
     @abstractmethod
     def direction(self, jacobian: torch.Tensor, losses: torch.Tensor | None = None) -> torch.Tensor:
-        """The direction (D,) for a Jacobian (K, D), in its dtype and on its device."""
+        """The direction (D,) for a Jacobian (K, D), in its dtype and on its device. The Jacobian is only read."""
 
     def _combine(self, gradients: Gradients, losses: torch.Tensor | None) -> Outcome:
         jacobian = gradients.jacobian()
@@ -353,5 +374,7 @@ class JacobianCombiner(Combiner):
                 f"{type(self).__name__}.direction must return shape ({jacobian.shape[1]},), "
                 f"found {tuple(direction.shape)}"
             )
+        if direction.untyped_storage().data_ptr() == jacobian.untyped_storage().data_ptr():
+            direction = direction.clone()  # a row of the Jacobian itself, which may be the caller's
         weights = self.last_weights
         return Outcome(None if weights is None else self._weights(weights, len(jacobian)), direction)

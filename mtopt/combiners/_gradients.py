@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
 from functools import cached_property
+from typing import NamedTuple
 
 import torch
+
+from mtopt.combiners._ownership import alone
 
 CHUNK = 65_536
 """Columns looked at together: what is copied, or cast, at a time."""
@@ -19,8 +21,7 @@ _LOW_PRECISION = (torch.float16, torch.bfloat16)
 BlockSource = Callable[[], Iterator[torch.Tensor]]
 
 
-@dataclass(frozen=True, slots=True)
-class Place:
+class Place(NamedTuple):
     """Where a tensor of a gradient belongs.
 
     Attributes:
@@ -42,8 +43,10 @@ class Gradients:
         objectives: the index of each row's objective among all ``total`` of them; a loss that is absent from a batch
             has no row. Default: all of them.
         total: the number of objectives of the problem. Default: the number of rows.
-        scale: factor that the rows carry (a GradScaler's). Norms, Gramian and Jacobian are free of it;
+        scale: factor that the gradients carry (a GradScaler's). Norms, Gramian and Jacobian are free of it;
             :meth:`combined` keeps it, since its result goes to ``.grad``.
+        factors: what each row is to be multiplied with to be that gradient, such as rows that are kept in few bits.
+            Default: one each.
         places: which parameter each of the P tensors belongs to. Default: nobody knows.
     """
 
@@ -55,42 +58,134 @@ class Gradients:
         total: int | None = None,
         scale: float = 1.0,
         places: Sequence[Place] | None = None,
+        factors: Sequence[float] | None = None,
     ) -> None:
         self.rows = rows
         self.objectives = tuple(range(len(rows)) if objectives is None else objectives)
         self.total = len(rows) if total is None else total
         self.scale = scale
         self.places = places
+        self.factors = None if factors is None or all(factor == 1.0 for factor in factors) else list(factors)
 
     @cached_property
     def gramian(self) -> torch.Tensor:
         """J Jᵀ, (K, K) float64 on the CPU, exact to about 1e-7 of the norms in float32 at any D."""
-        return gramian_of_blocks(lambda: _blocks(self.rows)) / self.scale**2
+        products = gramian_of_blocks(lambda: _blocks(self.rows))
+        if self.factors is None:
+            return products if self.scale == 1.0 else products / self.scale**2
+        factors = torch.tensor(self.factors, dtype=torch.float64) / self.scale
+        return products * factors * factors[:, None]
 
     def jacobian(self) -> torch.Tensor:
-        """J, (K, D), in the rows' dtype and on their device."""
-        rows = [row[0].reshape(-1) if len(row) == 1 else torch.cat([g.reshape(-1) for g in row]) for row in self.rows]
-        matrix = torch.stack(rows)
-        return matrix if self.scale == 1.0 else matrix.div_(self.scale)
+        """J, (K, D), in the rows' dtype and on their device. Not to be written to: it may be the rows themselves."""
+        matrix = _matrix_behind(self.rows)
+        if matrix is None:
+            flat = [[g.reshape(-1) for g in row] for row in self.rows]
+            matrix = torch.stack([row[0] if len(row) == 1 else torch.cat(row) for row in flat])
+        factors = [factor / self.scale for factor in self.factors or [1.0] * len(self.rows)]
+        if all(factor == 1.0 for factor in factors):
+            return matrix
+        return matrix * torch.tensor(factors, dtype=torch.float64)[:, None].to(matrix)
 
-    def combined(self, weights: torch.Tensor) -> list[torch.Tensor]:
-        """``sum_k weights[k] * row_k``, one new tensor a parameter, in the rows' dtype."""
-        coefficients = [float(w) for w in weights]
+    def combined(self, weights: torch.Tensor | Sequence[float], *, spend: bool = False) -> list[torch.Tensor]:
+        """``sum_k weights[k] * row_k``, one new tensor a parameter, in the parameters' dtype (the rows' without them).
+
+        With ``spend`` the rows are no longer wanted: big ones are written over where that is safe, and all are let go.
+        """
+        coefficients: list[float] = weights.tolist() if isinstance(weights, torch.Tensor) else list(weights)
+        if self.factors is not None:
+            coefficients = [c * factor for c, factor in zip(coefficients, self.factors, strict=True)]
         first = self.rows[0]
-        if any(g.dtype in _LOW_PRECISION for g in first):
-            return [self._combined_in_float32(p, coefficients) for p in range(len(first))]
-        # out of place for the first row: autograd may hand out the same or an expanded tensor twice
-        result = list(torch._foreach_mul(list(first), coefficients[0]))
-        for row, coefficient in zip(self.rows[1:], coefficients[1:], strict=True):
-            torch._foreach_add_(result, list(row), alpha=coefficient)
+        wide = _wide(coefficients)
+        if wide or any(g.dtype in _LOW_PRECISION for g in first):
+            dtype = torch.float64 if wide else torch.float32
+            return [self._combined_in(dtype, p, coefficients) for p in range(len(first))]
+        result = _scaled(first, coefficients[0], spend)
+        _add(result, self.rows[1:], coefficients[1:])
+        if spend:
+            self.let_go()
         return result
 
-    def _combined_in_float32(self, index: int, coefficients: list[float]) -> torch.Tensor:
+    def let_go(self) -> None:
+        """Drop the rows. The Gramian stays, if it was asked for."""
+        self.rows = [[] for _ in self.rows]
+
+    def add_to(self, total: Sequence[torch.Tensor], weight: float) -> None:
+        """Add ``weight`` times the only row to ``total``."""
+        (row,) = self.rows
+        weight *= 1.0 if self.factors is None else self.factors[0]
+        if _wide([weight]):
+            row, weight = [(g.double() * weight).to(t.dtype) for g, t in zip(row, total, strict=True)], 1.0
+        torch._foreach_add_(list(total), list(row), alpha=weight)
+
+    def _combined_in(self, dtype: torch.dtype, index: int, coefficients: list[float]) -> torch.Tensor:
         like = self.rows[0][index]
-        total = torch.zeros_like(like, dtype=torch.promote_types(like.dtype, torch.float32))
+        total = torch.zeros_like(like, dtype=torch.promote_types(like.dtype, dtype))
         for row, coefficient in zip(self.rows, coefficients, strict=True):
             total.add_(row[index], alpha=coefficient)
-        return total.to(like.dtype)
+        return total.to(like.dtype if self.places is None else self.places[index].parameter.dtype)
+
+
+def _wide(coefficients: Sequence[float]) -> bool:
+    """Whether a factor, for a very short or very long gradient, is beyond what float32 holds."""
+    return any(not 1e-30 < abs(c) < 1e30 for c in coefficients if c != 0)
+
+
+def _scaled(row: Sequence[torch.Tensor], coefficient: float, spend: bool) -> list[torch.Tensor]:
+    """``coefficient`` times a row: new tensors, or big ones of the row itself when it may be spent."""
+    if not spend or all(gradient.numel() < CHUNK for gradient in row):
+        return list(torch._foreach_mul(list(row), coefficient))
+    return [
+        row[index].mul_(coefficient) if row[index].numel() >= CHUNK and alone(row, index) else row[index] * coefficient
+        for index in range(len(row))
+    ]
+
+
+def _add(result: list[torch.Tensor], rows: Sequence[Sequence[torch.Tensor]], coefficients: Sequence[float]) -> None:
+    """Add ``sum_k coefficients[k] * rows[k]`` to ``result``."""
+    rest = []
+    for index, total in enumerate(result):
+        if total.numel() > CHUNK and total.is_cpu:
+            parts = [row[index] for row in rows]
+            if all(tensor.is_contiguous() for tensor in (total, *parts)):
+                _add_in_chunks(total, parts, coefficients)
+                continue
+        rest.append(index)
+    if len(rest) == len(result):
+        for row, coefficient in zip(rows, coefficients, strict=True):
+            torch._foreach_add_(result, list(row), alpha=coefficient)
+    elif rest:
+        totals = [result[index] for index in rest]
+        for row, coefficient in zip(rows, coefficients, strict=True):
+            torch._foreach_add_(totals, [row[index] for index in rest], alpha=coefficient)
+
+
+def _add_in_chunks(total: torch.Tensor, parts: Sequence[torch.Tensor], coefficients: Sequence[float]) -> None:
+    """The sum of one tensor, so that its columns stay in the cache while all rows are added."""
+    target = total.view(-1)
+    sources = [part.view(-1) for part in parts]
+    for start in range(0, len(target), CHUNK):
+        piece = target[start : start + CHUNK]
+        for source, coefficient in zip(sources, coefficients, strict=True):
+            piece.add_(source[start : start + CHUNK], alpha=coefficient)
+
+
+def _matrix_behind(rows: Sequence[Sequence[torch.Tensor]]) -> torch.Tensor | None:
+    """The (K, D) matrix whose rows these tensors are, one after the other; None where they lie elsewhere."""
+    first = rows[0][0]
+    stride = rows[1][0].storage_offset() - first.storage_offset() if len(rows) > 1 else 0
+    width = sum(tensor.numel() for tensor in rows[0])
+    memory = first.untyped_storage().data_ptr()
+    if len(rows) > 1 and stride < width:
+        return None
+    for k, row in enumerate(rows):
+        place = first.storage_offset() + k * stride
+        for tensor in row:
+            here = (tensor.untyped_storage().data_ptr(), tensor.storage_offset(), tensor.dtype)
+            if here != (memory, place, first.dtype) or not tensor.is_contiguous():
+                return None
+            place += tensor.numel()
+    return first.as_strided((len(rows), width), (stride if len(rows) > 1 else width, 1))
 
 
 def gramian_of(jacobian: torch.Tensor) -> torch.Tensor:
@@ -108,24 +203,40 @@ def gramian_of(jacobian: torch.Tensor) -> torch.Tensor:
 def gramian_of_blocks(blocks: BlockSource) -> torch.Tensor:
     """The sum of ``B @ B.T`` over column blocks ``B`` (K, n <= CHUNK); ``blocks()`` starts the iteration anew."""
     gramian = _sum_of_products(blocks(), exact=False)
-    diagonal = gramian.diagonal()
     # A float32 square is exact enough between these bounds. A zero may be one, or an underflow; infinity may be
     # the row's or an overflow. Both are settled in float64.
-    if bool(((diagonal < 1e-20) | ~(diagonal < 1e30)).any()):
+    if not all(1e-20 <= square < 1e30 for square in gramian.diagonal().tolist()):
         gramian = _sum_of_products(blocks(), exact=True)
     return gramian
 
 
 def _sum_of_products(blocks: Iterator[torch.Tensor], *, exact: bool) -> torch.Tensor:
     products: list[torch.Tensor] = []
+    rounding: dict[str, bool] = {}  # of the products of a kind of device
     for block in blocks:
-        with torch.autocast(block.device.type, enabled=False):
-            if exact or block.dtype == torch.float64 or _rounds_products(block.device.type):
-                block = block.double()
-                products.append(block @ block.T)
-            else:
-                products.append(_product_in_float32(block.float()))
-    return torch.stack(products).sum(0).cpu()
+        kind = block.device.type
+        if kind not in rounding:
+            rounding[kind] = _rounds_products(kind)
+        in_double = exact or rounding[kind]
+        if torch.is_autocast_enabled(kind):  # asked first: entering the context takes its time
+            with torch.autocast(kind, enabled=False):
+                products.append(_product(block, in_double))
+        else:
+            products.append(_product(block, in_double))
+    if len(products) == 1:
+        return products[0].cpu()
+    devices: dict[torch.device, list[torch.Tensor]] = {product.device: [] for product in products}
+    for product in products:
+        devices[product.device].append(product)
+    totals = [torch.stack(found).sum(0).cpu() for found in devices.values()]  # one transfer a device
+    return totals[0] if len(totals) == 1 else torch.stack(totals).sum(0)
+
+
+def _product(block: torch.Tensor, in_double: bool) -> torch.Tensor:
+    if in_double or block.dtype == torch.float64:
+        block = block.double()
+        return block @ block.T
+    return _product_in_float32(block.float())
 
 
 def _product_in_float32(block: torch.Tensor) -> torch.Tensor:
@@ -134,9 +245,11 @@ def _product_in_float32(block: torch.Tensor) -> torch.Tensor:
     if count == 0:
         return (block @ block.T).double()
     segments = block[:, : count * SEGMENT].view(len(block), count, SEGMENT).transpose(0, 1)
-    product = torch.bmm(segments, segments.mT).double().sum(0)
+    product = torch.bmm(segments, segments.mT).sum(0, dtype=torch.float64)
+    if block.shape[1] == count * SEGMENT:
+        return product
     rest = block[:, count * SEGMENT :]
-    return product if rest.shape[1] == 0 else product + (rest @ rest.T).double()
+    return product + (rest @ rest.T).double()
 
 
 def _rounds_products(device_type: str) -> bool:
@@ -154,7 +267,7 @@ def _blocks(rows: Sequence[Sequence[torch.Tensor]]) -> Iterator[torch.Tensor]:
     columns = 0
     for index, tensor in enumerate(rows[0]):
         size = tensor.numel()
-        if columns + size > CHUNK or (pending and tensor.dtype != rows[0][pending[0]].dtype):
+        if columns + size > CHUNK or (pending and not _alike(tensor, rows[0][pending[0]])):
             if pending:
                 yield _joined(rows, pending)
             pending, columns = [], 0
@@ -169,5 +282,17 @@ def _blocks(rows: Sequence[Sequence[torch.Tensor]]) -> Iterator[torch.Tensor]:
         yield _joined(rows, pending)
 
 
+def _alike(tensor: torch.Tensor, other: torch.Tensor) -> bool:
+    return tensor.dtype == other.dtype and tensor.device == other.device
+
+
 def _joined(rows: Sequence[Sequence[torch.Tensor]], indices: list[int]) -> torch.Tensor:
-    return torch.stack([torch.cat([row[i].reshape(-1) for i in indices]) for row in rows])
+    """Some tensors of each row, one after the other, and zeros up to whole segments where there are several."""
+    columns = sum([rows[0][i].numel() for i in indices])
+    missing = -columns % SEGMENT if columns > SEGMENT else 0
+    filling = [rows[0][indices[0]].new_zeros(missing)] if missing else []
+    pieces = []
+    for row in rows:
+        pieces += [row[i].reshape(-1) for i in indices]
+        pieces += filling
+    return torch.cat(pieces).view(len(rows), -1)

@@ -4,7 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+import numpy as np
 import torch
+
+from mtopt.solvers._gramian import Array, as_array
 
 Preference = Sequence[float] | torch.Tensor | None
 """(K,), non-negative, sums to one; None for no preference."""
@@ -24,9 +27,14 @@ def check_preference(preference: Preference) -> None:
 
 def preference_of(preference: Preference, objectives: Sequence[int], total: int) -> torch.Tensor:
     """The preference for the given objectives out of ``total``, float64; None is ``1 / total`` each."""
+    return torch.from_numpy(shares_of(preference, objectives, total))
+
+
+def shares_of(preference: Preference, objectives: Sequence[int], total: int) -> Array:
+    """:func:`preference_of` for the small programs: a numpy array."""
     if preference is None:
-        return torch.full((len(objectives),), 1.0 / total, dtype=torch.float64)
-    vector = torch.as_tensor(preference, dtype=torch.float64)
+        return np.full(len(objectives), 1.0 / total)
+    vector = as_array(preference)
     if len(vector) != total:
         raise ValueError(f"preference has {len(vector)} entries for {total} objectives; give one entry an objective")
-    return vector[list(objectives)]
+    return np.asarray(vector[list(objectives)])

@@ -25,6 +25,11 @@ class Wrapper(Combiner):
             hint = f": mtopt.create_combiner({rule!r})" if isinstance(rule, str) else ""
             found = f"the class {rule.__name__}" if isinstance(rule, type) else type(rule).__name__
             raise TypeError(f"rule must be a Combiner, found {found}; create one{hint}")
+        if rule.revisits:
+            raise ValueError(
+                f"{type(self).__name__} passes on gradients at one point, and {rule!r} takes those at the step before, "
+                "too; use it as it is"
+            )
         self.rule = rule
         self._declare(**{trait: getattr(rule, trait) for trait in TRAITS})
         self._declare(matrix_free=False)  # a wrapper looks at whole answers

@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
+import math
 from typing import Literal
 
 import numpy as np
 import torch
 
-from mtopt.combiners._preference import Preference, check_preference, preference_of
+from mtopt.combiners._preference import Preference, check_preference, shares_of
 from mtopt.combiners._rank import RankCombiner
 from mtopt.combiners._registry import register_combiner
-from mtopt.solvers._gramian import Array, answer, as_gramian, unit_rows
+from mtopt.solvers._gramian import Array, answer, as_gramian, block, live_rows
 from mtopt.solvers._spectrum import singular_values
+from mtopt.solvers._two import Two, read_two
 
 
 @register_combiner("aligned_mtl")
@@ -50,18 +52,34 @@ class AlignedMTL(RankCombiner):
     def weights(self, gramian: torch.Tensor, losses: torch.Tensor | None = None) -> torch.Tensor:
         """``B p``: (K,) for a Gramian (K, K)."""
         matrix = as_gramian(gramian)
-        cosines, norms = unit_rows(matrix)
+        tolerance = self._rank_tolerance(gramian)
+        importances = np.ones(len(matrix))
+        if self.preference is not None:
+            importances = shares_of(self.preference, *self._rows(len(matrix)))
+        two = read_two(matrix)
+        if two is not None and two.independent(tolerance):
+            return answer(self._two(two, importances), gramian)
+        cosines, norms, live = live_rows(matrix)
         weights = np.zeros_like(norms)
-        live = np.flatnonzero(norms)
-        if len(live):
-            importances = np.ones(len(live))
-            if self.preference is not None:
-                importances = preference_of(self.preference, *self._rows(len(norms))).numpy()[live]
-            pick = live[:, None], live
-            tolerance = self._rank_tolerance(gramian)
-            values, vectors = singular_values(matrix[pick], cosines[pick], norms[live], tolerance)
-            weights[live] = vectors @ ((vectors.T @ importances) * (self._common(values) / values))
+        if len(cosines):
+            values, vectors = singular_values(block(matrix, live), cosines, norms[live], tolerance)
+            weights[live] = vectors.dot(importances[live].dot(vectors) * (self._common(values) / values))
         return answer(weights, gramian)
+
+    def _two(self, two: Two, importances: Array) -> Array:
+        """The closed form for two independent gradients.
+
+        ``G^(-1/2) = (adj(G) + delta) / (delta sqrt(tr G + 2 delta))`` with ``delta = sqrt(det G) = sigma_1 sigma_2``.
+        """
+        first, second, cosine, _ = two
+        one, other = importances.tolist()
+        cross = cosine * first * second
+        delta = first * second * math.sqrt((1.0 - cosine) * (1.0 + cosine))
+        trace = first**2 + second**2
+        largest = math.sqrt(0.5 * (trace + math.hypot((first - second) * (first + second), 2.0 * cross)))
+        common = math.sqrt(0.5 * trace) if self.scale_mode == "rmse" else delta / largest
+        factor = common / delta / math.sqrt(trace + 2.0 * delta)
+        return factor * np.array([(second**2 + delta) * one - cross * other, (first**2 + delta) * other - cross * one])
 
     def _common(self, values: Array) -> float:
         """The length given to every component; ``values`` are the singular ones, largest first."""

@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-import math
-
 import numpy as np
 import torch
 
-from mtopt.combiners._preference import Preference, check_preference, preference_of
+from mtopt.combiners._preference import Preference, check_preference, shares_of
 from mtopt.combiners._rank import RankCombiner
 from mtopt.combiners._registry import register_combiner
-from mtopt.solvers._gramian import answer, as_gramian, unit_rows
+from mtopt.solvers._gramian import Array, answer, as_gramian, live_rows
 from mtopt.solvers._spectrum import pseudo_solve
+from mtopt.solvers._two import Two, read_two
 
 
 @register_combiner("config")
@@ -41,19 +40,31 @@ class ConFIG(RankCombiner):
 
     def weights(self, gramian: torch.Tensor, losses: torch.Tensor | None = None) -> torch.Tensor:
         """Weights (K,) of d for a Gramian (K, K)."""
-        cosines, norms = unit_rows(as_gramian(gramian))
+        matrix = as_gramian(gramian)
+        target = shares_of(self.preference, *self._rows(len(matrix)))
+        two = read_two(matrix)
+        if two is not None and two.independent(self._rank_tolerance(gramian)):
+            return answer(_two(two, target), gramian)
+        cosines, norms, live = live_rows(matrix)
         weights = np.zeros_like(norms)
-        live = np.flatnonzero(norms)
-        objectives, total = self._rows(len(norms))
-        target = preference_of(self.preference, objectives, total).numpy()[live]
-        if len(live) and target.any():
+        target = target[live]
+        if target.any():
             target = target / target.max()
-            cosines = cosines[live[:, None], live]
             solved = pseudo_solve(cosines, target, self._rank_tolerance(gramian))
-            reached = cosines @ solved
-            squared = float(solved @ reached)  # ||v||²
+            reached = cosines.dot(solved)
+            squared = float(solved.dot(reached))  # ||v||²
             if squared > 1e-24 * float(np.abs(solved).sum()) ** 2:
-                scale = norms[live].max()
-                length = float(norms[live] / scale @ reached) / math.sqrt(squared)
-                weights[live] = solved / math.sqrt(squared) * length * (scale / norms[live])
+                lengths = norms[live]
+                scale = lengths.max()
+                lengths = lengths / scale
+                weights[live] = solved * (float(lengths.dot(reached)) / squared) / lengths
         return answer(weights, gramian)
+
+
+def _two(two: Two, target: Array) -> Array:
+    """The closed form for two independent gradients."""
+    one, other = target.tolist()
+    first, second, cosine, _ = two
+    solved = one - cosine * other, other - cosine * one  # (1 - c²) times v
+    factor = (first * one + second * other) / (one * solved[0] + other * solved[1])
+    return np.array([solved[0] * factor / first, solved[1] * factor / second])

@@ -18,9 +18,10 @@ class Every(Wrapper):
     ``(K + n - 1) / n`` backwards a step instead of K. :func:`mtopt.backward` looks at the gradient before it writes it:
     a NaN or infinite one skips the step, and a skipped step does not count.
 
-    With a rule on gradients, parameters that a single loss reaches (heads) get their own gradients in kept steps, too.
-    That takes a second backward, which ends at these parameters: the heads are passed twice. Parameters that some of
-    the losses reach have weights of their own and take one more backward for each set of losses. Losses given as
+    With a rule on gradients, parameters that a single loss reaches (heads) get their own gradients in kept steps, too:
+    those of the same backward divided by the loss's weight, or, where the weight is far from one (below 1e-3, above
+    1e3), of a second backward that ends at these parameters. Parameters that some of the losses reach have weights of
+    their own and take one more backward for each set of losses. Losses given as
     callables cost what they always do, one backward each.
 
     The weights belong to raw gradients: those of a rule on tracked gradients (MoCo) are applied to the step's own. A

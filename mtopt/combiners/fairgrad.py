@@ -5,6 +5,7 @@ from __future__ import annotations
 import torch
 
 from mtopt.combiners._base import GramianCombiner
+from mtopt.combiners._fair_weights import FollowsFairWeights
 from mtopt.combiners._registry import register_combiner
 from mtopt.combiners.nash_mtl import check_max_norm, clipped
 from mtopt.solvers import alpha_fair
@@ -12,7 +13,7 @@ from mtopt.solvers._gramian import answer
 
 
 @register_combiner("fairgrad")
-class FairGrad(GramianCombiner):
+class FairGrad(FollowsFairWeights, GramianCombiner):
     """FairGrad: the alpha-fair shares of descent, ``G w = w**(-1 / alpha)`` with w > 0.
 
     It maximises ``sum_k (g_k . d)**(1 - alpha) / (1 - alpha)`` over directions of a given length. alpha = 1 is
@@ -33,6 +34,9 @@ class FairGrad(GramianCombiner):
     K equal orthogonal gradients of norm s get the weight ``s**(-2 alpha / (1 + alpha))`` each: except at alpha -> 0 the
     length of the step is not that of the gradients, and with alpha = 2 it falls as they grow. A zero gradient gets
     weight 0. At a Pareto-stationary point there is no solution, and the direction is zero.
+
+    With ``plan="matrix_free"`` the weights are followed instead, and ``certificate.residual`` is
+    ``max_k |w_k**(1/alpha) g_k . d - 1|``.
     """
 
     non_conflicting = True
@@ -49,3 +53,6 @@ class FairGrad(GramianCombiner):
         """The alpha-fair weights (K,) of a Gramian (K, K)."""
         weights, self.certificate = alpha_fair(gramian, self.alpha)
         return answer(clipped(weights, gramian, self.max_norm), gramian)
+
+    def _power(self) -> float:
+        return 1.0 / self.alpha

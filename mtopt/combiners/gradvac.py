@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import Literal
 
 import numpy as np
@@ -34,7 +35,7 @@ class GradVac(GramianCombiner):
     are turned side by side. The paper works on the whole model, or apart on each layer: ``PerGroup(GradVac(), ...)``.
 
     Args:
-        beta: rate of the targets, in (0, 1]: 0.01 in the paper, 0.5 in LibMTL.
+        beta: rate of the targets, in (0, 1]. The default averages over some hundred steps; LibMTL and TorchJD take 0.5.
         update: the target moves ``"always"`` (the paper), or ``"conflict"``, only where h was turned (LibMTL): it can
             then only fall.
         seed: of the order of the pairs, drawn anew in each step.
@@ -91,15 +92,16 @@ class GradVac(GramianCombiner):
         turned = np.eye(count)
         if count == 1 or not live.any():
             return turned
-        draws = torch.rand(count, count, generator=self._random, dtype=torch.float64)
-        order = draws.fill_diagonal_(2.0).argsort(1).numpy()[:, :-1]  # without the lane itself
+        draws = torch.rand(count, count, generator=self._random, dtype=torch.float64).numpy()
+        np.fill_diagonal(draws, 2.0)
+        order = draws.argsort(axis=1)[:, :-1]  # without the lane itself
         products = cosines.copy()  # h_i . u_j
         for other in order.T:
             lengths = np.sqrt(np.maximum((turned * products).sum(axis=1), _VANISHED))
-            met = live & live[other] & (lengths > np.sqrt(_VANISHED))
-            cosine = np.clip(products[lanes, other] / lengths, -1.0, 1.0)
+            met = live & live[other] & (lengths > math.sqrt(_VANISHED))
+            cosine = np.minimum(np.maximum(products[lanes, other] / lengths, -1.0), 1.0)
             target = targets[lanes, other]
-            aim = np.clip(target, -_REACHABLE, _REACHABLE)
+            aim = np.minimum(np.maximum(target, -_REACHABLE), _REACHABLE)
             low = met & (cosine < np.minimum(target, _REACHABLE))
             sine = np.sqrt((1.0 - aim) * (1.0 + aim))
             step = lengths * (aim * np.sqrt((1.0 - cosine) * (1.0 + cosine)) / sine - cosine)

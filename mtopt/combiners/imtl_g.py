@@ -9,8 +9,9 @@ import torch
 
 from mtopt.combiners._rank import RankCombiner
 from mtopt.combiners._registry import register_combiner
-from mtopt.solvers._gramian import answer, as_gramian, unit_rows
+from mtopt.solvers._gramian import answer, as_gramian, live_rows
 from mtopt.solvers._spectrum import pseudo_solve
+from mtopt.solvers._two import read_two
 
 
 @register_combiner("imtl_g")
@@ -41,17 +42,19 @@ class IMTLG(RankCombiner):
 
     def weights(self, gramian: torch.Tensor, losses: torch.Tensor | None = None) -> torch.Tensor:
         """The impartial weights (K,) of a Gramian (K, K)."""
-        cosines, norms = unit_rows(as_gramian(gramian))
+        matrix = as_gramian(gramian)
+        two = read_two(matrix)
+        if two is not None:  # the same for every angle, opposite gradients included
+            total = two.first + two.second
+            return answer(np.array([two.second / total, two.first / total]), gramian)
+        cosines, norms, live = live_rows(matrix)
         weights = np.zeros_like(norms)
-        live = np.flatnonzero(norms)
-        if len(live):
+        if len(cosines):
             inverse = norms[live].min() / norms[live]
-            if len(live) <= 2:  # the same for every angle, opposite gradients included
-                scaled = inverse
-            else:
-                target = np.ones(len(live))
-                scaled = inverse * pseudo_solve(cosines[live[:, None], live], target, self._rank_tolerance(gramian))
-            total = scaled.sum()
+            scaled = inverse
+            if len(cosines) > 2:
+                scaled = inverse * pseudo_solve(cosines, np.ones(len(cosines)), self._rank_tolerance(gramian))
+            total = float(scaled.sum())
             if abs(total) > 1e-12 * np.abs(scaled).sum():
                 weights[live] = scaled / (abs(total) if self.uphill == "reverse" else total)
         return answer(weights, gramian)

@@ -54,12 +54,15 @@ class Krum(GramianCombiner):
         largest = matrix.diagonal().max()
         matrix = matrix / largest if largest > 0.0 else matrix
         squares = matrix.diagonal()
-        distances = np.maximum(squares + squares[:, None] - 2.0 * matrix, 0.0)  # rounding may go below zero
+        distances = squares + squares[:, None]  # exactly symmetric, so that ties are ties
+        distances -= 2.0 * matrix
+        np.maximum(distances, 0.0, out=distances)  # rounding may go below zero
         if self.distance == "norm":
-            distances = np.sqrt(distances)
+            np.sqrt(distances, out=distances)
         np.fill_diagonal(distances, 0.0)
         neighbours = min(max(count - self.byzantine - 2, 1), count - 1)
-        scores = np.sort(distances, axis=1)[:, 1 : neighbours + 1].sum(axis=1)
+        distances.sort(axis=1)
+        scores = distances[:, 1 : neighbours + 1].sum(axis=1)
         objectives, _ = self._rows(count)
         chosen = np.lexsort((objectives, scores))[: self.selected]
         weights = np.zeros(count)

@@ -27,6 +27,8 @@ class MUNBa(NashMTL):
     gradient, weight 1, as in the authors' code. Opposite gradients leave no bargain, and the direction is zero.
     """
 
+    matrix_free = False  # a loss left alone has no length in common with the bargain
+
     def weights(self, gramian: torch.Tensor, losses: torch.Tensor | None = None) -> torch.Tensor:
         """The bargaining weights (K,) of a Gramian (K, K)."""
         if len(gramian) == 1:

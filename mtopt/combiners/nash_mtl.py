@@ -7,6 +7,7 @@ import math
 import torch
 
 from mtopt.combiners._base import GramianCombiner
+from mtopt.combiners._fair_weights import FollowsFairWeights
 from mtopt.combiners._registry import register_combiner
 from mtopt.solvers import alpha_fair
 from mtopt.solvers._gramian import Array, answer, as_array
@@ -27,7 +28,7 @@ def clipped(weights: Array, gramian: torch.Tensor, max_norm: float | None) -> Ar
 
 
 @register_combiner("nash_mtl")
-class NashMTL(GramianCombiner):
+class NashMTL(FollowsFairWeights, GramianCombiner):
     """Nash-MTL: the Nash bargaining solution, ``G w = 1 / w`` with w > 0.
 
     It maximises ``sum_k log g_k . d`` over directions of a given length: each loss falls by the same share of its
@@ -46,6 +47,9 @@ class NashMTL(GramianCombiner):
     The direction always has the length ``sqrt(K)``, whatever the gradients' lengths: the learning rate alone sets the
     step. A zero gradient has nothing to bargain for and gets weight 0. At a Pareto-stationary point there is no
     solution, and the direction is zero.
+
+    With ``plan="matrix_free"`` the weights are followed instead, the length is exact in every step, and
+    ``certificate.residual`` is ``max_k |w_k g_k . d - 1|``.
     """
 
     scale_invariant = True

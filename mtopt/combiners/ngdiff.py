@@ -33,6 +33,7 @@ class NGDiff(NormCombiner):
     """
 
     scale_invariant = True
+    separable = True
 
     def __init__(self, *, preference: Preference = None) -> None:
         check_preference(preference)

@@ -10,6 +10,7 @@ import torch
 from mtopt.combiners._base import Combiner, Needs, Outcome
 from mtopt.combiners._gradients import Gradients
 from mtopt.combiners._losses import require_above
+from mtopt.combiners._rescaled import rescaled
 from mtopt.combiners._wrapper import Wrapper, require_weights, weights_of
 
 _ORDER: tuple[Needs, ...] = ("losses", "norms", "gramian", "jacobian")
@@ -25,8 +26,9 @@ class Normalized(Wrapper):
     the rule reads log l_k.
 
     The normalisations are those of Sener and Koltun's MGDA code ("Multi-task learning as multi-objective optimization",
-    NeurIPS 2018) and of LibMTL; ``"log"`` is the LOG-MGDA, LOG-CAGrad and LOG-IMTL of the FAMO repository. The former
-    two codes weigh the normalised gradients and apply the weights to the raw ones, which is ``applied_to="raw"``.
+    NeurIPS 2018) and of LibMTL; ``"log"`` is the LOG-MGDA, LOG-CAGrad and LOG-IMTL of the FAMO repository. The first of
+    these codes applies the weights for normalised gradients to the raw losses, which is ``applied_to="raw"``; LibMTL
+    does so with gradients of the representation only, and otherwise adds up normalised gradients, as here by default.
 
     ``Normalized(Linear(reduction="sum"), by="l2")`` is NGDiff and, ``by="log"``, SI. A rule whose step has the length
     of the gradients makes steps of length about one with ``"l2"``, also near a solution.
@@ -85,8 +87,7 @@ class Normalized(Wrapper):
         values = self._losses(losses, len(gradients.rows)) if self._by_loss else losses
         norms = gradients.gramian.diagonal().sqrt() if self._by_norm else None
         factors = self._factors(norms, values, gradients.objectives)
-        rows_needed = self.rule.needs == "jacobian" or not self.rule.weighted
-        scaled = _scaled(gradients, factors) if rows_needed else _with_gramian(gradients, factors)
+        scaled = rescaled(gradients, factors, self.rule)
         outcome = self.rule.combine(scaled, None if values is None else self._seen(values))
         self.certificate = self.rule.certificate
         if self.applied_to == "raw":
@@ -108,24 +109,3 @@ class Normalized(Wrapper):
 
     def _seen(self, losses: torch.Tensor) -> torch.Tensor:
         return losses.log() if self.by == "log" else losses
-
-
-def _with_gramian(gradients: Gradients, factors: torch.Tensor) -> Gradients:
-    """Gradients with the Gramian of the rescaled rows, for a rule that looks at nothing else."""
-    scaled = _like(gradients, gradients.rows, gradients.scale)
-    scaled.gramian = gradients.gramian * factors * factors[:, None]
-    return scaled
-
-
-def _scaled(gradients: Gradients, factors: torch.Tensor) -> Gradients:
-    """Gradients whose rows are multiplied by ``factors``; those of 16 bits become float32."""
-    rows = []
-    for row, factor in zip(gradients.rows, (factors / gradients.scale).tolist(), strict=True):
-        # in float64, since the factor of a short row may be too large for float32
-        products = ((tensor.double() * factor).to(torch.promote_types(tensor.dtype, torch.float32)) for tensor in row)
-        rows.append(list(products))
-    return _like(gradients, rows, 1.0)
-
-
-def _like(gradients: Gradients, rows: Sequence[Sequence[torch.Tensor]], scale: float) -> Gradients:
-    return Gradients(rows, objectives=gradients.objectives, total=gradients.total, scale=scale, places=gradients.places)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 
 import numpy as np
@@ -75,7 +76,8 @@ class PCD(GramianCombiner):
         row = objectives.index(self.primary) if self.primary in objectives else -1
         if row < 0 or norms[row] == 0.0:
             return answer(weights, gramian)
-        others = np.array([k for k in np.flatnonzero(norms) if k != row], dtype=np.intp)
+        others = norms.nonzero()[0]
+        others = others[others != row]
         terms = np.zeros_like(norms)
         terms[row] = sizes[row]
         if len(others):
@@ -83,10 +85,10 @@ class PCD(GramianCombiner):
             changes, self.certificate = least_distance(cosines[others[:, None], others], demands)
             if changes is not None:
                 terms[others] = changes
-        squared = float(terms @ cosines @ terms)
+        squared = float(terms.dot(cosines).dot(terms))
         if squared > 1e-28 * float(terms.sum()) ** 2:
-            live = norms > 0.0
-            weights[live] = terms[live] / np.sqrt(squared) * (norms[row] / norms[live])
+            lengths = norms if norms.min() > 0.0 else np.where(norms > 0.0, norms, 1.0)
+            weights = terms / math.sqrt(squared) * (norms[row] / lengths)  # the terms of zero rows are zero
         return answer(weights, gramian)
 
     def _normalised(self, norms: Array, objectives: Sequence[int], total: int) -> Array:
@@ -95,14 +97,13 @@ class PCD(GramianCombiner):
             if self._means:
                 raise ValueError(f"this PCD has met {len(self._means)} objectives, found {total}; create another")
             self._means, self._counts = [0.0] * total, [0] * total
-        sizes = np.zeros_like(norms)
-        for k, objective in enumerate(objectives):
+        sizes = []
+        for norm, objective in zip(norms.tolist(), objectives, strict=True):
             self._counts[objective] += 1
-            self._means[objective] = self.beta * self._means[objective] + (1.0 - self.beta) * float(norms[k]) ** 2
+            self._means[objective] = self.beta * self._means[objective] + (1.0 - self.beta) * norm**2
             mean = self._means[objective] / (1.0 - self.beta ** self._counts[objective]) + self.eps
-            if mean > 0.0:
-                sizes[k] = norms[k] / np.sqrt(mean)
-        return sizes
+            sizes.append(norm / math.sqrt(mean) if mean > 0.0 else 0.0)
+        return np.array(sizes)
 
     def _shares(self, objectives: Sequence[int], total: int) -> Array:
         """tau of each row; the primary's is not used."""

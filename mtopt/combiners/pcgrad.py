@@ -67,7 +67,7 @@ class PCGrad(GramianCombiner):
         draws = torch.rand(len(matrix), len(matrix), generator=self._random, dtype=torch.float64)
         if matrix.min() >= 0.0:
             return np.ones(len(matrix))
-        order = draws.argsort(1).numpy()
+        order = draws.numpy().argsort(axis=1)
         for other in order.T:
             met = products[lanes, other]
             rows = np.flatnonzero((met < 0.0) & (other != lanes))

@@ -67,6 +67,7 @@ class PerGroup(Wrapper):
                 total=gradients.total,
                 scale=gradients.scale,
                 places=None if gradients.places is None else [gradients.places[i] for i in indices],
+                factors=gradients.factors,
             )
             if key not in self._parts:
                 self._parts[key] = self.rule.fresh()
@@ -160,7 +161,13 @@ def _cut(gradients: Gradients, lengths: Sequence[int]) -> tuple[Gradients, dict[
             f"columns in {len(rows[0])} tensors"
         )
     blocks = [list(torch.split(row[0], list(lengths))) for row in rows]
-    cut = Gradients(blocks, objectives=gradients.objectives, total=gradients.total, scale=gradients.scale)
+    cut = Gradients(
+        blocks,
+        objectives=gradients.objectives,
+        total=gradients.total,
+        scale=gradients.scale,
+        factors=gradients.factors,
+    )
     return cut, {str(number): [number] for number in range(len(lengths))}
 
 

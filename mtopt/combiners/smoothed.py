@@ -19,8 +19,9 @@ class Smoothed(Wrapper):
     the gradients that they multiply, and their product is biased; averaged over the steps, they hardly do.
 
     Zhou et al., "On the convergence of stochastic multi-objective gradient manipulation and beyond", NeurIPS 2022: beta
-    is the share of the past, the paper's alpha. The paper lets it tend to one for its proof; here it is a constant. The
-    average starts with the first weights of the rule, as they are.
+    is the share of the past, the paper's alpha. There it rises towards one as the learning rate falls, such as
+    ``1 - lr_t / lr_0``; here it is a constant, unless the loop sets ``rule.beta`` between steps. The average starts
+    with the first weights of the rule, as they are.
 
     Args:
         rule: any rule with weights; a rule on losses or on several draws, too.

@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 
 from mtopt.combiners._base import GramianCombiner
-from mtopt.combiners._preference import Preference, check_preference, preference_of
+from mtopt.combiners._preference import Preference, check_preference, shares_of
 from mtopt.combiners._registry import register_combiner
 from mtopt.solvers import project_dual_cone, project_rows
 from mtopt.solvers._gramian import answer
@@ -35,9 +35,9 @@ class UPGrad(GramianCombiner):
 
     def weights(self, gramian: torch.Tensor, losses: torch.Tensor | None = None) -> torch.Tensor:
         """Weights (K,) of d for a Gramian (K, K); none is smaller than its share."""
-        shares = preference_of(self.preference, *self._rows(len(gramian))).numpy()
+        shares = shares_of(self.preference, *self._rows(len(gramian)))
         projections, self.certificate = project_rows(gramian)
-        return answer(shares @ projections, gramian)
+        return answer(shares.dot(projections), gramian)
 
 
 @register_combiner("dualproj")
@@ -63,6 +63,6 @@ class DualProj(GramianCombiner):
 
     def weights(self, gramian: torch.Tensor, losses: torch.Tensor | None = None) -> torch.Tensor:
         """Weights (K,) of d for a Gramian (K, K); none is smaller than its share."""
-        shares = preference_of(self.preference, *self._rows(len(gramian))).numpy()
+        shares = shares_of(self.preference, *self._rows(len(gramian)))
         weights, self.certificate = project_dual_cone(gramian, shares)
         return answer(weights, gramian)

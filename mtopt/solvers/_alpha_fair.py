@@ -9,8 +9,9 @@ import numpy.typing as npt
 import torch
 
 from mtopt.solvers._certificate import Certificate
-from mtopt.solvers._gramian import Array, as_gramian, unit_rows
+from mtopt.solvers._gramian import Array, as_gramian, lapack, live_rows
 from mtopt.solvers._min_norm import min_norm
+from mtopt.solvers._two import Two, read_two
 
 _STATIONARY = 1e-14
 """Squared length of a combination of K unit gradients, over K times the squared sum of its weights: rounding alone."""
@@ -45,16 +46,20 @@ def alpha_fair(gramian: torch.Tensor | npt.ArrayLike, alpha: float = 1.0) -> tup
     Raises:
         SolverError: the residual is above 1e-10.
     """
-    cosines, norms = unit_rows(as_gramian(gramian))
-    live = np.flatnonzero(norms)
+    matrix = as_gramian(gramian)
+    if alpha == 1.0:
+        two = read_two(matrix)
+        if two is not None and 1.0 + two.cosine > 4.0 * _STATIONARY:
+            return _closed_form(two)
+    cosines, norms, live = live_rows(matrix)
     weights = np.zeros_like(norms)
-    if not len(live):
+    if not len(cosines):
         return weights, Certificate(0.0, None, "zero rows")
     largest = norms.max()
     scales = norms[live] / largest  # G / largest² has the solution w * largest**(2 alpha / (1 + alpha))
-    cosines = cosines[live[:, None], live]
-    if len(live) <= 2 and (alpha == 1.0 or len(live) == 1):
-        found, method = _closed_form(cosines, scales, alpha), "closed form"
+    found: Array | None
+    if len(cosines) == 1:
+        found, method = np.ones(1), "closed form"
     else:
         found, method = _newton(cosines, scales, alpha), "Newton"
     if found is None:
@@ -67,45 +72,47 @@ def alpha_fair(gramian: torch.Tensor | npt.ArrayLike, alpha: float = 1.0) -> tup
     return weights, certificate
 
 
-def _closed_form(cosines: Array, scales: Array, alpha: float) -> Array | None:
-    """One gradient, or two at alpha = 1; None where two are opposite."""
-    if len(scales) == 1:
-        return np.asarray(scales ** (-2.0 * alpha / (1.0 + alpha)))
-    spread = 1.0 + float(cosines[0, 1])
-    return None if spread <= 4.0 * _STATIONARY else 1.0 / (scales * math.sqrt(spread))
+def _closed_form(two: Two) -> tuple[Array, Certificate]:
+    """Nash bargaining of two gradients that are not opposite."""
+    equal = 1.0 / math.sqrt(1.0 + two.cosine)  # s_k w_k
+    product = equal * (equal + two.cosine * equal)
+    size = 1.0 + equal * equal * (1.0 + abs(two.cosine))
+    certificate = Certificate(abs(product - 1.0) / size, None, "closed form")
+    certificate.require("the alpha-fair program")
+    return np.array([equal / two.first / two.largest, equal / two.second / two.largest]), certificate
 
 
 def _newton(cosines: Array, scales: Array, alpha: float) -> Array | None:
     """The weights, as good as they get; None where a combination of the gradients vanishes."""
-    from scipy.linalg.lapack import dposv
-
+    dposv = lapack().dposv
     power = 1.0 / alpha
     magnitudes = np.abs(cosines)
     diagonal = np.arange(len(scales))
     weights = scales ** (-2.0 * alpha / (1.0 + alpha))  # exact for orthogonal gradients
     vector = scales * weights
-    length = float(vector @ cosines @ vector)
+    length = float(vector.dot(cosines).dot(vector))
     if length > 0.0:  # the best multiple of it
         weights = weights * ((weights ** (1.0 - power)).sum() / length) ** (1.0 / (1.0 + power))
     for _ in range(_STEPS):
         vector = scales * weights
-        slopes = cosines @ vector
+        slopes = cosines.dot(vector)
         wanted = weights ** (1.0 - power)
-        if not float(vector @ slopes) > _STATIONARY * len(scales) * float(vector.sum()) ** 2:
+        if not float(vector.dot(slopes)) > _STATIONARY * len(scales) * float(vector.sum()) ** 2:
             return None
         error = np.abs(vector * slopes - wanted)
-        if (error <= 1e-13 * wanted + 8.0 * EPSILON * vector * (magnitudes @ vector)).all():
+        if (error <= 1e-13 * wanted + 8.0 * EPSILON * vector * magnitudes.dot(vector)).all():
             break
         # Newton's system in relative changes, scaled so that its eigenvalues start at 1 / alpha
         root = np.sqrt(wanted)
         edge = vector / root
-        system = edge[:, None] * cosines * edge
+        system = cosines * edge
+        system *= edge[:, None]
         system[diagonal, diagonal] += power
         right = root - edge * slopes
         _, change, failed = dposv(system, right)
         if failed:  # indefinite by rounding, and the weights so large that rounding decides
             return None
-        decrement = float(change @ right)
+        decrement = float(change.dot(right))
         weights = weights * _factors(change / root, decrement, cosines, vector, slopes, wanted, power)
     return weights
 
@@ -122,7 +129,7 @@ def _factors(
         moved = vector * (factors - 1.0)
         logs = np.log(factors)
         gain = logs if power == 1.0 else np.expm1((1.0 - power) * logs) / (1.0 - power)
-        if float(moved @ slopes + 0.5 * (moved @ cosines @ moved) - wanted @ gain) < 0.0 or share < 1e-8:
+        if float(moved.dot(slopes) + 0.5 * moved.dot(cosines).dot(moved) - wanted.dot(gain)) < 0.0 or share < 1e-8:
             return factors
         share *= 0.5
         # from here on along the Newton direction itself, which descends
@@ -133,7 +140,7 @@ def _factors(
 def _certify(cosines: Array, scales: Array, weights: Array, alpha: float, method: str) -> Certificate:
     vector = scales * weights
     wanted = weights ** (1.0 - 1.0 / alpha)
-    size = wanted + vector * (np.abs(cosines) @ vector)
+    size = wanted + vector * np.abs(cosines).dot(vector)
     return Certificate(
-        residual=float((np.abs(vector * (cosines @ vector) - wanted) / size).max()), gap=None, method=method
+        residual=float((np.abs(vector * (cosines.dot(vector)) - wanted) / size).max()), gap=None, method=method
     )

@@ -10,8 +10,9 @@ import torch
 
 from mtopt.solvers._certificate import Certificate
 from mtopt.solvers._dual_cone import project_dual_cone
-from mtopt.solvers._gramian import Array, as_gramian, unit_rows
-from mtopt.solvers._nonnegative import nonnegative, semidefinite_root
+from mtopt.solvers._gramian import Array, as_gramian, lapack, live_rows
+from mtopt.solvers._nonnegative import Indices, nonnegative, semidefinite_root
+from mtopt.solvers._two import Two, read_two
 
 EPSILON = float(np.finfo(np.float64).eps)
 
@@ -20,6 +21,15 @@ _VANISHING = 1e-14
 
 _ROUNDS = 100
 """Programs on the way to the right multiplier; two to five are usual."""
+
+_TRIES = 5
+"""Supports tried before the multiplier is bracketed; two or three are usual."""
+
+_SOLVED = 1e-12
+"""Residual above which an answer by exchanges is computed anew."""
+
+_PARALLEL = 1e-9
+"""Ratio of the eigenvalues of two gradients' cosines below which they go through the general program."""
 
 _APART = 1e-9
 """A guess closer than this to an end of the bracket, where the support was another, does not narrow it."""
@@ -51,54 +61,131 @@ def conflict_averse(gramian: torch.Tensor | npt.ArrayLike, radius: float) -> tup
         SolverError: the residual is above 1e-10.
     """
     matrix = as_gramian(gramian)
-    cosines, norms = unit_rows(matrix)
-    live = np.flatnonzero(norms)
+    two = read_two(matrix)
+    if two is not None and radius > 0.0 and two.independent(_PARALLEL):
+        return _closed_form(two, radius)
+    cosines, norms, live = live_rows(matrix)
     weights = np.full(len(norms), 1.0 / len(norms))
-    if not len(live):
+    if not len(cosines):
         return weights, Certificate(0.0, 0.0, "zero rows")
-    inverse = norms[live].min() / norms[live]
+    lengths = norms[live]
+    inverse = lengths.min() / lengths
     mean = 1.0 / (inverse * len(norms))  # g_0 in unit gradients, the shortest row's norm being 1
-    root, cosines = semidefinite_root(cosines[live[:, None], live])
-    centre = root @ mean
-    bound = radius * float(np.linalg.norm(centre))
-    if bound**2 <= _VANISHING * len(live) * float(mean.sum()) ** 2 * min(radius, 1.0) ** 2:
+    root, cosines = semidefinite_root(cosines)
+    centre = root.dot(mean)
+    bound = radius * math.sqrt(centre.dot(centre))
+    if bound**2 <= _VANISHING * len(mean) * float(mean.sum()) ** 2 * min(radius, 1.0) ** 2:
         return weights, Certificate(0.0, 0.0, "no ball")
-    program = _Program(root, cosines, inverse, centre, bound)
-    found = program.solve()
+    program = _Program(root, cosines, inverse, centre, radius)
+    for find in (program.quickly, program.bracketed):
+        found = find()
+        if found is not None:
+            stretch = bound / _length(root, found)
+            certificate = _certify(cosines, inverse, mean, found, stretch)
+            if certificate.residual <= _SOLVED:
+                break
     if found is None:
         projected, certificate = project_dual_cone(matrix, weights)
         return projected, Certificate(certificate.residual, certificate.gap, "Pareto-stationary")
-    stretch = bound / float(np.linalg.norm(root @ found))
-    certificate = _certify(cosines, inverse, mean, found, stretch)
     certificate.require("CAGrad's program")
     weights[live] += stretch * inverse * found
     return weights, certificate
 
 
+def _closed_form(two: Two, radius: float) -> tuple[Array, Certificate]:
+    """The answer for two gradients that are not parallel.
+
+    d equals the mean plus a step in the direction of g_w. Either all weight is on the shorter gradient, or d is
+    orthogonal to ``g_1 - g_2``: a multiple of the shortest vector m of the line through both. With ``h = ||m||`` and
+    ``tau = g_0 . (g_1 - g_2) / ||g_1 - g_2||`` it is ``(1 + sqrt(c² ||g_0||² - tau²) / h) m``.
+    """
+    cosine, short = two.cosine, min(two.first, two.second)  # the longer one has norm 1
+    mean = 0.5 * math.sqrt(short * short + 1.0 + 2.0 * cosine * short)
+    bound = radius * mean
+    apart = math.sqrt(short * short + 1.0 - 2.0 * cosine * short)
+    tau = 0.5 * (1.0 - short) * (1.0 + short) / apart
+    to_short, to_long = 0.5 + bound / short, 0.5
+    room = (bound - tau) * (bound + tau)
+    if room > 0.0:
+        height = short * math.sqrt((1.0 - cosine) * (1.0 + cosine)) / apart
+        factor = (1.0 + math.sqrt(room) / height) / apart**2
+        if factor * short * (short - cosine) > 0.5:
+            to_short, to_long = factor * (1.0 - cosine * short), factor * short * (short - cosine)
+    certificate = _certify_two(short, cosine, to_short, to_long)
+    certificate.require("CAGrad's program")
+    return np.array([to_short, to_long] if two.first <= two.second else [to_long, to_short]), certificate
+
+
+def _certify_two(short: float, cosine: float, to_short: float, to_long: float) -> Certificate:
+    """:func:`_certify` in plain floats, the longer gradient's norm being 1."""
+    total = to_short + to_long - 1.0
+    share = (to_long - 0.5) / total  # of the longer in g_w
+    falls = (
+        short * (short * to_short + cosine * to_long),  # g_k . d
+        cosine * short * to_short + to_long,
+    )
+    value = (1.0 - share) * falls[0] + share * falls[1]
+    size = short * to_short + to_long
+    scaled = (1.0 - share) * short + share
+    residual = 0.0
+    for fall, norm in zip(falls, (short, 1.0), strict=True):
+        residual = max(residual, (value - fall) / (norm * size) - 4.0 * EPSILON * scaled / norm)
+    squared = 0.25 * (short * short + 1.0 + 2.0 * cosine * short)
+    return Certificate(residual, max(value - min(falls), 0.0) / squared, "closed form")
+
+
+def _length(root: Array, vector: Array) -> float:
+    combined = root.dot(vector)
+    return math.sqrt(combined.dot(combined))
+
+
 class _Program:
     """The dual in unit gradients: R their root, a = 1 / s, v = s w, so that a' v = 1 and g_w = R v."""
 
-    def __init__(self, root: Array, cosines: Array, inverse: Array, centre: Array, bound: float) -> None:
-        self.root, self.cosines, self.inverse, self.centre, self.bound = root, cosines, inverse, centre, bound
-        self.target = np.zeros((len(root) + 1, 1))
+    def __init__(self, root: Array, cosines: Array, inverse: Array, centre: Array, radius: float) -> None:
+        self.root, self.cosines, self.inverse, self.centre, self.radius = root, cosines, inverse, centre, radius
+        self.bound = radius * math.sqrt(centre.dot(centre))
+        self.target = np.zeros(len(root) + 1)
         self.target[-1] = 1.0
-        self.slopes = root.T @ centre
+        self.slopes = centre.dot(root)
 
-    def solve(self) -> Array | None:
-        """v at the multiplier with ``||R v|| = bound * t``; None where R v vanishes with t."""
+    def quickly(self) -> Array | None:
+        """v from a multiplier of usual size, once the support found there is that of the solution; None otherwise."""
+        step = 2.0 / self.radius
+        for _ in range(_TRIES):
+            support = self.shortest(step).nonzero()[0]
+            solved = self.on_support(support)
+            if solved is None:  # too many rows
+                step *= 3.0
+                continue
+            fixed, moved, step = solved
+            vector = np.zeros_like(self.inverse)
+            vector[support] = fixed - step * moved
+            if vector.min() >= 0.0 and self.optimal(vector, step):
+                return None if self.vanishes(vector, _length(self.root, vector)) else vector
+        return None
+
+    def optimal(self, vector: Array, step: float) -> bool:
+        """Whether no row outside the support of ``vector``, the best within, would shorten the combination."""
+        slopes = self.cosines.dot(vector) + step * self.slopes
+        excess = slopes - vector.dot(slopes) * self.inverse
+        return bool(excess.min() >= -1e-13 * (np.abs(slopes).max()))
+
+    def bracketed(self) -> Array | None:
+        """v at the multiplier with ``||R v|| = bound * t``, between bounds; None where R v vanishes with t."""
         low, high = 0.0, 1.0 / (float(self.inverse.min()) * self.bound)  # no combination is longer than a row
         vector = self.shortest(0.0)
-        length = float(np.linalg.norm(self.root @ vector))
+        length = _length(self.root, vector)
         if self.vanishes(vector, length):
             if self.within_reach():
                 return None
             step = high
         else:
-            step = self.following(self.on_support(vector), low, high, length)
+            step = self.following(self.guess(vector), low, high, length)
         for _ in range(_ROUNDS):
             vector = self.shortest(step)
-            length = float(np.linalg.norm(self.root @ vector))
-            guess = self.on_support(vector)
+            length = _length(self.root, vector)
+            guess = self.guess(vector)
             if guess is not None and abs(guess - step) <= 1e-12 * step:
                 break
             low, high = (step, high) if length > self.bound * step else (low, step)
@@ -118,51 +205,59 @@ class _Program:
     def shortest(self, step: float) -> Array:
         """v of the shortest convex combination of the rows ``g_k + step * g_0``."""
         shifted = self.root + step * self.centre[:, None] * self.inverse
-        lengths = np.linalg.norm(shifted, axis=0)
-        lengths = np.where(lengths > 0.0, lengths, 1.0)
+        lengths = np.sqrt((shifted * shifted).sum(axis=0))
+        if lengths.min() == 0.0:
+            lengths = np.where(lengths > 0.0, lengths, 1.0)
         edge = self.inverse / lengths
-        stacked = np.vstack([shifted / lengths, edge / edge.max()])
-        vector = nonnegative(stacked.T @ stacked, stacked, self.target)[:, 0] / lengths
-        return np.asarray(vector / (self.inverse @ vector))
+        stacked = np.concatenate((shifted / lengths, edge[None] / edge.max()))
+        vector = nonnegative(stacked.T.dot(stacked), stacked, self.target) / lengths
+        return np.asarray(vector / self.inverse.dot(vector))
 
     def vanishes(self, vector: Array, length: float) -> bool:
         return length**2 <= _VANISHING * len(vector) * float(vector.sum()) ** 2
 
     def within_reach(self) -> bool:
         """Whether the projection of g_0 on the dual cone lies in the ball."""
-        steps = nonnegative(self.cosines, self.root, -self.centre[:, None])[:, 0]
-        return float(np.linalg.norm(self.root @ steps)) <= self.bound * (1.0 + 1e-12)
+        steps = nonnegative(self.cosines, self.root, -self.centre)
+        return _length(self.root, steps) <= self.bound * (1.0 + 1e-12)
 
-    def on_support(self, vector: Array) -> float | None:
-        """t with ``t² (bound² - ||P g_0||²) = ||m||²``, for the affine hull of the rows that ``vector`` weighs."""
-        support = np.flatnonzero(vector)
-        edge = self.inverse[support] / self.inverse[support].max()
+    def guess(self, vector: Array) -> float | None:
+        """The multiplier of the support of ``vector``."""
+        solved = self.on_support(vector.nonzero()[0])
+        return None if solved is None else solved[2]
+
+    def on_support(self, support: Indices) -> tuple[Array, Array, float] | None:
+        """m, P g_0 and t with ``t² (bound² - ||P g_0||²) = ||m||²``, for the affine hull of the rows in ``support``.
+
+        m and P g_0 are given by their multiples of the unit gradients: ``v = m - t P g_0``.
+        """
         size = len(support)
+        inverse = self.inverse[support]
+        largest = inverse.max()
         system = np.zeros((size + 1, size + 1))
         system[:size, :size] = self.cosines[support[:, None], support]
-        system[:size, size] = system[size, :size] = edge
+        system[:size, size] = system[size, :size] = inverse / largest
         right = np.zeros((size + 1, 2))
-        right[size, 0] = 1.0 / self.inverse[support].max()
+        right[size, 0] = 1.0 / largest
         right[:size, 1] = self.slopes[support]
-        try:
-            solved = np.linalg.solve(system, right)[:size]
-        except np.linalg.LinAlgError:  # affinely dependent rows
+        _, _, solved, failed = lapack().dgesv(system, right)
+        if failed:  # affinely dependent rows
             return None
-        least, moved = np.linalg.norm(self.root[:, support] @ solved, axis=0)
-        if size == 1:
-            moved = 0.0
-        room = (self.bound - moved) * (self.bound + moved)
-        return float(least / math.sqrt(room)) if room > 0.0 else None
+        fixed, moved = solved[:size].T
+        columns = self.root[:, support]
+        reach = 0.0 if size == 1 else _length(columns, moved)
+        room = (self.bound - reach) * (self.bound + reach)
+        return (fixed, moved, _length(columns, fixed) / math.sqrt(room)) if room > 0.0 else None
 
 
 def _certify(cosines: Array, inverse: Array, mean: Array, vector: Array, stretch: float) -> Certificate:
     terms = mean + stretch * vector
-    slopes = cosines @ terms
+    slopes = cosines.dot(terms)
     size = terms.sum()
-    violation = (vector @ slopes) * inverse - slopes  # positive where a loss falls more slowly than the dual says
+    violation = vector.dot(slopes) * inverse - slopes  # positive where a loss falls more slowly than the dual says
     rounding = 4.0 * EPSILON * vector.sum() * size * inverse
     return Certificate(
         residual=float(max((violation - rounding).max(), 0.0) / size),
-        gap=float(max((violation / inverse).max(), 0.0) / (mean @ cosines @ mean)),
+        gap=float(max((violation / inverse).max(), 0.0) / mean.dot(cosines).dot(mean)),
         method="nnls",
     )

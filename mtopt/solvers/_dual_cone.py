@@ -10,8 +10,15 @@ import numpy.typing as npt
 import torch
 
 from mtopt.solvers._certificate import Certificate
-from mtopt.solvers._gramian import Array, as_array, as_gramian, unit_rows
-from mtopt.solvers._nonnegative import Indices, Mask, nonnegative, require_cosine, semidefinite_root
+from mtopt.solvers._gramian import Array, Live, as_array, as_gramian, block, lapack, live_rows
+from mtopt.solvers._nonnegative import (
+    Indices,
+    Mask,
+    nonnegative,
+    nonnegative_columns,
+    require_cosine,
+    semidefinite_root,
+)
 
 _SOLVED = 1e-12
 """KKT residual above which a projection read off the inverse is computed anew."""
@@ -48,29 +55,29 @@ def project_dual_cone(
         raise ValueError(f"weights must have shape ({len(matrix)},), one a row of the Gramian, found {given.shape}")
     if len(matrix) == 2 and (within is None or len(within) == 2) and given.min() >= 0.0:
         return _two(matrix, given), Certificate(0.0, 0.0, "closed form")
-    cosines, norms, live = _cosines(matrix)
-    chosen = np.arange(len(live)) if within is None else np.flatnonzero(np.isin(live, within))
-    point = given[live] * norms[live]
+    cosines, norms, live = live_rows(matrix)
+    lengths = norms[live]
+    point = given[live] * lengths
     result = given.copy()
-    if not len(chosen) or not point.any():
+    largest = float(np.abs(point).max(initial=0.0))
+    chosen: Live = slice(None) if within is None else np.flatnonzero(np.isin(np.arange(len(norms))[live], within))
+    if largest == 0.0 or not len(point[chosen]):
         return result, Certificate(0.0, 0.0, "nothing to project")
-    largest = np.abs(point).max()
     point /= largest
-    slopes = cosines @ point
+    slopes = cosines.dot(point)
     if slopes[chosen].min() >= 0.0:
         return result, Certificate(0.0, 0.0, "no conflict")
     root, semidefinite = semidefinite_root(cosines)
-    part = semidefinite if within is None else semidefinite[chosen[:, None], chosen]
     steps = np.zeros_like(point)
-    steps[chosen] = nonnegative(part, root[:, chosen], -(root @ point)[:, None])[:, 0]
-    after = semidefinite @ (point + steps)
+    steps[chosen] = nonnegative(block(semidefinite, chosen), root[:, chosen], -root.dot(point))
+    after = semidefinite.dot(point + steps)
     certificate = Certificate(
         residual=_residual(after[chosen], steps[chosen], np.abs(point).sum() + steps.sum()),
-        gap=abs(float(steps @ after)) / max(float(point @ slopes), 1e-300),
+        gap=abs(float(steps.dot(after))) / max(float(point.dot(slopes)), 1e-300),
         method="nnls",
     )
     certificate.require("the projection on the dual cone")
-    result[live] += steps * largest / norms[live]
+    result[live] += steps * largest / lengths
     return result, certificate
 
 
@@ -84,27 +91,26 @@ def project_rows(gramian: torch.Tensor | npt.ArrayLike) -> tuple[Array, Certific
     """
     matrix = as_gramian(gramian)
     if len(matrix) == 2:
-        projected = np.stack([_two(matrix, np.array([1.0, 0.0])), _two(matrix, np.array([0.0, 1.0]))])
+        projected = np.array([_two(matrix, np.array([1.0, 0.0])), _two(matrix, np.array([0.0, 1.0]))])
         return projected, Certificate(0.0, 0.0, "closed form")
-    cosines, norms, live = _cosines(matrix)
+    cosines, norms, live = live_rows(matrix)
     result = np.eye(len(norms))
-    if not len(live) or cosines.min() >= 0.0:
+    if not len(cosines) or cosines.min() >= 0.0:
         return result, Certificate(0.0, 0.0, "no conflict")
     root, semidefinite = semidefinite_root(cosines)
-    unit = np.eye(len(live))
     guess = semidefinite < 0.0
-    steps = np.zeros_like(unit)
+    steps = np.zeros_like(cosines)
     columns = np.flatnonzero(guess.any(axis=0))
     if semidefinite is cosines:  # positive definite, and so with an inverse
         steps, columns, guess = _from_inverse(root, columns)
     if len(columns):
-        steps[:, columns] = nonnegative(semidefinite, root, -root[:, columns], guess[:, columns])
-    after = semidefinite @ (unit + steps)
+        steps[:, columns] = nonnegative_columns(semidefinite, root, -root[:, columns], guess[:, columns])
+    after = semidefinite + semidefinite.dot(steps)
     violation = _violation(after, steps)
     if violation.max() > _SOLVED:  # an inverse lost to rounding
         columns = np.flatnonzero(violation > _SOLVED)
-        steps[:, columns] = nonnegative(semidefinite, root, -root[:, columns])
-        after = semidefinite @ (unit + steps)
+        steps[:, columns] = nonnegative_columns(semidefinite, root, -root[:, columns])
+        after = semidefinite + semidefinite.dot(steps)
         violation = _violation(after, steps)
     certificate = Certificate(
         residual=float(violation.max()),
@@ -113,15 +119,17 @@ def project_rows(gramian: torch.Tensor | npt.ArrayLike) -> tuple[Array, Certific
     )
     certificate.require("the projection on the dual cone")
     lengths = norms[live]
-    result[live[:, None], live] += steps.T * lengths[:, None] / lengths
+    scaled = steps.T * lengths[:, None] / lengths
+    if isinstance(live, slice):
+        result += scaled
+    else:
+        result[live[:, None], live] += scaled
     return result, certificate
 
 
 def _from_inverse(root: Array, columns: Indices) -> tuple[Array, Indices, Mask]:
     """Steps that make each g_i orthogonal to all others, the columns left, and where their guess is positive."""
-    from scipy.linalg.lapack import dpotri
-
-    half = dpotri(root)[0]  # the upper triangle of the inverse; the rest is zero as in the root
+    half = lapack().dpotri(root)[0]  # the upper triangle of the inverse; the rest is zero as in the root
     guessed = (half + half.T) / half.diagonal()
     np.fill_diagonal(guessed, 0.0)
     solved = guessed.min(axis=0) >= 0.0
@@ -143,15 +151,6 @@ def _two(matrix: Array, weights: Array) -> Array:
     cross = max(cross, -require_cosine(cross / length) * length)
     one, two = weights.tolist()
     return np.array([max(one, -two * cross / first), max(two, -one * cross / second)])
-
-
-def _cosines(matrix: Array) -> tuple[Array, Array, Indices]:
-    """The cosines of the rows that are not zero, the norms of all rows, and which are not zero."""
-    cosines, norms = unit_rows(matrix)
-    live = np.flatnonzero(norms)
-    if len(live) < len(norms):
-        cosines = cosines[live[:, None], live]
-    return cosines, norms, live
 
 
 def _residual(slopes: Array, steps: Array, size: float) -> float:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import functools
+from types import ModuleType
 from typing import Any
 
 import numpy as np
@@ -11,12 +13,17 @@ import torch
 from mtopt._errors import NonFiniteError
 
 Array = npt.NDArray[np.float64]
+Live = slice | npt.NDArray[np.intp]
+"""Picks the rows that are not zero: ``slice(None)``, which copies nothing, where all are such."""
 
 
 def as_array(value: torch.Tensor | npt.ArrayLike) -> Array:
     """``value`` as a float64 array on the CPU."""
     if isinstance(value, torch.Tensor):
-        return np.asarray(value.detach().to("cpu", torch.float64).numpy())
+        value = value.detach()
+        if value.dtype != torch.float64 or not value.is_cpu:
+            value = value.to("cpu", torch.float64)
+        return np.asarray(value.numpy())
     return np.asarray(value, dtype=np.float64)
 
 
@@ -33,12 +40,12 @@ def as_gramian(gramian: torch.Tensor | npt.ArrayLike) -> Array:
             f"gramian must have shape (K, K) with K >= 1, found {tuple(matrix.shape)}; "
             "a Jacobian J of shape (K, D) goes through the rule itself: combiner(J)"
         )
-    diagonal: Array = matrix.diagonal()
     if not np.isfinite(matrix).all():
         rows = sorted(set(np.nonzero(~np.isfinite(matrix).all(axis=1))[0].tolist()))
         raise NonFiniteError(f"gramian holds NaN or infinity in rows {rows}; drop the rows or skip the step")
-    if (diagonal < 0).any():
-        raise ValueError(f"gramian has a negative diagonal ({diagonal.min():.3g}): it is no matrix of inner products")
+    least = matrix.diagonal().min()
+    if least < 0.0:
+        raise ValueError(f"gramian has a negative diagonal ({least:.3g}): it is no matrix of inner products")
     return matrix
 
 
@@ -49,9 +56,34 @@ def unit_rows(matrix: Array) -> tuple[Array, Array]:
     not with the trace, is what keeps a row that is a million times shorter than another from drowning.
     """
     norms = np.sqrt(matrix.diagonal())
-    safe = np.where(norms > 0, norms, 1.0)
-    cosines = matrix / safe / safe[:, None]
-    return 0.5 * (cosines + cosines.T), norms
+    safe = norms if norms.min() > 0.0 else np.where(norms > 0.0, norms, 1.0)
+    cosines = matrix / safe
+    cosines /= safe[:, None]
+    cosines = cosines + cosines.T
+    cosines *= 0.5
+    return cosines, norms
+
+
+def live_rows(matrix: Array) -> tuple[Array, Array, Live]:
+    """The cosines of the rows that are not zero, the norms of all rows, and which are not zero."""
+    cosines, norms = unit_rows(matrix)
+    if norms.min() > 0.0:
+        return cosines, norms, slice(None)
+    live = np.flatnonzero(norms)
+    return block(cosines, live), norms, live
+
+
+def block(matrix: Array, chosen: Live) -> Array:
+    """The rows and columns of ``matrix`` that are chosen."""
+    return matrix if isinstance(chosen, slice) else matrix[chosen[:, None], chosen]
+
+
+@functools.cache
+def lapack() -> ModuleType:
+    """SciPy's LAPACK, a tenth of the call of numpy's for a small matrix; imported by who needs it."""
+    from scipy.linalg import lapack as module
+
+    return module
 
 
 def square_root(matrix: Array) -> Array:
@@ -67,4 +99,6 @@ def square_root(matrix: Array) -> Array:
 def answer(weights: Array, like: Any) -> torch.Tensor:
     """``weights`` as a tensor of the dtype and device of ``like`` (float64 on the CPU when it is no tensor)."""
     result = torch.from_numpy(np.ascontiguousarray(weights, dtype=np.float64))
-    return result.to(like.device, like.dtype) if isinstance(like, torch.Tensor) else result
+    if isinstance(like, torch.Tensor) and (like.dtype != torch.float64 or not like.is_cpu):
+        return result.to(like.device, like.dtype)
+    return result

@@ -37,21 +37,23 @@ def least_distance(cosines: Array, demands: Array) -> tuple[Array | None, Certif
     if len(demands) == 1:
         return demands.copy(), Certificate(0.0, 0.0, "closed form")
     root, cosines = semidefinite_root(cosines)
-    wanted = demands / np.abs(demands).max()
-    target = np.zeros((len(root) + 1, 1))
+    unit = np.abs(demands).max()
+    wanted = demands / unit
+    target = np.zeros(len(root) + 1)
     target[-1] = 1.0
-    stacked = np.vstack([root, wanted])
-    found = nonnegative(cosines + wanted * wanted[:, None], stacked, target)[:, 0]
-    distance = 1.0 - float(wanted @ found)
+    stacked = np.concatenate((root, wanted[None]))
+    found = nonnegative(cosines + wanted * wanted[:, None], stacked, target)
+    distance = 1.0 - float(wanted.dot(found))
     if distance <= _INCOMPATIBLE * len(wanted):
         return None, Certificate(0.0, None, "incompatible demands")
     scaled = found / distance
-    slopes = cosines @ scaled - wanted
+    products = cosines.dot(scaled)
+    slopes = products - wanted
     violation = np.where(scaled > 0.0, np.abs(slopes), -slopes)
     certificate = Certificate(
         residual=float(max(violation.max(), 0.0) / (1.0 + scaled.sum())),
-        gap=float(abs(scaled @ slopes) / (scaled @ cosines @ scaled)),
+        gap=float(abs(scaled.dot(slopes)) / scaled.dot(products)),
         method="nnls",
     )
     certificate.require("the least-distance program")
-    return scaled * np.abs(demands).max(), certificate
+    return scaled * unit, certificate

@@ -6,13 +6,14 @@ import numpy as np
 import numpy.typing as npt
 
 from mtopt._errors import SolverError
-from mtopt.solvers._gramian import Array, square_root
+from mtopt.solvers._gramian import Array, lapack, square_root
 
 Indices = npt.NDArray[np.intp]
 Mask = npt.NDArray[np.bool_]
 
-FEW = 8
-"""Up to this many variables the method of Lawson and Hanson, in C, is faster than exchanges in numpy."""
+FEW, FEW_TOGETHER = 16, 8
+"""Up to this many variables the method of Lawson and Hanson, in C, is faster than exchanges in numpy: for one column,
+and for each of many."""
 
 _ROUNDS = 16
 """Exchanges after which it goes to Lawson and Hanson; three to six are usual, whatever the size."""
@@ -36,10 +37,10 @@ def semidefinite_root(cosines: Array) -> tuple[Array, Array]:
     Raises:
         SolverError: the matrix is more indefinite than rounding makes it.
     """
-    try:
-        return np.asarray(np.linalg.cholesky(cosines).T, dtype=np.float64), cosines
-    except np.linalg.LinAlgError:
-        root = square_root(cosines)
+    root, failed = lapack().dpotrf(cosines)
+    if not failed:
+        return np.asarray(root), cosines
+    root = square_root(cosines)
     semidefinite = root.T @ root
     _require(float(np.abs(semidefinite - cosines).max()))
     return root, semidefinite
@@ -59,32 +60,67 @@ def _require(change: float) -> None:
         )
 
 
-def nonnegative(matrix: Array, root: Array, targets: Array, guess: Mask | None = None) -> Array:
-    """``X >= 0``, (K, n), that minimises ``|| R x - t ||²`` for each column t of ``targets`` (m, n).
+def nonnegative(matrix: Array, root: Array, target: Array, guess: Mask | None = None) -> Array:
+    """``x >= 0``, (K,), that minimises ``|| R x - t ||²`` for a target t, (m,).
 
-    ``matrix`` is ``R.T @ R``, (K, K). Every column is a linear complementarity problem: ``y = R' (R x - t) >= 0``,
+    ``matrix`` is ``R.T @ R``, (K, K). The answer solves a linear complementarity problem: ``y = R' (R x - t) >= 0``,
     ``x >= 0``, ``x y = 0``. Few variables go through ``scipy.optimize.nnls``, which moves one at a time. More are
-    solved several times faster by exchanging all of the wrong sign at once (Portugal, Judice and Vicente, 1994), for
-    all columns together, starting from the ``guess`` of which are positive; what does not settle goes back to nnls.
+    solved several times faster by exchanging all of the wrong sign at once (Portugal, Judice and Vicente, 1994),
+    starting from the ``guess`` of which are positive; what does not settle goes back to nnls.
     """
-    slopes = -(root.T @ targets)
+    if len(matrix) > FEW:
+        found = _exchange(matrix, -target.dot(root), guess)
+        if found is not None:
+            return found
+    return _one_at_a_time(root, target)
+
+
+def nonnegative_columns(matrix: Array, root: Array, targets: Array, guess: Mask | None = None) -> Array:
+    """:func:`nonnegative` for each column of ``targets`` (m, n), all columns together; (K, n)."""
+    slopes: Array = -root.T.dot(targets)
     descending = slopes < 0.0
     result = np.zeros_like(slopes)
     columns = np.flatnonzero(descending.any(axis=0))
-    if len(matrix) > FEW:
+    if len(matrix) > FEW_TOGETHER:
         guess = descending if guess is None else guess
         together = max(_ENTRIES // matrix.size, 1)
         parts = [columns[start : start + together] for start in range(0, len(columns), together)]
-        columns = np.concatenate([columns[:0], *(_exchange(matrix, slopes, part, guess, result) for part in parts)])
-    if len(columns):
-        from scipy.optimize import nnls  # half a second of import, paid by who needs it
-
-        for column in columns:
-            result[:, column] = nnls(root, targets[:, column], maxiter=30 * len(matrix))[0]
+        columns = np.concatenate(
+            [columns[:0], *(_exchange_columns(matrix, slopes, part, guess, result) for part in parts)]
+        )
+    for column in columns:
+        result[:, column] = _one_at_a_time(root, targets[:, column])
     return result
 
 
-def _exchange(matrix: Array, slopes: Array, columns: Indices, guess: Mask, result: Array) -> Indices:
+def _one_at_a_time(root: Array, target: Array) -> Array:
+    from scipy.optimize import nnls  # half a second of import, paid by who needs it
+
+    return np.asarray(nnls(root, target, maxiter=30 * root.shape[1])[0])
+
+
+def _exchange(matrix: Array, slopes: Array, guess: Mask | None) -> Array | None:
+    """The answer by exchanges, or None if they do not settle. ``slopes`` is y at x = 0."""
+    sizes = np.abs(slopes)
+    # as one variable grows others that hardly ascended will descend: it takes one exchange less to start with them
+    positive = slopes < 0.5 * float(sizes.sum()) / len(sizes) if guess is None else guess
+    rounding = -_SIGN * max(float(sizes.max()), 1.0)
+    solve = lapack().dposv
+    for _ in range(_ROUNDS):
+        support = positive.nonzero()[0]
+        values = np.zeros(len(slopes))
+        if len(support):
+            _, values[support], failed = solve(matrix[support[:, None], support], -slopes[support], overwrite_b=True)
+            if failed:  # linearly dependent gradients
+                return None
+        wrong = np.where(positive, values, matrix.dot(values) + slopes) < rounding
+        if not wrong.any():
+            return np.maximum(values, 0.0)
+        positive = positive ^ wrong
+    return None
+
+
+def _exchange_columns(matrix: Array, slopes: Array, columns: Indices, guess: Mask, result: Array) -> Indices:
     """Fill these columns of ``result`` by exchanges; return those for which they did not settle."""
     lines, positive = slopes.T[columns], guess.T[columns]
     rounding = -_SIGN * np.maximum(np.abs(lines).max(axis=1, keepdims=True), 1.0)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from mtopt.solvers._gramian import Array
+from mtopt.solvers._gramian import Array, lapack
 
 _GRADED = 1e-4
 """Ratio of eigenvalues down to which an ordinary solver gives twelve digits of the smallest."""
@@ -18,13 +18,11 @@ def pseudo_solve(cosines: Array, target: Array, tolerance: float) -> Array:
         target: t, (K,).
         tolerance: eigenvalues of C below this share of the largest count as zero, parts of t below it of its length do.
     """
-    from scipy.linalg import lapack  # half a second of import, paid by who needs it
-
-    factor, failed = lapack.dpotrf(cosines)
+    factor, failed = lapack().dpotrf(cosines)
     if not failed:
-        reciprocal, _ = lapack.dpocon(factor, float(len(cosines)))  # the 1-norm of C is K at most
+        reciprocal, _ = lapack().dpocon(factor, float(len(cosines)))  # the 1-norm of C is K at most
         if reciprocal > len(cosines) * tolerance:  # a safe distance from any rank decision
-            return np.asarray(lapack.dpotrs(factor, target)[0])
+            return np.asarray(lapack().dpotrs(factor, target)[0])
     values, vectors = np.linalg.eigh(cosines)
     kept = values > tolerance * values[-1]
     parts = vectors[:, kept].T @ target
@@ -44,16 +42,14 @@ def singular_values(matrix: Array, cosines: Array, norms: Array, tolerance: floa
     differ by twice as many. The smallest are then taken from the factor ``R diag(norms)``, ``R' R = C``, by Jacobi's
     method, to full relative accuracy.
     """
-    values, vectors = np.linalg.eigh(matrix)
-    if values[0] > max(_GRADED, len(matrix) * tolerance) * values[-1]:
+    values, vectors, failed = lapack().dsyevd(matrix)
+    if not failed and values[0] > max(_GRADED, len(matrix) * tolerance) * values[-1]:
         return np.sqrt(values[::-1]), vectors[:, ::-1]
-    from scipy.linalg import lapack
-
     values, vectors = np.linalg.eigh(cosines)
     kept = values > tolerance * values[-1]
     factor = norms[:, None] * vectors[:, kept] * np.sqrt(values[kept])  # (K, rank), of the same left singular vectors
     scale = norms.max()
-    found, left, _, work, _, failed = lapack.dgejsv(factor / scale, joba=2)
+    found, left, _, work, _, failed = lapack().dgejsv(factor / scale, joba=2)
     if failed:
         raise np.linalg.LinAlgError(f"Jacobi's method did not converge (dgejsv returned {failed})")
     return found * (work[0] / work[1]) * scale, left[:, : len(found)]

@@ -69,6 +69,6 @@ def _step(case: Case, rule: Combiner, bad: str = "") -> tuple[torch.Tensor | Non
             values[-1] = values[-1] + point.abs().sqrt().sum()  # its slope at zero is infinite
         return values
 
-    given: Any = [losses() for _ in range(rule.draws)] if rule.draws > 1 else losses()
+    given: Any = [losses() for _ in range(rule.draws)] if rule.draws > 1 else losses if rule.revisits else losses()
     record = backward(given, [point], rule)
     return point.grad, record

@@ -156,14 +156,14 @@ def test_the_certificate_of_a_wrong_answer_says_how_wrong(seed: int, rows: int, 
     weights = np.random.default_rng(seed).dirichlet(np.ones(rows))
     cosines, norms = unit_rows(gramian)
     shortest = norms.min()
-    certificate = _certify(cosines, shortest / norms, weights * norms / shortest, "guess")
+    certificate = _certify(cosines, shortest / norms, weights * norms / shortest)
     assert certificate.residual == pytest.approx(exact_residual(gramian, weights), rel=1e-6, abs=1e-12)
     # weak duality: the excess of the squared length is at most twice the gap
     excess = (weights @ gramian @ weights - best @ gramian @ best) / shortest**2
     assert certificate.gap is not None
     assert excess <= 2 * certificate.gap * (1 + 1e-9)
     if excess > 1e-6 * certificate.gap:
-        with pytest.raises(SolverError, match=r"the program was not solved: relative KKT residual .* by guess"):
+        with pytest.raises(SolverError, match=r"the program was not solved: relative KKT residual .* by nnls"):
             certificate.require("the program")
 
 

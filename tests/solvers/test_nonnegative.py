@@ -10,7 +10,7 @@ from scipy.optimize import nnls
 
 from mtopt import SolverError
 from mtopt.solvers._gramian import unit_rows
-from mtopt.solvers._nonnegative import nonnegative, require_cosine, semidefinite_root
+from mtopt.solvers._nonnegative import nonnegative, nonnegative_columns, require_cosine, semidefinite_root
 from tests.solvers.helpers import KINDS, Array, drawn_jacobian
 
 seeds = st.integers(0, 2**32 - 1)
@@ -26,7 +26,7 @@ def test_meets_the_optimality_conditions_whatever_the_method(seed: int, rows: in
     jacobian = drawn_jacobian(kind, seed, rows, max(int(rows * wide), 2))
     root, matrix = semidefinite_root(cosines_of(jacobian + 1e-300))
     targets = -root @ np.random.default_rng(seed).standard_normal((rows, 4))
-    found = nonnegative(matrix, root, targets)
+    found = nonnegative_columns(matrix, root, targets)
     slopes = root.T @ (root @ found - targets)
     size = 1e-11 * (1.0 + found.sum(axis=0) + np.abs(targets).sum(axis=0))
     assert (found >= 0).all()
@@ -39,9 +39,26 @@ def test_meets_the_optimality_conditions_whatever_the_method(seed: int, rows: in
 def test_the_exchanges_find_what_nnls_finds(seed: int, rows: int) -> None:
     root, matrix = semidefinite_root(cosines_of(drawn_jacobian("gaussian", seed, rows, 3 * rows)))
     targets = np.random.default_rng(seed).standard_normal((rows, 5))
-    found = nonnegative(matrix, root, targets)
+    found = nonnegative_columns(matrix, root, targets)
     for column, target in zip(found.T, targets.T, strict=True):
         np.testing.assert_allclose(column, nnls(root, target)[0], atol=1e-10)
+
+
+@given(seeds, st.sampled_from([3, 24, 25, 60]), st.sampled_from(KINDS))
+@settings(max_examples=60, deadline=None)
+def test_one_column_alone_has_the_same_answer(seed: int, rows: int, kind: str) -> None:
+    root, matrix = semidefinite_root(cosines_of(drawn_jacobian(kind, seed, rows, 2 * rows)))
+    rng = np.random.default_rng(seed)
+    target = root @ rng.standard_normal(rows)
+    together = nonnegative_columns(matrix, root, target[:, None])[:, 0]
+    for guess in (None, rng.random(rows) < 0.5):
+        found = nonnegative(matrix, root, target, guess)
+        assert (found >= 0.0).all()
+        # the combination is unique, its weights need not be
+        np.testing.assert_allclose(root @ found, root @ together, atol=1e-6)
+        slopes = root.T @ (root @ found - target)
+        size = 1e-11 * (1.0 + found.sum() + np.abs(target).sum())
+        assert (np.where(found > 0.0, np.abs(slopes), -slopes) <= size).all()
 
 
 @given(seeds, st.integers(9, 30))
@@ -52,7 +69,7 @@ def test_any_guess_gives_the_same_answer(seed: int, rows: int) -> None:
     targets = rng.standard_normal((rows, 3))
     for guess in (np.zeros((rows, 3), bool), np.ones((rows, 3), bool), rng.random((rows, 3)) < 0.5):
         np.testing.assert_allclose(
-            nonnegative(matrix, root, targets, guess), nonnegative(matrix, root, targets), atol=1e-10
+            nonnegative_columns(matrix, root, targets, guess), nonnegative_columns(matrix, root, targets), atol=1e-10
         )
 
 

@@ -1,0 +1,52 @@
+"""Whether a tensor that autograd handed out may be written to."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Sequence
+
+import torch
+
+Counts = tuple[int, ...]
+
+
+def alone(tensors: Sequence[torch.Tensor], index: int) -> bool:
+    """Whether nothing but ``tensors`` refers to its tensor ``index`` and to the memory, which it fills in order.
+
+    Autograd may hand out one tensor for two parameters, an expanded one, or whatever a custom function returned:
+    in-place work on these would reach others. Every reference is counted, from Python or not; where this PyTorch has
+    no such counts the answer is no.
+    """
+    return _COUNTED and _references(tensors, index) in _ALONE and in_order(tensors[index])
+
+
+def in_order(tensor: torch.Tensor) -> bool:
+    """Whether the tensor fills its memory, one number after the other."""
+    size = tensor.numel() * tensor.element_size()
+    return tensor.is_contiguous() and tensor.untyped_storage().nbytes() == size
+
+
+def _references(tensors: Sequence[torch.Tensor], index: int) -> Counts:
+    """References to a tensor, to its memory, and to the tensor that it is a view of."""
+    tensor = tensors[index]
+    base = tensor._base if tensor._is_view() else None
+    counts = (sys.getrefcount(tensor), _users(tensor), _holders(tensor))
+    return counts if base is None else (*counts, sys.getrefcount(base), _users(base))
+
+
+def _users(tensor: torch.Tensor) -> int:
+    return tensor._use_count()  # type: ignore[attr-defined,no-any-return]
+
+
+def _holders(tensor: torch.Tensor) -> int:
+    return torch._C._storage_Use_Count(tensor.untyped_storage()._cdata)
+
+
+def _calibrated() -> set[Counts]:
+    """The counts of tensors that only a list holds, in this Python and this PyTorch: its own, and the view of one."""
+    tensors = [torch.empty(1), torch.empty(1, 1).t(), torch.empty(1).view(1, 1).view(1)]
+    return {_references(tensors, index) for index in range(len(tensors))}
+
+
+_COUNTED = hasattr(torch.Tensor, "_use_count") and hasattr(torch._C, "_storage_Use_Count")
+_ALONE = _calibrated() if _COUNTED else set()
