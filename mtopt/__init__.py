@@ -7,13 +7,15 @@ from typing import TYPE_CHECKING, Any
 
 from mtopt._errors import CheckpointError, NonFiniteError, SolverError, UnknownNameError
 from mtopt._version import __version__
-from mtopt.autograd import Objective, StepRecord, backward
+from mtopt.autograd import JacobianAccumulator, MatrixFree, Objective, StepRecord, backward, per_instance
 from mtopt.combiners import (
+    Clipped,
     Combiner,
     Every,
     GramianCombiner,
     JacobianCombiner,
     LossCombiner,
+    MultiNormalized,
     Normalized,
     NormCombiner,
     PerGroup,
@@ -24,22 +26,27 @@ from mtopt.combiners import (
 )
 
 if TYPE_CHECKING:
-    from mtopt import experiments, pareto, plotting, problems, testing, training
+    from mtopt import experiments, integrations, pareto, plotting, problems, testing, training
     from mtopt.experiments import Comparison, compare
-    from mtopt.training import Callback, Evaluator, History, MultiLossTrainer, ProgressBar, seed_everything
+    from mtopt.training import Callback, Evaluator, GeN, History, MultiLossTrainer, ProgressBar, seed_everything
 
 __all__ = [
     "Callback",
     "CheckpointError",
+    "Clipped",
     "Combiner",
     "Comparison",
     "Evaluator",
     "Every",
+    "GeN",
     "GramianCombiner",
     "History",
+    "JacobianAccumulator",
     "JacobianCombiner",
     "LossCombiner",
+    "MatrixFree",
     "MultiLossTrainer",
+    "MultiNormalized",
     "NonFiniteError",
     "NormCombiner",
     "Normalized",
@@ -55,8 +62,10 @@ __all__ = [
     "compare",
     "create_combiner",
     "experiments",
+    "integrations",
     "list_combiners",
     "pareto",
+    "per_instance",
     "plotting",
     "problems",
     "register_combiner",
@@ -71,11 +80,13 @@ _LAZY: dict[str, tuple[str, str | None]] = {
     "plotting": ("mtopt.plotting", None),
     "problems": ("mtopt.problems", None),
     "experiments": ("mtopt.experiments", None),
+    "integrations": ("mtopt.integrations", None),
     "testing": ("mtopt.testing", None),
     "training": ("mtopt.training", None),
     "Comparison": ("mtopt.experiments", "Comparison"),
     "Callback": ("mtopt.training", "Callback"),
     "Evaluator": ("mtopt.training", "Evaluator"),
+    "GeN": ("mtopt.training", "GeN"),
     "History": ("mtopt.training", "History"),
     "MultiLossTrainer": ("mtopt.training", "MultiLossTrainer"),
     "ProgressBar": ("mtopt.training", "ProgressBar"),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Literal
@@ -17,11 +18,14 @@ from mtopt.combiners import Combiner, Gradients, Outcome, Place
 
 Private = Literal["own", "weighted", "combined"]
 
+_FEW = 65_536
+"""Entries that are copied to one place rather than looked at tensor by tensor."""
+
 Reach = tuple[int, ...]
 """The losses that reach a parameter, as positions among those present."""
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class Step:
     """What is known of a step before its gradients.
 
@@ -37,6 +41,7 @@ class Step:
         strict: raise on a NaN or infinite row instead of skipping the step.
         plan: how the rows were made.
         places: the parameters.
+        factors: what each row is to be multiplied with, where rows are kept in another form; None for one each.
     """
 
     objectives: Sequence[Objective]
@@ -49,22 +54,30 @@ class Step:
     strict: bool
     plan: str
     places: Sequence[Place]
+    factors: Sequence[float] | None = None
 
     @classmethod
-    def of(cls, request: Request, *, private: Private, trunk: set[int] | None, strict: bool, plan: str) -> Step:
-        """The step of losses that have all been run."""
+    def outline(cls, request: Request, *, private: Private, trunk: set[int] | None) -> Step:
+        """The step of losses that have not been run: without values."""
         return cls(
             objectives=request.objectives,
             present=request.present,
-            values=request.values(),
+            values=torch.empty(0),
             private=private,
             trunk=trunk,
             scale=request.scale,
             scaled=request.scaled,
-            strict=strict,
-            plan=plan,
+            strict=False,
+            plan="",
             places=request.places,
         )
+
+    @classmethod
+    def of(cls, request: Request, *, private: Private, trunk: set[int] | None, strict: bool, plan: str) -> Step:
+        """The step of losses that have all been run."""
+        step = cls.outline(request, private=private, trunk=trunk)
+        step.values, step.strict, step.plan = request.values(), strict, plan
+        return step
 
     def with_plan(self, plan: str) -> Step:
         return replace(self, plan=plan)
@@ -74,16 +87,21 @@ class Step:
         return [self.objectives[k].name for k in self.present]
 
     @property
+    def losses(self) -> dict[str, float]:
+        """The values by name."""
+        return dict(zip(self.names, self.values.tolist(), strict=True))
+
+    @property
     def minimised(self) -> torch.Tensor:
         """The values with the sign that the rule sees."""
-        return self.values * torch.tensor([self.objectives[k].sign for k in self.present], dtype=torch.float64)
+        signs = [self.objectives[k].sign for k in self.present]
+        return self.values if -1.0 not in signs else self.values * torch.tensor(signs, dtype=torch.float64)
 
     def skip(self, reason: str, *, backwards: int) -> StepRecord:
         """The record of a skipped step, or the error in strict mode."""
         if self.strict:
             raise NonFiniteError(f"{reason}; lower the learning rate, or leave strict=False to skip such steps")
-        losses = dict(zip(self.names, self.values.tolist(), strict=True))
-        return StepRecord(losses=losses, skipped=True, reason=reason, plan=self.plan, backwards=backwards)
+        return StepRecord(losses=self.losses, skipped=True, reason=reason, plan=self.plan, backwards=backwards)
 
 
 @dataclass(slots=True)
@@ -96,9 +114,14 @@ class Group:
 
 
 def combine_rows(rows: Sequence[Row], combiner: Combiner, step: Step) -> StepRecord:
-    """Apply ``combiner`` to ``rows``, one for each loss present, and add the direction to the parameters' ``.grad``."""
+    """Apply ``combiner`` to ``rows``, one for each loss present, and add the direction to the parameters' ``.grad``.
+
+    The rows are taken over: the lists are emptied, and the gradients may be written to.
+    """
     groups = groups_of(reach_of_rows(rows), step)
     gradients = [gradients_of(group, rows, step) for group in groups]
+    for row in rows:
+        row.clear()
     reason = non_finite(groups, gradients, step)
     if reason is not None:
         return skipped(reason, groups, step, backwards=len(rows))
@@ -106,19 +129,24 @@ def combine_rows(rows: Sequence[Row], combiner: Combiner, step: Step) -> StepRec
     # Everything is computed before anything is written, so that a rule that raises leaves .grad as it was.
     by_group = {id(group): found for group, found in zip(groups, gradients, strict=True)}
     shared = shared_groups(groups, step)
+    minimised = step.minimised
     outcomes = [
-        rule_of(group, shared, combiner, step).combine(by_group[id(group)], step.minimised[list(group.reach)])
+        rule_of(group, shared, combiner, step).combine(
+            by_group[id(group)],
+            minimised if len(group.reach) == len(minimised) else minimised[list(group.reach)],
+        )
         for group in shared
     ]
     weights: dict[int, float] = {}
     if outcomes and outcomes[0].weights is not None:
         weights = dict(zip(shared[0].reach, outcomes[0].weights.tolist(), strict=True))
-    own = [(group, own_weight(group, weights, combiner, step)) for group in groups if not group.shared]
+    own = [
+        (by_group[id(group)], group, own_weight(group, weights, combiner, step)) for group in groups if not group.shared
+    ]
     for group, outcome in zip(shared, outcomes, strict=True):
         write(group.indices, _direction(outcome, by_group[id(group)], group, step), step)
-    for group, weight in own:
-        weighted = by_group[id(group)].combined(torch.tensor([weight], dtype=torch.float64))
-        write(group.indices, weighted, step)
+    for indices, private, weight in _joined_private(own):
+        write(indices, private.combined([weight], spend=True), step)
     if not shared:
         return record_of(None, weights, combiner, step, backwards=len(rows))
     return record_of((shared[0], by_group[id(shared[0])]), weights, combiner, step, backwards=len(rows))
@@ -126,7 +154,14 @@ def combine_rows(rows: Sequence[Row], combiner: Combiner, step: Step) -> StepRec
 
 def reach_of_rows(rows: Sequence[Row]) -> list[Reach]:
     """Which losses reach each parameter, as their gradients tell."""
-    return [tuple(k for k, gradient in enumerate(column) if gradient is not None) for column in zip(*rows, strict=True)]
+    masks = [0] * len(rows[0])  # one bit a loss
+    for k, row in enumerate(rows):
+        bit = 1 << k
+        for index, gradient in enumerate(row):
+            if gradient is not None:
+                masks[index] |= bit
+    members = {mask: tuple([k for k in range(len(rows)) if mask >> k & 1]) for mask in set(masks)}
+    return [members[mask] for mask in masks]
 
 
 def groups_of(reaches: Sequence[Reach], step: Step) -> list[Group]:
@@ -141,13 +176,17 @@ def groups_of(reaches: Sequence[Reach], step: Step) -> list[Group]:
         # With a single loss in the step its gradient cannot tell shared parameters from its own: the rule takes all.
         in_trunk = id(place.parameter) in step.trunk if step.trunk is not None else len(everyone) == 1
         shared = len(reach) > 1 or in_trunk or step.private == "combined"
-        groups.setdefault((reach, shared), Group(reach, shared)).indices.append(index)
+        group = groups.get((reach, shared))
+        if group is None:
+            group = groups[reach, shared] = Group(reach, shared)
+        group.indices.append(index)
     return list(groups.values())
 
 
 def shared_groups(groups: Sequence[Group], step: Step) -> list[Group]:
     """Those that a rule is applied to, the one that the most losses reach first: its weights are the step's."""
-    return sorted((g for g in groups if g.shared), key=lambda g: _size(g, step), reverse=True)
+    shared = [group for group in groups if group.shared]
+    return shared if len(shared) < 2 else sorted(shared, key=lambda group: _size(group, step), reverse=True)
 
 
 def rule_of(group: Group, shared: Sequence[Group], combiner: Combiner, step: Step) -> Combiner:
@@ -166,12 +205,16 @@ def gradients_of(group: Group, rows: Sequence[Row], step: Step) -> Gradients:
         total=len(step.objectives),
         scale=step.scale,
         places=places,
+        factors=None if step.factors is None else [step.factors[k] for k in group.reach],
     )
 
 
 def _dense(row: Row, indices: Sequence[int], places: Sequence[Place]) -> list[torch.Tensor]:
-    found = ((row[index], place.parameter) for index, place in zip(indices, places, strict=True))
-    return [torch.zeros_like(param) if gradient is None else gradient for gradient, param in found]
+    dense = []
+    for index, place in zip(indices, places, strict=True):
+        gradient = row[index]
+        dense.append(torch.zeros_like(place.parameter) if gradient is None else gradient)
+    return dense
 
 
 def own_weight(group: Group, weights: dict[int, float], combiner: Combiner, step: Step) -> float:
@@ -189,14 +232,38 @@ def own_weight(group: Group, weights: dict[int, float], combiner: Combiner, step
 
 def non_finite(groups: Sequence[Group], gradients: Sequence[Gradients], step: Step) -> str | None:
     """Which losses or gradients are NaN or infinite, in words; None when all is well."""
-    bad = [name for name, finite in zip(step.names, step.values.isfinite().tolist(), strict=True) if not finite]
-    if bad:
+    values = step.values.tolist()
+    if not all(map(math.isfinite, values)):
+        bad = [name for name, value in zip(step.names, values, strict=True) if not math.isfinite(value)]
         return f"non-finite loss: {', '.join(bad)}"
     rows: set[int] = set()
+    single: list[tuple[int, torch.Tensor]] = []
     for group, found in zip(groups, gradients, strict=True):
-        finite = found.gramian.diagonal().isfinite().tolist()
-        rows.update(k for k, ok in zip(group.reach, finite, strict=True) if not ok)
+        if group.shared:
+            squares = found.gramian.diagonal().tolist()
+            rows.update(k for k, square in zip(group.reach, squares, strict=True) if not math.isfinite(square))
+        else:
+            single.extend((group.reach[0], gradient) for gradient in found.rows[0])
+    rows.update(_bad_among(single))
     return f"non-finite gradient: {', '.join(step.names[k] for k in sorted(rows))}" if rows else None
+
+
+def _bad_among(gradients: Sequence[tuple[int, torch.Tensor]]) -> set[int]:
+    """The losses of which a gradient is NaN or infinite."""
+    by_device: dict[torch.device, list[tuple[int, torch.Tensor]]] = {}
+    for k, gradient in gradients:
+        by_device.setdefault(gradient.device, []).append((k, gradient))
+    bad = set()
+    for entries in by_device.values():
+        few = sum([gradient.numel() for _, gradient in entries]) < _FEW
+        if few and math.isfinite(float(torch.cat([gradient.reshape(-1) for _, gradient in entries]).sum())):
+            continue  # as it mostly is with heads
+        sums = torch.stack(torch._foreach_norm([g for _, g in entries], 1)).tolist()
+        for (k, gradient), total in zip(entries, sums, strict=True):
+            # a finite sum has finite terms; another may be an overflow
+            if not math.isfinite(total) and not bool(gradient.isfinite().all()):
+                bad.add(k)
+    return bad
 
 
 def skipped(reason: str, groups: Sequence[Group], step: Step, *, backwards: int) -> StepRecord:
@@ -207,6 +274,23 @@ def skipped(reason: str, groups: Sequence[Group], step: Step, *, backwards: int)
     return record
 
 
+def _joined_private(
+    own: Sequence[tuple[Gradients, Group, float]],
+) -> list[tuple[Sequence[int], Gradients, float]]:
+    """What single losses reach, with its factor; all together where it is the same, since heads are many and small."""
+    if len(own) < 2 or len({weight for _, _, weight in own}) > 1 or any(found.factors for found, _, _ in own):
+        return [(group.indices, found, weight) for found, group, weight in own]
+    indices: list[int] = []
+    row: list[torch.Tensor] = []
+    places: list[Place] = []
+    for found, group, _ in own:
+        indices += group.indices
+        row += found.rows[0]
+        places += found.places or ()
+        found.let_go()
+    return [(indices, Gradients([row], places=places), own[0][2])]
+
+
 def _size(group: Group, step: Step) -> tuple[int, int]:
     return len(group.reach), sum(step.places[i].parameter.numel() for i in group.indices)
 
@@ -214,7 +298,8 @@ def _size(group: Group, step: Step) -> tuple[int, int]:
 def _direction(outcome: Outcome, gradients: Gradients, group: Group, step: Step) -> list[torch.Tensor]:
     if outcome.direction is None:
         assert outcome.weights is not None
-        return gradients.combined(outcome.weights)
+        return gradients.combined(outcome.weights, spend=True)
+    gradients.let_go()
     direction = outcome.direction
     if gradients.scale != 1.0:
         direction = direction * gradients.scale
@@ -229,7 +314,7 @@ def write(indices: Sequence[int], direction: Sequence[torch.Tensor], step: Step)
     for index, gradient in zip(indices, direction, strict=True):
         param = step.places[index].parameter
         if param.grad is None:
-            param.grad = gradient.detach().to(param.dtype)
+            param.grad = gradient if gradient.dtype == param.dtype else gradient.to(param.dtype)
         else:
             param.grad.add_(gradient)
 
@@ -256,7 +341,7 @@ def record_of(
 ) -> StepRecord:
     """The record, whose norms and cosines are those of the main group."""
     names = step.names
-    losses = dict(zip(names, step.values.tolist(), strict=True))
+    losses = step.losses
     if main is None:
         plan = f"{step.plan}; no parameter is shared, each loss kept its own gradient"
         return StepRecord(losses=losses, plan=plan, backwards=backwards)

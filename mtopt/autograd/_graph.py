@@ -27,29 +27,32 @@ def reach_behind(tensors: Sequence[torch.Tensor]) -> dict[int, tuple[int, ...]]:
         node, _ = edge_of(tensor)
         masks[node] = masks.get(node, 0) | 1 << position
     reach: dict[int, tuple[int, ...]] = {}
-    for node in _top_down(list(masks)):
+    members: dict[int, tuple[int, ...]] = {}  # by the bits
+    for node, behind in _top_down(list(masks)):
         mask = masks[node]
-        for behind, _ in _next(node):
-            masks[behind] = masks.get(behind, 0) | mask
-        variable = getattr(node, "variable", None)
+        for other in behind:
+            masks[other] = masks.get(other, 0) | mask
+        variable = None if behind else getattr(node, "variable", None)  # a leaf's node has none behind it
         if variable is not None:
-            reach[id(variable)] = tuple(k for k in range(len(tensors)) if mask >> k & 1)
+            if mask not in members:
+                members[mask] = tuple(k for k in range(len(tensors)) if mask >> k & 1)
+            reach[id(variable)] = members[mask]
     return reach
 
 
-def _top_down(roots: Iterable[Node]) -> list[Node]:
-    """``roots`` and all that is behind them, each before what it was computed from."""
-    finished: list[Node] = []
-    seen: set[Node] = set()
+def _top_down(roots: Iterable[Node]) -> list[tuple[Node, list[Node]]]:
+    """``roots`` and all that is behind them, each before what it was computed from, with the nodes right behind it."""
+    finished: list[tuple[Node, list[Node]]] = []
+    behind: dict[Node, list[Node]] = {}
     stack: list[tuple[Node, bool]] = [(root, False) for root in roots]
     while stack:
         node, done = stack.pop()
         if done:
-            finished.append(node)
-        elif node not in seen:
-            seen.add(node)
+            finished.append((node, behind[node]))
+        elif node not in behind:
+            behind[node] = [function for function, _ in node.next_functions if function is not None]
             stack.append((node, True))
-            stack.extend((behind, False) for behind, _ in _next(node))
+            stack.extend((other, False) for other in behind[node] if other not in behind)
     return finished[::-1]
 
 

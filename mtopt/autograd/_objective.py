@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal
@@ -49,18 +50,18 @@ def read_losses(losses: Losses) -> tuple[list[Objective], list[LossValue]]:
     if isinstance(losses, Mapping):
         objectives = [key if isinstance(key, Objective) else Objective(key) for key in losses]
         values = list(losses.values())
+        if len({objective.name for objective in objectives}) < len(objectives):
+            raise ValueError(f"losses must have distinct names, found {[o.name for o in objectives]}")
     elif isinstance(losses, Sequence):
-        objectives = [Objective(f"loss_{k}") for k in range(len(losses))]
+        objectives = list(_numbered(len(losses)))
         values = list(losses)
     else:
         hint = "; a vector of losses is given as a list: list(losses)" if isinstance(losses, torch.Tensor) else ""
         raise TypeError(
             f"losses must be a sequence or a mapping of scalar tensors, found {type(losses).__name__}{hint}"
         )
-    if len({objective.name for objective in objectives}) < len(objectives):
-        raise ValueError(f"losses must have distinct names, found {[o.name for o in objectives]}")
     for objective, value in zip(objectives, values, strict=True):
-        if not (value is None or isinstance(value, torch.Tensor) or callable(value)):
+        if not (isinstance(value, torch.Tensor) or value is None or callable(value)):
             raise TypeError(
                 f"loss {objective.name!r} must be a scalar tensor, a callable that returns one, or None, "
                 f"found {type(value).__name__}"
@@ -68,6 +69,11 @@ def read_losses(losses: Losses) -> tuple[list[Objective], list[LossValue]]:
     if all(value is None for value in values):
         raise ValueError(f"losses holds no loss: {[o.name for o in objectives] or 'it is empty'}; skip this batch")
     return objectives, values
+
+
+@functools.cache
+def _numbered(count: int) -> tuple[Objective, ...]:
+    return tuple([Objective(f"loss_{k}") for k in range(count)])
 
 
 def value_of(loss: torch.Tensor | Callable[[], torch.Tensor]) -> torch.Tensor:

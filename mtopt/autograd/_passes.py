@@ -12,6 +12,8 @@ from mtopt.autograd._graph import reach_behind
 from mtopt.autograd._rows import Row, unreached
 from mtopt.combiners import Combiner
 
+_LOW_PRECISION = (torch.float16, torch.bfloat16)
+
 
 @dataclass(frozen=True, slots=True)
 class Weighted:
@@ -41,15 +43,16 @@ class Weighted:
     def write(self, step: Step) -> None:
         taken: set[int] = set()
         for indices, gradients in self.pieces:
-            reached = [(i, _owned(g, taken)) for i, g in zip(indices, gradients, strict=True) if g is not None]
+            reached = [(i, owned(g, taken)) for i, g in zip(indices, gradients, strict=True) if g is not None]
             write([i for i, _ in reached], [g for _, g in reached], step)
 
 
 class OnGraph:
     """Losses on graphs that have not been differentiated: one pass for all parameters that share their weights.
 
-    Parameters that only some of the losses reach take a pass for each set of losses, and those of single losses one
-    together, if they get their own gradients: a pass ends at its parameters, so that those of heads are cheap.
+    Parameters that only some of the losses reach take a pass for each set of losses. Those of single losses that get
+    their own gradients are had from the main pass, divided by the weight; where that would lose digits (weights below
+    1e-3 or above 1e3, parameters of 16 bits) they take one pass together, which ends at these parameters.
     """
 
     plan = "one weighted backward"
@@ -73,6 +76,8 @@ class OnGraph:
         weights: Sequence[torch.Tensor],
         combiner: Combiner,
         step: Step,
+        *,
+        retain_graph: bool = False,
     ) -> Weighted:
         """Each shared group's gradient with its weights, the others' as ``private`` says. The graph is freed."""
         passes = [
@@ -81,24 +86,38 @@ class OnGraph:
         ]
         main = dict(passes[0][1]) if passes else {}
         own: tuple[list[int], dict[int, float]] = ([], {})
+        corrections: dict[int, float] = {}  # by the parameter
         for group in groups:
             if not group.shared:
+                (k,) = group.reach
                 factor = own_weight(group, main, combiner, step)
-                indices, factors = passes[0] if step.private == "weighted" else own
+                along = k in main and (factor == main[k] or self._divisible(main, k, group, step))
+                indices, factors = passes[0] if along else own
                 indices.extend(group.indices)
-                factors.setdefault(group.reach[0], factor)
+                factors.setdefault(k, factor)
+                if along and factor != main[k]:
+                    corrections.update(dict.fromkeys(group.indices, factor / main[k]))
         # the main pass is the last, which frees the graph: it is the longest
         passes = [*([own] if own[0] else []), *reversed(passes)]
         pieces = []
         for number, (indices, factors) in enumerate(passes, start=1):
             outputs = [self.losses[k] for k in factors]
             params = [step.places[index].parameter for index in indices]
-            retain = number < len(passes)
+            retain = retain_graph or number < len(passes)
             gradients = torch.autograd.grad(
                 outputs, params, seeds(outputs, factors.values()), retain_graph=retain, allow_unused=True
             )
+            if corrections:
+                pairs = zip(indices, gradients, strict=True)
+                gradients = tuple(g if g is None or i not in corrections else g * corrections[i] for i, g in pairs)
             pieces.append((indices, gradients))
         return Weighted(pieces, main, len(passes))
+
+    @staticmethod
+    def _divisible(main: dict[int, float], k: int, group: Group, step: Step) -> bool:
+        """Whether a head's own gradient may be had from the weighted one: without loss, in its dtype."""
+        exact = all(step.places[index].parameter.dtype not in _LOW_PRECISION for index in group.indices)
+        return exact and 1e-3 <= abs(main[k]) <= 1e3
 
 
 class OnRows:
@@ -137,7 +156,7 @@ def seeds(losses: Sequence[torch.Tensor], weights: Iterable[float]) -> list[torc
     return [torch.full_like(loss, weight) for loss, weight in zip(losses, weights, strict=True)]
 
 
-def _owned(gradient: torch.Tensor, taken: set[int]) -> torch.Tensor:
+def owned(gradient: torch.Tensor, taken: set[int]) -> torch.Tensor:
     """``gradient`` with memory of its own: autograd may hand out the same or an expanded tensor twice."""
     storage = gradient.untyped_storage()
     alone = storage.nbytes() == gradient.numel() * gradient.element_size() and storage.data_ptr() not in taken

@@ -8,6 +8,7 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
+from mtopt.autograd._probe import Probe
 from mtopt.solvers import Certificate
 
 Vector = npt.NDArray[np.float64]
@@ -28,6 +29,7 @@ class StepRecord:
         plan: how the gradients were made, and why so.
         backwards: backward passes that were run.
         step, epoch, learning_rate: filled in by the trainer.
+        probe: what an automatic learning rate found, in the steps in which it looked (:class:`mtopt.GeN`).
     """
 
     losses: dict[str, float]
@@ -42,6 +44,7 @@ class StepRecord:
     step: int | None = None
     epoch: int | None = None
     learning_rate: float | None = None
+    probe: Probe | None = None
 
     @property
     def conflicts(self) -> int | None:
@@ -55,6 +58,6 @@ def geometry(gramian: torch.Tensor) -> tuple[Vector, Vector]:
     """Norms (K,) and cosines (K, K) from a Gramian."""
     matrix = gramian.numpy()
     norms = np.sqrt(matrix.diagonal())
-    safe = np.where(norms > 0, norms, 1.0)
+    safe = norms if norms.all() else np.where(norms > 0, norms, 1.0)
     cosines = matrix / safe / safe[:, None]
     return norms, 0.5 * (cosines + cosines.T)

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import torch
 
-from mtopt.autograd._graph import edge_of, leaves_behind, nested
+from mtopt.autograd._batched import NotBatchedError, batched_rows, unit_cotangents
+from mtopt.autograd._graph import edge_of, leaves_behind, nested, reach_behind
 from mtopt.autograd._objective import Losses, check_loss, read_losses
-from mtopt.autograd._rows import Row, require_reach, row_of, rows_through_features
+from mtopt.autograd._rows import Ends, Row, heads_of, require_reach, row_of, rows_through_features
 from mtopt.combiners import Place
 
 Features = torch.Tensor | Sequence[torch.Tensor] | None
@@ -44,7 +46,14 @@ class Request:
         loss = check_loss(name, loss if isinstance(loss, torch.Tensor) else loss())  # type: ignore[misc]
         self._values[k] = loss.detach()
         factor = self.objectives[k].sign * self.scale
-        return (loss if factor == 1.0 else loss * factor).reshape(())
+        if factor != 1.0:
+            loss = loss * factor
+        return loss.reshape(()) if loss.ndim else loss
+
+    def value(self, position: int) -> float:
+        """The loss at ``position`` among those present, once it was run, with the sign that the rule sees."""
+        k = self.present[position]
+        return self.objectives[k].sign * float(self._values[k])
 
     def losses(self) -> list[torch.Tensor]:
         """All that are present, where all are tensors."""
@@ -52,37 +61,108 @@ class Request:
 
     def values(self) -> torch.Tensor:
         """The losses run so far as the user knows them, float64 on the CPU: one transfer, when all is queued."""
-        return torch.stack([value.reshape(()).double() for value in self._values.values()]).cpu()
+        values = list(self._values.values())
+        if all(value.is_cpu for value in values):
+            return torch.tensor([float(value) for value in values], dtype=torch.float64)
+        return torch.stack([value.reshape(()).double() for value in values]).cpu()
+
+
+@dataclass(slots=True)
+class Source:
+    """The gradient rows of a request, to be made in order, one for each loss present.
+
+    Attributes:
+        rows: makes them; each is let go once it is handed out.
+        trunk: the ids of the trunk's parameters, where features name them.
+        plan: how they are made, and why.
+        reaches: for each parameter the losses that reach it, where the graph was read for it.
+    """
+
+    rows: Iterator[Row]
+    trunk: set[int] | None
+    plan: str
+    reaches: Sequence[tuple[int, ...]] | None = None
 
 
 def rows_of(request: Request, features: Features = None) -> tuple[list[Row], set[int] | None, str]:
     """One gradient row for each loss present; the ids of the trunk's parameters where features name them; the plan."""
-    names, last = request.names, request.present[-1]
+    source = source_of(request, features)
+    return list(source.rows), source.trunk, source.plan
+
+
+def source_of(request: Request, features: Features = None, *, batched: bool = False) -> Source:
+    """The rows of ``request``: heads first where ``features`` are given, one by one or in a batch."""
     if not request.all_tensors:
         if features is not None:
             raise ValueError("features names a graph that the losses share, and callables share none; leave one out")
-        rows = []
-        for name, k in zip(names, request.present, strict=True):
-            # a tensor among the callables may share its graph with a later one
-            retain = isinstance(request.given[k], torch.Tensor) and k != last
-            rows.append(row_of(name, request.loss(k), request.params, retain_graph=retain))
-            require_reach(name, rows[-1])
-        return rows, None, "one batch after the other: the losses are callables"
+        why = "; not batched, since they have no graph in common" if batched else ""
+        return Source(_rows_in_turn(request), None, f"one batch after the other: the losses are callables{why}")
     losses = request.losses()
     why = ""
     trunk: set[int] | None = None
+    ends: Ends | None = None
     if features is not None:
         boundary = boundary_of(features)
         trunk, obstacle = trunk_behind(boundary, losses, request.params)
         if obstacle is None:
-            rows = rows_through_features(names, losses, request.params, boundary, trunk)
-            return rows, trunk, "features first: heads once, then a trunk backward a loss"
-        why = f"; not features first, since {obstacle}"
-    rows = []
-    for name, k, loss in zip(names, request.present, losses, strict=True):
-        rows.append(row_of(name, loss, request.params, retain_graph=k != last))
-        require_reach(name, rows[-1])
-    return rows, trunk, f"a backward a loss{why}"
+            ends = heads_of(request.names, losses, request.params, boundary, trunk)
+        else:
+            why = f"; not features first, since {obstacle}"
+    if batched:
+        try:
+            rows, reaches = _batch(request, losses, ends)
+        except NotBatchedError as error:
+            why += f"; not batched, since {error}"
+        else:
+            plan = "features first: heads once, then the trunk for all losses" if ends else "all losses"
+            return Source(iter(rows), trunk, f"{plan} in one batched backward{why}", reaches)
+    if ends is not None:
+        plan = f"features first: heads once, then a trunk backward a loss{why}"
+        return Source(rows_through_features(request.names, request.params, ends), trunk, plan)
+    return Source(_rows_one_by_one(request, losses), trunk, f"a backward a loss{why}")
+
+
+def _rows_in_turn(request: Request) -> Iterator[Row]:
+    """Rows of losses of which some are callables: each is run, differentiated and freed."""
+    last = request.present[-1]
+    for name, k in zip(request.names, request.present, strict=True):
+        # a tensor among the callables may share its graph with a later one
+        retain = isinstance(request.given[k], torch.Tensor) and k != last
+        row = row_of(name, request.loss(k), request.params, retain_graph=retain)
+        require_reach(name, row)
+        yield row
+        del row
+
+
+def _rows_one_by_one(request: Request, losses: Sequence[torch.Tensor]) -> Iterator[Row]:
+    last = len(losses) - 1
+    for k, name in enumerate(request.names):
+        row = row_of(name, losses[k], request.params, retain_graph=k < last)
+        require_reach(name, row)
+        yield row
+        del row
+
+
+def _batch(
+    request: Request, losses: Sequence[torch.Tensor], ends: Ends | None
+) -> tuple[list[Row], Sequence[tuple[int, ...]]]:
+    reached = reach_behind(losses)
+    reaches = [reached.get(id(param), ()) for param in request.params]
+    count = len(losses)
+    if ends is None:
+        rows = batched_rows(losses, unit_cotangents(losses), request.params, reaches, count)
+    else:
+        zeros = [torch.zeros_like(feature) for feature in ends.features]
+        columns = [
+            torch.stack([zero if (seen := row[index]) is None else seen for row in ends.rows])
+            for index, zero in enumerate(zeros)
+        ]
+        inside = [reached.get(id(param), ()) for param in ends.inside]
+        through = batched_rows(ends.features, columns, ends.inside, inside, count) if ends.inside else [[]] * count
+        rows = [ends.joined(k, row, request.params) for k, row in enumerate(through)]
+    for name, row in zip(request.names, rows, strict=True):
+        require_reach(name, row)
+    return rows, reaches
 
 
 def trunk_behind(

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
 
 import torch
 
@@ -24,7 +25,7 @@ def trainable(params: Params) -> list[Place]:
     found: dict[int, Place] = {}
     for index, entry in enumerate(params):
         name, param = entry if isinstance(entry, tuple) and len(entry) == 2 else (None, entry)
-        if not isinstance(param, torch.Tensor) or not isinstance(name, str | None):
+        if not isinstance(param, torch.Tensor) or not (name is None or isinstance(name, str)):
             raise TypeError(f"params[{index}] must be a tensor, found {type(entry).__name__}; give model.parameters()")
         if not param.requires_grad:
             continue  # frozen, as in LoRA
@@ -32,7 +33,8 @@ def trainable(params: Params) -> list[Place]:
             raise ValueError(
                 f"params[{index}] of shape {tuple(param.shape)} is no leaf: it was computed from others; give those"
             )
-        found.setdefault(id(param), Place(param, index, name))
+        if id(param) not in found:
+            found[id(param)] = Place(param, index, name)
     if not found:
         raise ValueError("params holds no parameter that requires gradients; unfreeze some or give the right ones")
     return list(found.values())
@@ -64,33 +66,58 @@ def unreached(name: str) -> str:
     return f"loss {name!r} reaches none of params: give the parameters it was computed from, or None for the loss"
 
 
-def rows_through_features(
+@dataclass(frozen=True, slots=True)
+class Ends:
+    """The heads' part of the rows: gradients of each loss with respect to ``features`` and to what is beside the trunk.
+
+    Attributes:
+        features: the trunk's outputs.
+        inside: the parameters of the trunk; ``outside``: the others.
+        rows: for each loss the gradients of the features, then those of ``outside``.
+    """
+
+    features: Sequence[torch.Tensor]
+    inside: Sequence[torch.Tensor]
+    outside: Sequence[torch.Tensor]
+    rows: Sequence[Row]
+
+    def joined(self, k: int, trunk: Sequence[torch.Tensor | None], params: Sequence[torch.Tensor]) -> Row:
+        """Row k over ``params``, with the trunk's gradients given."""
+        by_id = dict(zip(map(id, self.outside), self.rows[k][len(self.features) :], strict=True))
+        by_id.update(zip(map(id, self.inside), trunk, strict=True))
+        return [by_id[id(p)] for p in params]
+
+
+def heads_of(
     names: Sequence[str],
     losses: Sequence[torch.Tensor],
     params: Sequence[torch.Tensor],
     features: Sequence[torch.Tensor],
     trunk: set[int],
-) -> list[Row]:
-    """All rows in two stages: the heads down to ``features``, then one trunk backward a loss.
-
-    ``trunk`` holds the ids of the parameters behind ``features``.
-    """
+) -> Ends:
+    """The heads, differentiated once each down to ``features``. ``trunk`` holds the ids of what is behind these."""
     outside = [p for p in params if id(p) not in trunk]
     inside = [p for p in params if id(p) in trunk]
-    heads = [
+    rows = [
         row_of(name, loss, [*features, *outside], retain_graph=True) for name, loss in zip(names, losses, strict=True)
     ]
-    rows = []
-    for k, (name, head) in enumerate(zip(names, heads, strict=True)):
-        seen = [(f, g) for f, g in zip(features, head, strict=False) if g is not None]
-        by_id: dict[int, torch.Tensor | None] = dict(zip(map(id, outside), head[len(features) :], strict=True))
-        if seen and inside:
+    return Ends(features, inside, outside, rows)
+
+
+def rows_through_features(names: Sequence[str], params: Sequence[torch.Tensor], ends: Ends) -> Iterator[Row]:
+    """The rows behind the heads: one trunk backward a loss."""
+    for k, name in enumerate(names):
+        seen = [(f, g) for f, g in zip(ends.features, ends.rows[k], strict=False) if g is not None]
+        through: Sequence[torch.Tensor | None] = [None] * len(ends.inside)
+        if seen and ends.inside:
             outputs, cotangents = zip(*seen, strict=True)
-            gradients = torch.autograd.grad(
-                outputs, inside, cotangents, retain_graph=k + 1 < len(names), allow_unused=True
+            through = _dense(
+                name,
+                torch.autograd.grad(
+                    outputs, list(ends.inside), cotangents, retain_graph=k + 1 < len(names), allow_unused=True
+                ),
             )
-            by_id.update(zip(map(id, inside), _dense(name, gradients), strict=True))
-        row = [by_id.get(id(p)) for p in params]
+        row = ends.joined(k, through, params)
+        del through
         require_reach(name, row)
-        rows.append(row)
-    return rows
+        yield row

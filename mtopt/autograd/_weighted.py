@@ -25,9 +25,9 @@ def weigh_losses(request: Request, combiner: Combiner, strict: bool) -> StepReco
             spoil(p for p in request.params if id(p) in reached)
         return record
     weights = combiner.weigh(step.minimised, step.present, len(step.objectives)).tolist()
-    before = [(id(p.grad), None if p.grad is None else p.grad._version) for p in request.params]
+    before = [_state_of(p.grad) for p in request.params]
     torch.autograd.backward(losses, seeds(losses, weights), inputs=request.params)
-    if before == [(id(p.grad), None if p.grad is None else p.grad._version) for p in request.params]:
+    if all(_state_of(p.grad) == state for p, state in zip(request.params, before, strict=True)):
         raise ValueError(f"none of the losses {step.names} reaches params; give the parameters they were computed from")
     return _record(dict(enumerate(weights)), combiner, step, backwards=1)
 
@@ -68,9 +68,13 @@ def keep_weights(
     return _record(found.weights, combiner, step, backwards=found.backwards)
 
 
+def _state_of(gradient: torch.Tensor | None) -> tuple[int, int] | None:
+    return None if gradient is None else (id(gradient), gradient._version)
+
+
 def _record(weights: dict[int, float], combiner: Combiner, step: Step, *, backwards: int) -> StepRecord:
     return StepRecord(
-        losses=dict(zip(step.names, step.values.tolist(), strict=True)),
+        losses=step.losses,
         weights={step.names[k]: weight for k, weight in weights.items()} or None,
         certificate=combiner.certificate,
         plan=step.plan,

@@ -20,12 +20,12 @@ def test_norms_cosines_and_conflicts_are_those_of_the_shared_gradients(name: str
     features = model.features()
     losses = {f"task {k}": model.loss(k, features) for k in range(4)}
     if how == "features":
-        record = mtopt.backward(losses, params, mtopt.create_combiner(name), features=features)
+        record = mtopt.backward(losses, params, mtopt.create_combiner(name), features=features, plan="loop")
     elif how == "callables":
         calls = {key: lambda k=k: model.losses()[k] for k, key in enumerate(losses)}
-        record = mtopt.backward(calls, params, mtopt.create_combiner(name))
+        record = mtopt.backward(calls, params, mtopt.create_combiner(name), plan="loop")
     else:
-        record = mtopt.backward(losses, params, mtopt.create_combiner(name))
+        record = mtopt.backward(losses, params, mtopt.create_combiner(name), plan="loop")
     rows = Reference.of(model.losses, params).jacobian[:, : model.trunk_size]
     units = rows / rows.norm(dim=1, keepdim=True)
     cosines = (units @ units.T).numpy()

@@ -1,0 +1,186 @@
+"""Gradients of K losses summed over micro-batches, and then combined once."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+from typing import Any
+
+import torch
+
+from mtopt.autograd._backward import check_rule, refuse_ranks
+from mtopt.autograd._combine import Private, Step, combine_rows
+from mtopt.autograd._hints import Hints
+from mtopt.autograd._objective import LossValue, Objective, check_loss, value_of
+from mtopt.autograd._record import StepRecord
+from mtopt.autograd._rows import Params, Row, require_reach, row_of, trainable
+from mtopt.combiners import Combiner
+
+
+class JacobianAccumulator:
+    """Gradient accumulation: the K gradients are summed over micro-batches before a rule sees them.
+
+    A rule that normalises, projects or weighs does not commute with a sum: combining each micro-batch by itself is
+    another method than combining the batch. Here raw gradients are summed, the rule is applied once, and the direction
+    is added to ``.grad``::
+
+        accumulator = mtopt.JacobianAccumulator(model.parameters(), ["retain", "forget"])
+        for step, (retain, forget) in enumerate(micro_batches, start=1):
+            accumulator.add("retain", loss(model, retain) / n)
+            accumulator.add("forget", -loss(model, forget) / n)
+            if step % n == 0:
+                optimizer.zero_grad()
+                record = accumulator.combine(combiner)
+                optimizer.step()
+
+    Losses and gradients are both summed, nothing is divided: a mean over n micro-batches takes each loss divided by n,
+    and the record and the rules on losses then see that mean.
+
+    Args:
+        params: the parameters to fill, as :func:`mtopt.backward` takes them.
+        num_objectives: how many losses there are; or their names, or :class:`Objective` for those to maximise.
+        scaler: a ``torch.amp.GradScaler``, as in :func:`mtopt.backward`; its factor must stay what it is from the first
+            :meth:`add` to :meth:`combine`: call ``scaler.update()`` after the optimizer's step, as always.
+
+    It holds K gradients, in float32 for parameters of 16 bits, and no graph. There are no ``features``: every gradient
+    is that of the whole model.
+    """
+
+    def __init__(self, params: Params, num_objectives: int | Sequence[str | Objective], *, scaler: Any = None) -> None:
+        self._places = trainable(params)
+        self._params = [place.parameter for place in self._places]
+        self.objectives = _objectives(num_objectives)
+        self._scaler = scaler if scaler is not None and scaler.is_enabled() else None
+        self.clear()
+
+    def clear(self) -> None:
+        """Forget what was added."""
+        self._rows: dict[int, Row] = {}
+        self._values: dict[int, torch.Tensor] = {}
+        self._scale: float | None = None
+        self._backwards = 0
+
+    @Hints()
+    def add(self, k: int | str, loss: LossValue, *, retain_graph: bool = False) -> None:
+        """Differentiate one loss of a micro-batch and add its gradient to that objective's.
+
+        Args:
+            k: the objective, by its position or its name.
+            loss: a scalar tensor, or a callable that returns one. None adds nothing: an objective that no micro-batch
+                has is absent from the step.
+            retain_graph: keep the graph, for another loss that shares it. By default it is freed.
+
+        Raises:
+            KeyError: no such objective.
+            TypeError, ValueError: no scalar with a graph, or one that reaches none of the parameters.
+        """
+        index = self._index(k)
+        if loss is None:
+            return
+        objective = self.objectives[index]
+        given = check_loss(objective.name, value_of(loss))
+        if self._scale is None:
+            self._scale = self._factor()
+        factor = objective.sign * self._scale
+        scaled = (given if factor == 1.0 else given * factor).reshape(())
+        row = row_of(objective.name, scaled, self._params, retain_graph=retain_graph)
+        require_reach(objective.name, row)
+        value = given.detach().reshape(()).double()
+        self._backwards += 1
+        if index in self._rows:
+            self._rows[index] = [_sum(total, part) for total, part in zip(self._rows[index], row, strict=True)]
+            self._values[index] = self._values[index] + value
+        else:
+            self._rows[index] = [_sum(None, part) for part in row]
+            self._values[index] = value
+
+    def combine(self, combiner: Combiner, *, private: Private | None = None, strict: bool = False) -> StepRecord:
+        """Apply the rule to the summed gradients, add the direction to ``.grad``, and start anew.
+
+        What was added is forgotten whatever comes of it. The step is skipped when any of the micro-batches had a NaN or
+        infinite loss or gradient, and an objective that was never added is absent from it.
+
+        Args:
+            combiner: the rule; one on losses, too, whose weights then multiply the gradients.
+            private, strict: as in :func:`mtopt.backward`.
+
+        Raises:
+            ValueError: nothing was added, the rule takes several mini-batches, or the scaler's factor has changed.
+            NonFiniteError: in strict mode, naming the objectives.
+        """
+        check_rule(combiner, private)
+        refuse_ranks()
+        if combiner.draws > 1:
+            raise ValueError(
+                f"{combiner!r} takes {combiner.draws} independent mini-batches a step, and the sum of micro-batches is "
+                "one; give mtopt.backward the losses of each"
+            )
+        if combiner.revisits:
+            raise ValueError(
+                f"{combiner!r} looks at each batch twice, also at the parameters of the step before, and micro-batches "
+                "are gone; give mtopt.backward a callable that returns the losses of the whole batch"
+            )
+        if not self._rows:
+            raise ValueError("nothing was added since the last combine; call add(k, loss) for each loss first")
+        try:
+            return self._combined(combiner, private, strict)
+        finally:
+            self.clear()
+
+    def _combined(self, combiner: Combiner, private: Private | None, strict: bool) -> StepRecord:
+        assert self._scale is not None
+        if self._factor() != self._scale:
+            raise ValueError(
+                f"the scaler's factor was {self._scale:g} when the first loss was added and is {self._factor():g} now; "
+                "call scaler.update() only after combine and the optimizer's step"
+            )
+        present = sorted(self._rows)
+        if combiner.needs == "losses" and private in (None, "weighted"):
+            private = "combined"  # a weighted sum of whole rows is what a weighted backward gives
+        step = Step(
+            objectives=self.objectives,
+            present=present,
+            values=torch.stack([self._values[k] for k in present]).cpu(),
+            private=private or "own",
+            trunk=None,
+            scale=self._scale,
+            scaled=self._scaler is not None,
+            strict=strict,
+            plan=f"{self._backwards} backwards accumulated, {len(present)} gradients combined",
+            places=self._places,
+        )
+        record = combine_rows([self._rows[k] for k in present], combiner, step)
+        return replace(record, backwards=self._backwards)
+
+    def _factor(self) -> float:
+        if self._scaler is None:
+            return 1.0
+        return float(self._scaler.scale(torch.ones((), device=self._params[0].device)))
+
+    def _index(self, k: int | str) -> int:
+        names = [objective.name for objective in self.objectives]
+        if isinstance(k, str) and k in names:
+            return names.index(k)
+        if isinstance(k, int) and not isinstance(k, bool) and 0 <= k < len(names):
+            return k
+        raise KeyError(f"no objective {k!r}: k must be a position below {len(names)} or one of {names}")
+
+
+def _objectives(given: int | Sequence[str | Objective]) -> list[Objective]:
+    if isinstance(given, int) and not isinstance(given, bool) and given >= 1:
+        return [Objective(f"loss_{k}") for k in range(given)]
+    if not isinstance(given, Sequence) or isinstance(given, str) or not given:
+        raise ValueError(f"num_objectives must be a number >= 1, or a sequence of names or Objective, found {given!r}")
+    objectives = [entry if isinstance(entry, Objective) else Objective(entry) for entry in given]
+    if len({objective.name for objective in objectives}) < len(objectives):
+        raise ValueError(f"num_objectives must hold distinct names, found {[o.name for o in objectives]}")
+    return objectives
+
+
+def _sum(total: torch.Tensor | None, part: torch.Tensor | None) -> torch.Tensor | None:
+    """``total + part`` in place, in float32 at least; None is a zero that nobody needs to hold."""
+    if part is None:
+        return total
+    if total is None:  # copied: autograd may hand out the same or an expanded tensor twice
+        return part.detach().to(torch.promote_types(part.dtype, torch.float32), copy=True)
+    return total.add_(part)

@@ -1,0 +1,55 @@
+"""All gradient rows in one batched backward: what ``torch.vmap`` makes of the graph, where it can."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+
+from mtopt.autograd._rows import Row
+
+
+class NotBatchedError(Exception):
+    """The graph holds what cannot be batched: why, in words."""
+
+
+def batched_rows(
+    outputs: Sequence[torch.Tensor],
+    cotangents: Sequence[torch.Tensor],
+    params: Sequence[torch.Tensor],
+    reaches: Sequence[Sequence[int]],
+    count: int,
+) -> list[Row]:
+    """``count`` rows at once: row k is the gradient of ``outputs`` with ``cotangents[...][k]``.
+
+    Args:
+        outputs: where the backward starts.
+        cotangents: one for each output, (count, *shape of the output).
+        params: what is differentiated by.
+        reaches: for each parameter the rows that reach it; a batch has zeros where a row does not.
+        count: the number of rows.
+
+    The graph is kept: autograd frees nothing on the way, so that the rows can be made one by one if this fails.
+
+    Raises:
+        NotBatchedError: a function in the graph has no batching rule, or the batch does not fit in memory.
+    """
+    try:
+        found = torch.autograd.grad(
+            list(outputs), list(params), list(cotangents), retain_graph=True, allow_unused=True, is_grads_batched=True
+        )
+    except RuntimeError as error:  # torch has no class of its own for it; what is wrong otherwise, the loop raises, too
+        raise NotBatchedError(str(error).strip().partition("\n")[0].rstrip(".")) from error
+    return [
+        [None if batch is None or k not in reach else batch[k] for batch, reach in zip(found, reaches, strict=True)]
+        for k in range(count)
+    ]
+
+
+def unit_cotangents(losses: Sequence[torch.Tensor]) -> list[torch.Tensor]:
+    """For each loss a one in its own row, (K,)."""
+    count = len(losses)
+    return [
+        loss.new_zeros(count).index_fill_(0, torch.tensor([k], device=loss.device), 1.0)
+        for k, loss in enumerate(losses)
+    ]

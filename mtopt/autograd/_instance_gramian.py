@@ -1,0 +1,143 @@
+"""The Gramian of single samples' gradients: one backward to the layers' outputs, then layer by layer."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+import torch
+
+from mtopt.autograd._calls import Calls
+from mtopt.autograd._graph import Edge
+from mtopt.autograd._layer_gramians import gramian_of_parts
+from mtopt.autograd._layer_parts import Part
+from mtopt.autograd._uses import LossGraph, Use, uses_of
+from mtopt.combiners import gramian_of
+
+SMALL = 65_536
+"""Numbers in one sample's gradient of a parameter up to which it is multiplied together with others."""
+
+
+class InstancePass:
+    """The backward of all losses, and what comes of it.
+
+    Attributes:
+        gramian: (B, B), of the losses without ``scale``.
+        reached: the ids of the trainable parameters that the losses reach.
+        plan, backwards: as in the record.
+        dtype: of the least exact numbers that the gradients come from.
+    """
+
+    def __init__(self, calls: Calls, losses: torch.Tensor, scale: float) -> None:
+        calls.listening = False
+        graph = LossGraph(losses)
+        params = {id(p): (name, p) for name, p in calls.model.named_parameters() if p.requires_grad}
+        self.reached = {key for key in params if key in graph.leaves}
+        if not self.reached:
+            raise ValueError(
+                "losses reach no trainable parameter of the model: was another model given to per_instance?"
+            )
+        _require_samples_first(calls, graph, len(losses))
+        with torch.no_grad(), torch.autocast(losses.device.type, enabled=False):
+            self._run(graph, calls, losses, scale, {key: params[key] for key in params if key in self.reached})
+
+    def _run(
+        self,
+        graph: LossGraph,
+        calls: Calls,
+        losses: torch.Tensor,
+        scale: float,
+        params: dict[int, tuple[str, torch.Tensor]],
+    ) -> None:
+        count = len(losses)
+        # Halves for some of the losses, exactly divided out again: where one depends on another's sample, the Gramian
+        # then belongs to no set of gradients that gives the direction, not even with equal weights, and it shows.
+        factors = torch.tensor([0.5 if bin(k).count("1") % 2 else 1.0 for k in range(count)], dtype=torch.float64)
+        seeds = (factors * scale).to(losses.device, losses.dtype)
+        uses = uses_of(graph, calls.found, [p for _, p in params.values()], count)
+        edges = list({use.edge: None for found in uses.values() for use in found})
+        cotangents = dict(zip(edges, _gradients(losses, edges, seeds), strict=True))
+        dtypes = {losses.dtype, *(p.dtype for _, p in params.values())}
+        dtypes.update(found.dtype for found in cotangents.values() if found is not None)
+        self.dtype = max(dtypes, key=lambda dtype: torch.finfo(dtype).eps)
+        total = torch.zeros(count, count, dtype=torch.float64)
+        small: list[torch.Tensor] = []
+        rest: dict[str, torch.Tensor] = {}
+        for key, (name, param) in params.items():
+            parts = _parts(uses[key], cotangents) if key in uses else None
+            if parts is None:
+                rest[name] = param
+            elif len(parts) == 1 and isinstance(parts[0], torch.Tensor) and parts[0].shape[1] <= SMALL:
+                small.append(parts[0])
+            elif parts:
+                total += gramian_of_parts(parts)
+        for rows in _rows(losses, list(rest.values()), seeds) if rest else []:
+            if rows.shape[1] <= SMALL:
+                small.append(rows)
+            else:
+                total += gramian_of(rows)
+        if small:
+            total += gramian_of(torch.cat(small, 1))
+        factors = 1.0 / (factors * scale)
+        self.gramian = total * factors * factors[:, None]
+        self.backwards = bool(edges) + (count if rest else 0)
+        self.plan = f"layer by layer: {len(params) - len(rest)} tensors from inputs and output gradients"
+        if rest:
+            shown = ", ".join(list(rest)[:4]) + (", ..." if len(rest) > 4 else "")
+            self.plan += f"; {len(rest)} by a backward a loss ({shown})"
+
+
+def _gradients(losses: torch.Tensor, edges: Sequence[Edge], seeds: torch.Tensor) -> Sequence[torch.Tensor | None]:
+    """Of ``losses`` by results inside the graph. No gradient of a parameter is made."""
+    if not edges:
+        return []
+    wanted = [torch.autograd.graph.GradientEdge(*edge) for edge in edges]
+    return torch.autograd.grad(losses, wanted, seeds, retain_graph=True, allow_unused=True)
+
+
+def _parts(uses: Sequence[Use], cotangents: Mapping[Edge, torch.Tensor | None]) -> list[Part] | None:
+    """The parts of one parameter; None when one of its uses has no samples along its first dimension after all."""
+    parts: list[Part] = []
+    for use in uses:
+        cotangent = cotangents[use.edge]
+        if cotangent is not None:
+            part = use.part(cotangent)
+            if part is None:
+                return None
+            parts.append(part)
+    return parts
+
+
+def _rows(losses: torch.Tensor, params: Sequence[torch.Tensor], seeds: torch.Tensor) -> list[torch.Tensor]:
+    """(B, numel) for each of ``params``: a backward a loss."""
+    found: list[torch.Tensor] = []
+    for k, seed in enumerate(seeds.diag()):
+        row = list(torch.autograd.grad(losses, list(params), seed, retain_graph=True, allow_unused=True))
+        require_dense(row)
+        for index, (gradient, param) in enumerate(zip(row, params, strict=True)):
+            if k == 0:
+                dtype = torch.promote_types(param.dtype, torch.float32)
+                found.append(torch.zeros(len(losses), param.numel(), dtype=dtype, device=param.device))
+            if gradient is not None:
+                found[index][k] = gradient.reshape(-1)
+    return found
+
+
+def require_dense(gradients: Sequence[torch.Tensor | None]) -> None:
+    for gradient in gradients:
+        if gradient is not None and gradient.layout != torch.strided:
+            raise TypeError(
+                f"a parameter of shape {tuple(gradient.shape)} has a sparse gradient; rules need dense ones: "
+                "build the embedding with sparse=False"
+            )
+
+
+def _require_samples_first(calls: Calls, graph: LossGraph, count: int) -> None:
+    """Raise when no layer saw as many samples as there are losses."""
+    seen = [call for call in calls.found if call.edge[0] in graph.users]
+    if seen and not any(call.has_samples(count) for call in seen):
+        shapes = sorted({tuple(call.shape) for call in seen})[:3]
+        raise ValueError(
+            "losses must be one a sample, with samples along the first dimension of every layer: found "
+            f"{count} losses, and layers that return {', '.join(map(str, shapes))}; put the batch first "
+            "(batch_first=True), and average the losses over everything but samples"
+        )

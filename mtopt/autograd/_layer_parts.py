@@ -1,0 +1,205 @@
+"""What a layer's call contributes to the gradients of single samples, from its input and its output's gradient.
+
+A *part* is one use of one parameter. It is kept in factors where the gradient of sample i is a sum of outer products
+over positions t, ``sum_t left[i, t] right[i, t]'``; else it is dense, (B, numel).
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import nn
+from torch.nn import functional as F
+
+
+@dataclass(frozen=True, slots=True)
+class Factors:
+    """The gradients of a matrix (m, n) for B samples, as outer products over T positions.
+
+    Attributes:
+        left: (B, T, m); or (B, T) integers, the positions of the one in unit vectors.
+        right: (B, T, n).
+        height: m.
+    """
+
+    left: torch.Tensor
+    right: torch.Tensor
+    height: int
+
+    @property
+    def is_indexed(self) -> bool:
+        return self.left.ndim == 2
+
+
+Part = Factors | torch.Tensor
+Partial = Callable[[Any, str, torch.Tensor, torch.Tensor], Part]
+
+
+def part_of(module: nn.Module, name: str, given: torch.Tensor, cotangent: torch.Tensor) -> Part:
+    """The part of the parameter ``name`` of ``module`` in one call.
+
+    Args:
+        module: one that :func:`is_known`.
+        name: ``"weight"`` or ``"bias"``.
+        given: the call's input, samples along the first dimension.
+        cotangent: the gradient of sample i's loss by sample i's output, samples along the first dimension.
+    """
+    partial = _partial_of(module)
+    assert partial is not None
+    return partial(module, name, _wide(given) if given.is_floating_point() else given, _wide(cotangent))
+
+
+def is_known(module: nn.Module) -> bool:
+    """Whether the calls of ``module`` can be taken apart."""
+    return _partial_of(module) is not None
+
+
+def is_batched(module: nn.Module, given: torch.Tensor) -> bool:
+    """Whether ``given`` has a dimension in front of those that the layer looks at."""
+    if isinstance(module, nn.Embedding):
+        return given.ndim >= 1
+    if isinstance(module, nn.LayerNorm | nn.RMSNorm):
+        return given.ndim > len(module.normalized_shape)
+    dimensions = next((n for kind, n in _SPATIAL.items() if isinstance(module, kind)), 0)
+    return given.ndim >= dimensions + 2
+
+
+def _partial_of(module: nn.Module) -> Partial | None:
+    kind = type(module)
+    if kind.__name__ == "Conv1D" and kind.__module__ == "transformers.pytorch_utils":
+        return _transposed_linear
+    for known, partial in _PARTIALS.items():
+        # a subclass that only adds methods computes the same; one with its own forward may not
+        if isinstance(module, known) and kind.forward is known.forward:
+            return None if isinstance(module, nn.Embedding) and module.scale_grad_by_freq else partial
+    return None
+
+
+def _wide(tensor: torch.Tensor) -> torch.Tensor:
+    """In float32 at least: single products are not rounded to 16 bits."""
+    return tensor.to(torch.promote_types(tensor.dtype, torch.float32))
+
+
+def _positions(tensor: torch.Tensor, trailing: int = 1) -> torch.Tensor:
+    """(B, ..., last) as (B, T, last), where the last ``trailing`` dimensions count as one."""
+    return tensor.reshape(len(tensor), -1, math.prod(tensor.shape[tensor.ndim - trailing :]))
+
+
+def _linear(module: nn.Linear, name: str, given: torch.Tensor, cotangent: torch.Tensor) -> Part:
+    if name == "bias":
+        return _positions(cotangent).sum(1)
+    return Factors(_positions(cotangent), _positions(given), module.out_features)
+
+
+def _transposed_linear(module: Any, name: str, given: torch.Tensor, cotangent: torch.Tensor) -> Part:
+    """transformers' Conv1D, whose weight is (in, out)."""
+    if name == "bias":
+        return _positions(cotangent).sum(1)
+    return Factors(_positions(given), _positions(cotangent), len(module.weight))
+
+
+def _embedding(module: nn.Embedding, name: str, given: torch.Tensor, cotangent: torch.Tensor) -> Part:
+    indices, right = given.reshape(len(given), -1).long(), _positions(cotangent)
+    if module.padding_idx is not None:
+        right = right * (indices != module.padding_idx).unsqueeze(2)
+    return Factors(indices, right, module.num_embeddings)
+
+
+def _convolution(module: Any, name: str, given: torch.Tensor, cotangent: torch.Tensor) -> Part:
+    left = cotangent.flatten(2)  # (B, out, T)
+    if name == "bias":
+        return left.sum(2)
+    patches = _patches(module, given)  # (B, in * kernel, T)
+    if module.groups == 1:
+        return Factors(left.mT, patches.mT, module.out_channels)
+    groups = (len(given), module.groups, -1, left.shape[2])
+    return (left.reshape(groups) @ patches.reshape(groups).mT).flatten(1)
+
+
+def _patches(module: Any, given: torch.Tensor) -> torch.Tensor:
+    """What the kernel sees at each of T output positions: (B, in * kernel, T)."""
+    mode = "constant" if module.padding_mode == "zeros" else module.padding_mode
+    padding = module._reversed_padding_repeated_twice  # as F.pad takes it, for "same" and "valid", too
+    padded = F.pad(given, padding, mode=mode) if any(padding) else given
+    kernel, stride, dilation = module.kernel_size, module.stride, module.dilation
+    if len(kernel) == 1:
+        return F.unfold(padded.unsqueeze(2), (1, *kernel), (1, *dilation), stride=(1, *stride))
+    if len(kernel) == 2:
+        return F.unfold(padded, kernel, dilation, stride=stride)
+    count = len(kernel)
+    for dimension in range(count):
+        span = dilation[dimension] * (kernel[dimension] - 1) + 1
+        padded = padded.unfold(2 + dimension, span, stride[dimension])[..., :: dilation[dimension]]
+    # (B, in, positions..., kernel...) -> (B, in, kernel..., positions...)
+    order = (0, 1, *range(2 + count, 2 + 2 * count), *range(2, 2 + count))
+    return padded.permute(order).reshape(len(given), -1, math.prod(padded.shape[2 : 2 + count]))
+
+
+def _layer_norm(module: nn.LayerNorm, name: str, given: torch.Tensor, cotangent: torch.Tensor) -> Part:
+    if name == "weight":
+        cotangent = cotangent * F.layer_norm(given, module.normalized_shape, eps=module.eps)
+    return _positions(cotangent, len(module.normalized_shape)).sum(1)
+
+
+def _rms_norm(module: nn.RMSNorm, name: str, given: torch.Tensor, cotangent: torch.Tensor) -> Part:
+    normalized = F.rms_norm(given, list(module.normalized_shape), eps=module.eps)
+    return _positions(cotangent * normalized, len(module.normalized_shape)).sum(1)
+
+
+def _group_norm(module: nn.GroupNorm, name: str, given: torch.Tensor, cotangent: torch.Tensor) -> Part:
+    if name == "weight":
+        cotangent = cotangent * F.group_norm(given, module.num_groups, eps=module.eps)
+    return cotangent.reshape(*cotangent.shape[:2], -1).sum(2)
+
+
+def _instance_norm(module: Any, name: str, given: torch.Tensor, cotangent: torch.Tensor) -> Part:
+    if name == "weight":
+        if module.training or not module.track_running_stats:
+            normalized = F.instance_norm(given, eps=module.eps)
+        else:
+            normalized = _by_running_statistics(module, given)
+        cotangent = cotangent * normalized
+    return cotangent.reshape(*cotangent.shape[:2], -1).sum(2)
+
+
+def _batch_norm(module: Any, name: str, given: torch.Tensor, cotangent: torch.Tensor) -> Part:
+    if name == "weight":  # in eval mode: in training mode the graph is refused
+        cotangent = cotangent * _by_running_statistics(module, given)
+    return cotangent.reshape(*cotangent.shape[:2], -1).sum(2)
+
+
+def _by_running_statistics(module: Any, given: torch.Tensor) -> torch.Tensor:
+    mean, variance = module.running_mean.to(given), module.running_var.to(given)
+    return F.batch_norm(given, mean, variance, training=False, eps=module.eps)
+
+
+_PARTIALS: dict[type[nn.Module], Partial] = {
+    nn.Linear: _linear,
+    nn.Embedding: _embedding,
+    nn.Conv1d: _convolution,
+    nn.Conv2d: _convolution,
+    nn.Conv3d: _convolution,
+    nn.LayerNorm: _layer_norm,
+    nn.RMSNorm: _rms_norm,
+    nn.GroupNorm: _group_norm,
+    nn.InstanceNorm1d: _instance_norm,
+    nn.InstanceNorm2d: _instance_norm,
+    nn.InstanceNorm3d: _instance_norm,
+    nn.BatchNorm1d: _batch_norm,
+    nn.BatchNorm2d: _batch_norm,
+    nn.BatchNorm3d: _batch_norm,
+}
+
+_SPATIAL: dict[type[nn.Module], int] = {
+    nn.Conv1d: 1,
+    nn.Conv2d: 2,
+    nn.Conv3d: 3,
+    nn.InstanceNorm1d: 1,
+    nn.InstanceNorm2d: 2,
+    nn.InstanceNorm3d: 3,
+}
+"""Dimensions behind that of the channels; an input without samples has one dimension less than one with."""

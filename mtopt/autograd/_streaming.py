@@ -1,0 +1,182 @@
+"""The step of a rule that weighs each gradient by its own norm: rows are added up as they come."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from torch.utils.weak import WeakIdKeyDictionary
+
+from mtopt.autograd._combine import (
+    Group,
+    Private,
+    Reach,
+    Step,
+    groups_of,
+    non_finite,
+    own_weight,
+    reach_of_rows,
+    rule_of,
+    shared_groups,
+    skipped,
+    write,
+)
+from mtopt.autograd._graph import reach_behind
+from mtopt.autograd._plans import LOG
+from mtopt.autograd._record import StepRecord
+from mtopt.autograd._request import Features, Request, source_of
+from mtopt.autograd._rows import Row
+from mtopt.combiners import Combiner, Gradients, NormCombiner
+
+LEAST = 3
+"""Losses from which on rows are streamed: two gradients are as many as the sum and the next one."""
+
+SMALL = 1 << 24
+"""Bytes of K gradients up to which they are kept: adding them up as they come takes longer than it saves memory."""
+
+_SEEN: Any = WeakIdKeyDictionary()
+"""By the first parameter: which losses reached each one when they were given as callables last."""
+
+_LOW_PRECISION = (torch.float16, torch.bfloat16)
+
+
+def is_streamed(request: Request, combiner: Combiner, store: object) -> bool:
+    """Whether the rows of this step are to be added up as they come."""
+    separable = isinstance(combiner, NormCombiner) and combiner.separable
+    count = len(request.present)
+    if not separable or count < LEAST or store not in (None, "recompute"):
+        return False
+    return store == "recompute" or count * sum([p.numel() * p.element_size() for p in request.params]) > SMALL
+
+
+def stream(
+    request: Request, combiner: Combiner, features: Features, private: Private, strict: bool
+) -> StepRecord | None:
+    """K backwards with two gradients alive, the sum and the next, whatever K.
+
+    Which losses reach a parameter must be known before the first row is weighed. The graph says so; of callables, whose
+    graphs are not there yet, the step before. None where it does not, or no longer: rows are then to be kept.
+    """
+    reaches = _reaches_of(request)
+    if reaches is None:
+        return None
+    source = source_of(request, features)
+    total = _Total(request, combiner, private, source.trunk, reaches)
+    for position, row in enumerate(source.rows):
+        if not request.all_tensors and any(
+            (g is not None) != (position in r) for g, r in zip(row, reaches, strict=True)
+        ):
+            LOG.debug("loss %r reaches other parameters than in the step before: run again", request.names[position])
+            del _SEEN[request.params[0]]
+            return None
+        total.add(position, row)
+        del row
+    return total.finish(strict, f"{source.plan}, added up as they come: the rule weighs each by its own norm")
+
+
+def remember(request: Request, rows: Sequence[Row]) -> None:
+    """Keep which losses of callables reach which parameters, for the next step."""
+    if not request.all_tensors:
+        _SEEN[request.params[0]] = (_key(request), reach_of_rows(rows))
+
+
+def _reaches_of(request: Request) -> list[Reach] | None:
+    if request.all_tensors:
+        found = reach_behind([request.given[k] for k in request.present])  # type: ignore[misc]
+        return [found.get(id(param), ()) for param in request.params]
+    key, reaches = _SEEN.get(request.params[0], (None, None))
+    return reaches if key == _key(request) else None
+
+
+def _key(request: Request) -> tuple[object, ...]:
+    return (*request.names, *map(id, request.params))
+
+
+class _Total:
+    """The weighted sum of the rows so far."""
+
+    def __init__(
+        self,
+        request: Request,
+        combiner: Combiner,
+        private: Private,
+        trunk: set[int] | None,
+        reaches: Sequence[Reach],
+    ) -> None:
+        self.request, self.combiner = request, combiner
+        self.step = Step.outline(request, private=private, trunk=trunk)
+        self.groups = groups_of(reaches, self.step)
+        self.shared = shared_groups(self.groups, self.step)
+        self.order = [*self.shared, *(group for group in self.groups if not group.shared)]
+        self.sums: dict[int, list[torch.Tensor]] = {}  # by the group
+        self.weights: dict[int, float] = {}  # of the main group
+        self.norms: dict[int, float] = {}
+        self.bad: list[int] = []
+        self.count = 0
+
+    def add(self, position: int, row: Row) -> None:
+        """Weigh the next row by its own norm, and add it. ``row`` is emptied."""
+        self.count += 1
+        taken = [(group, self._part(group, position, row)) for group in self.order if position in group.reach]
+        row.clear()  # so that nothing but the sum holds the first
+        finite = all(bool(part.gramian.isfinite().all()) for _, part in taken)
+        value = self.request.value(position)
+        if not finite:
+            self.bad.append(position)
+        if self.bad or not math.isfinite(value):
+            return  # the step will be skipped
+        for group, part in taken:
+            if group.shared:
+                rule = rule_of(group, self.shared, self.combiner, self.step)
+                given = rule.combine(part, torch.tensor([value], dtype=torch.float64)).weights
+                assert given is not None
+                weight = float(given)
+            else:
+                weight = own_weight(group, self.weights, self.combiner, self.step)
+            if self.shared and group is self.shared[0]:
+                self.weights[position] = weight
+                self.norms[position] = float(part.gramian.sqrt())
+            self._accumulate(group, part, weight)
+
+    def _part(self, group: Group, position: int, row: Row) -> Gradients:
+        places = [self.step.places[index] for index in group.indices]
+        found = [row[index] for index in group.indices]
+        return Gradients(
+            [[torch.zeros_like(p.parameter) if g is None else g for g, p in zip(found, places, strict=True)]],
+            objectives=[self.step.present[position]],
+            total=len(self.step.objectives),
+            scale=self.step.scale,
+            places=places,
+        )
+
+    def _accumulate(self, group: Group, part: Gradients, weight: float) -> None:
+        known = self.sums.get(id(group))
+        low = any(g.dtype in _LOW_PRECISION for g in part.rows[0])
+        if known is None and not low:
+            self.sums[id(group)] = part.combined(torch.tensor([weight], dtype=torch.float64), spend=True)
+            return
+        if known is None:
+            known = [torch.zeros_like(g, dtype=torch.promote_types(g.dtype, torch.float32)) for g in part.rows[0]]
+            self.sums[id(group)] = known
+        part.add_to(known, weight)
+
+    def finish(self, strict: bool, plan: str) -> StepRecord:
+        """Write the sum to ``.grad``, unless one of the rows or losses was not finite."""
+        step = Step.of(self.request, private=self.step.private, trunk=self.step.trunk, strict=strict, plan=plan)
+        reason = non_finite([], [], step)
+        if reason is None and self.bad:
+            reason = f"non-finite gradient: {', '.join(step.names[k] for k in self.bad)}"
+        if reason is not None:
+            return skipped(reason, self.groups, step, backwards=self.count)
+        for group in self.order:
+            write(group.indices, self.sums[id(group)], step)
+        names = step.names
+        return StepRecord(
+            losses=step.losses,
+            weights={names[k]: weight for k, weight in self.weights.items()} or None,
+            norms={names[k]: norm for k, norm in self.norms.items()} or None,
+            plan=plan,
+            backwards=self.count,
+        )
