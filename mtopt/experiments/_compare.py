@@ -124,7 +124,7 @@ def compare(
 def _rules(suite: Suite, combiners: Sequence[str] | None) -> list[str]:
     """Registry names, aliases resolved, with the baseline first; checked before hours are spent."""
     if combiners is not None and list(combiners) == ["all"]:
-        names = list_combiners(draws=1)
+        names = list_combiners()
     else:
         names = [combiner_class(name).name for name in (combiners if combiners is not None else suite.combiners)]
     return list(dict.fromkeys([BASELINE, *names]))

@@ -77,7 +77,9 @@ def _train(run: Run, task: Task, point: int) -> dict[str, Any]:
     cpu_seconds = time.process_time() - started
     history = trainer.history
     values = {split: dict(task.values(trainer, split)) for split in ("validation", "test")}
-    batch = None if data is None else next(iter(data))
+    count = trainer.batches_per_step
+    batches = [None] * count if data is None else list(itertools.islice(data, count))
+    batch = batches if count > 1 else batches[0]
     return {
         "values": values,
         "curve": _thinned(history.losses, len(history)),

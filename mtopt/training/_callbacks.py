@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
+from contextlib import nullcontext
 from typing import TYPE_CHECKING, Any
 
 from mtopt.autograd import StepRecord
@@ -10,6 +11,7 @@ from mtopt.training._counts import check_count
 
 if TYPE_CHECKING:
     from mtopt.training._trainer import MultiLossTrainer
+    from mtopt.training._weight_average import WeightAverage
 
 
 class Callback:
@@ -18,6 +20,7 @@ class Callback:
     Subclass it and define the hooks that you need; the others do nothing. In one ``fit`` they come so::
 
         on_fit_start
+            on_gradients      between the rule and the optimizer, in each step that is not skipped
             on_step_end       after each step, skipped ones included
             on_epoch_end      after the on_step_end of the epoch's last step
         on_fit_end            when training has ended, also by an exception
@@ -31,6 +34,12 @@ class Callback:
 
     def on_fit_start(self, trainer: MultiLossTrainer) -> None:
         """Training is about to start, or to go on from ``trainer.step``."""
+
+    def on_gradients(self, trainer: MultiLossTrainer, batch: Any, record: StepRecord) -> None:
+        """``.grad`` holds the direction, as the optimizer is about to take it; nothing has moved yet.
+
+        ``trainer.losses(batch)`` gives the losses once more; ``record`` has no step number yet.
+        """
 
     def on_step_end(self, trainer: MultiLossTrainer, record: StepRecord) -> None:
         """Step ``record.step`` is over; ``trainer.history`` holds its record."""
@@ -59,20 +68,33 @@ class Evaluator(Callback):
         data: an iterable of batches that starts anew with each ``iter(data)``.
         every: steps from one evaluation to the next. Default: at the end of each epoch.
         split: the name under which ``trainer.history.evaluations(split)`` keeps the values.
+        average: evaluate with these averaged weights in place of the model's own. Default: the model's own.
 
     Raises:
         ValueError: ``every`` is not a positive int.
     """
 
-    def __init__(self, data: Iterable[Any] | None, *, every: int | None = None, split: str = "validation") -> None:
+    def __init__(
+        self,
+        data: Iterable[Any] | None,
+        *,
+        every: int | None = None,
+        split: str = "validation",
+        average: WeightAverage | None = None,
+    ) -> None:
         self.data = data
         self.every = check_count("every", every)
         self.split = split
+        self.average = average
 
     def on_step_end(self, trainer: MultiLossTrainer, record: StepRecord) -> None:
         if self.every is not None and trainer.step % self.every == 0:
-            trainer.evaluate(self.data, split=self.split)
+            self._evaluate(trainer)
 
     def on_epoch_end(self, trainer: MultiLossTrainer) -> None:
         if self.every is None:
+            self._evaluate(trainer)
+
+    def _evaluate(self, trainer: MultiLossTrainer) -> None:
+        with nullcontext() if self.average is None else self.average.applied(trainer):
             trainer.evaluate(self.data, split=self.split)

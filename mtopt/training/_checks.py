@@ -6,6 +6,8 @@ from typing import Any
 
 import torch
 
+from mtopt.autograd._matrix_free import MatrixFree, matrix_free
+from mtopt.autograd._plans import Plan, Store, check_plan
 from mtopt.combiners import Combiner, combiner_class, create_combiner
 from mtopt.training._callbacks import Callback
 from mtopt.training._counts import check_count
@@ -28,6 +30,8 @@ def check_parts(model: object, optimizer: object, scheduler: object) -> None:
         )
     if scheduler is None:
         return
+    if isinstance(scheduler, Callback):
+        raise TypeError(f"scheduler is a callback; give callbacks=[{type(scheduler).__name__}(...)] instead")
     if not all(callable(getattr(scheduler, name, None)) for name in ("step", "state_dict", "load_state_dict")):
         raise TypeError(f"scheduler must be a torch.optim.lr_scheduler.LRScheduler, found {type(scheduler).__name__}")
     if isinstance(scheduler, torch.optim.lr_scheduler.ReduceLROnPlateau):
@@ -36,22 +40,51 @@ def check_parts(model: object, optimizer: object, scheduler: object) -> None:
         raise ValueError("scheduler changes the rates of another optimizer; create it from the one given")
 
 
-def rule_of(combiner: Combiner | str, seed: int | None, *, one_draw: bool) -> Combiner:
-    """The rule, created with ``seed`` where it is given by name and takes one.
-
-    ``one_draw``: a step takes one batch, which some rules are not content with.
-    """
+def rule_of(combiner: Combiner | str, seed: int | None) -> Combiner:
+    """The rule, created with ``seed`` where it is given by name and takes one."""
     if isinstance(combiner, str):
         takes_seed = seed is not None and "seed" in combiner_class(combiner).hyperparameter_defaults()
         combiner = create_combiner(combiner, **({"seed": seed} if takes_seed else {}))
     if not isinstance(combiner, Combiner):
         hint = f"; create one: {combiner.__name__}()" if isinstance(combiner, type) else ""
         raise TypeError(f"combiner must be a Combiner or the name of one, found {combiner!r}{hint}")
-    if one_draw and combiner.draws > 1:
-        raise ValueError(
-            f"{combiner!r} asks for {combiner.draws} mini-batches a step, and training_step gives it one; override it"
-        )
     return combiner
+
+
+def check_accumulate(accumulate: int, combiner: Combiner, plan: object, store: object) -> int:
+    """The number of batches whose gradients are averaged, where the rule and the plan leave it open."""
+    if check_count("accumulate", accumulate) is None:
+        raise ValueError("accumulate must be a positive int, found None")
+    if accumulate == 1:
+        return accumulate
+    if combiner.draws > 1 or combiner.revisits:
+        takes = f"takes {combiner.draws} independent ones" if combiner.draws > 1 else "visits each one twice"
+        raise ValueError(
+            f"accumulate={accumulate} averages batches, and {combiner!r} {takes} a step; leave accumulate at 1, and "
+            "make the batches larger instead"
+        )
+    if plan not in ("auto", "loop") or store is not None:
+        raise ValueError(
+            f"accumulate={accumulate} adds up the gradients of a backward a loss; leave plan={plan!r} and "
+            f"store={store!r} out"
+        )
+    return accumulate
+
+
+def check_how(
+    plan: Plan | MatrixFree, store: Store, combiner: Combiner, model: torch.nn.Module, optimizer: torch.optim.Optimizer
+) -> None:
+    """``plan`` and ``store``, as far as they can be judged before the first step."""
+    if matrix_free(plan, None, store) is None:
+        check_plan(plan, store, combiner)
+        return
+    held = {id(param) for group in optimizer.param_groups for param in group["params"]}
+    left = [name for name, param in model.named_parameters() if param.requires_grad and id(param) not in held]
+    if left:
+        raise ValueError(
+            f"plan='matrix_free' combines all of the model's parameters, and the optimizer lacks {left[:5]}; freeze "
+            "them with requires_grad_(False), or leave the plan out"
+        )
 
 
 def check_callbacks(callbacks: list[Callback]) -> list[Callback]:

@@ -40,7 +40,7 @@ class Feed:
         self.epoch = epoch
         self.consumed = 0
         self._iterator: Iterator[Any] | None = None
-        self._ahead: list[Any] = []  # a batch that was drawn to see whether there is one, and is not used yet
+        self._ahead: list[Any] = []  # batches that were drawn to see whether there are any, and are not used yet
         self._began: State | None = None
         self._saved_ahead: Any = None
         self._generators = generators_in(data)
@@ -60,21 +60,42 @@ class Feed:
         if self._iterator is None:
             self._begin()
         assert self._iterator is not None
-        batch = self._ahead.pop() if self._ahead else next(self._iterator, END)
+        batch = self._ahead.pop(0) if self._ahead else next(self._iterator, END)
         if batch is not END:
             self.consumed += 1
         return batch
 
-    def at_end(self) -> bool:
-        """Whether the batch just drawn was the epoch's last; asks the data only when its length says so."""
-        if self._iterator is None or self.consumed != self.length:
+    def take(self, count: int, *, least: int) -> list[Any]:
+        """The next ``count`` batches of the epoch. Fewer at its end, but not fewer than ``least``: rather none.
+
+        Raises:
+            ValueError: the whole epoch has fewer than ``least``, but some.
+        """
+        batches: list[Any] = []
+        while len(batches) < count and (batch := self.draw()) is not END:
+            batches.append(batch)
+        if len(batches) >= least:
+            return batches
+        if batches and self.consumed == len(batches):
+            raise ValueError(
+                f"data gave {len(batches)} batches in epoch {self.epoch + 1}, and one step takes {least}; "
+                "give smaller batches or more of them, or another rule"
+            )
+        return []
+
+    def at_end(self, least: int = 1) -> bool:
+        """Whether the epoch has fewer than ``least`` batches left; asks the data only when its length says so."""
+        length = self.length
+        if self._iterator is None or length is None or not self.consumed <= length < self.consumed + least:
             return False
         if self._stateful:
             self._saved_ahead = self.data.state_dict()  # type: ignore[union-attr]
-        batch = next(self._iterator, END)
-        if batch is not END:  # the length was too low
-            self._ahead.append(batch)
-        return batch is END
+        while len(self._ahead) < least:
+            batch = next(self._iterator, END)
+            if batch is END:
+                return True
+            self._ahead.append(batch)  # the length was too low
+        return False
 
     def close_epoch(self) -> None:
         """Count the epoch.
@@ -90,6 +111,7 @@ class Feed:
         self.epoch += 1
         self.consumed = 0
         self._iterator = None
+        self._ahead = []
         self._began = None
 
     def state_dict(self) -> State:
@@ -124,9 +146,8 @@ class Feed:
             self._set(state["began"])
             self._begin()
             self._pass_over(state["consumed"])
-            if state["ahead"]:
-                assert self._iterator is not None
-                self._ahead.append(next(self._iterator))
+            assert self._iterator is not None
+            self._ahead = [next(self._iterator) for _ in range(state["ahead"])]
         self._set(state["now"])
 
     @property

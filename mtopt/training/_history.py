@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import numpy.typing as npt
 
 from mtopt._errors import unknown_name
-from mtopt.autograd import StepRecord
+from mtopt.autograd import Probe, StepRecord
 from mtopt.solvers import Certificate
 from mtopt.training._columns import Columns, Key, Vector
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
 
 _SECTIONS = ("losses", "weights", "norms", "cosines")
 _NUMBERS = ("step", "epoch", "learning_rate", "skipped", "conflicts")
@@ -69,6 +72,8 @@ class History:
             row["certificate", "residual"] = certificate.residual
             if certificate.gap is not None:
                 row["certificate", "gap"] = certificate.gap
+        if record.probe is not None:
+            row |= {("probe", name): number for name, number in record.probe.numbers().items()}
         form: Form = (
             tuple(record.losses),
             None if record.weights is None else tuple(record.weights),
@@ -145,6 +150,11 @@ class History:
         return self._steps[("learning_rate",)]
 
     @property
+    def probes(self) -> dict[str, Vector]:
+        """What an automatic learning rate found, by the names of :class:`mtopt.autograd.Probe`; else NaN."""
+        return self._section("probe")
+
+    @property
     def steps(self) -> npt.NDArray[np.int64]:
         """The number of each step, from 1."""
         return self._steps[("step",)].astype(np.int64)
@@ -202,7 +212,21 @@ class History:
             step=None if step is None else int(step),
             epoch=None if epoch is None else int(epoch),
             learning_rate=rate,
+            probe=self._probe(row),
         )
+
+    def plot(self) -> Figure:
+        """A figure of the training: losses, evaluations, weights, gradient norms, cosines and the learning rate.
+
+        Panels for what there is; more than 200 steps are averaged over windows. The figure is shown by nobody:
+        ``history.plot().savefig("training.png")``.
+
+        Raises:
+            ValueError: no step was done.
+        """
+        from mtopt.training._history_figure import plot_history  # matplotlib takes long to import
+
+        return plot_history(self)
 
     # -- state --------------------------------------------------------------------------------------------------
 
@@ -243,6 +267,12 @@ class History:
         """A number that every record may lack, and that is never NaN when it is there."""
         value = self._steps.value((name,), row)
         return None if np.isnan(value) else value
+
+    def _probe(self, row: int) -> Probe | None:
+        numbers = {key[1]: self._steps.value(key, row) for key in self._steps if key[0] == "probe"}
+        if np.isnan(numbers.get("verdict", np.nan)):
+            return None
+        return Probe.from_numbers({name: value for name, value in numbers.items() if not np.isnan(value)})
 
     def _cosine_matrix(self, names: tuple[str, ...], row: int) -> Vector:
         matrix = np.empty((len(names), len(names)))

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
-from mtopt.training._feed import END, Feed
+from mtopt.training._callbacks import Callback
+from mtopt.training._feed import Feed
 from mtopt.training._files import plain
 from mtopt.training._folder import CheckpointFolder
 
@@ -29,8 +32,31 @@ class Limits:
         """The number of steps there will have been, ``consumed`` batches into an epoch of ``length``."""
         totals = [] if self.steps is None else [self.steps]
         if self.epochs is not None and length is not None:
-            totals.append(trainer.step + (self.epochs - trainer.epoch) * length - consumed)
+            takes = trainer.batches_per_step
+            spare = takes - least_batches(trainer)  # a step that is that many batches short counts all the same
+            here, later = (length - consumed + spare) // takes, (length + spare) // takes
+            totals.append(trainer.step + here + (self.epochs - trainer.epoch - 1) * later)
         return min(totals, default=None)
+
+
+def least_batches(trainer: MultiLossTrainer) -> int:
+    """How many batches make a step: all the draws of a rule that takes several; else a single one."""
+    return trainer.combiner.draws
+
+
+@contextmanager
+def callbacks_told(trainer: MultiLossTrainer) -> Iterator[None]:
+    """Tells the callbacks of the start and of the end: all that were started, even if one raises."""
+    started: list[Callback] = []
+    try:
+        for callback in trainer.callbacks:
+            started.append(callback)
+            callback.on_fit_start(trainer)
+        yield
+    finally:
+        with ExitStack() as stack:
+            for callback in reversed(started):
+                stack.callback(callback.on_fit_end, trainer)
 
 
 def train(
@@ -41,10 +67,10 @@ def train(
         plain(trainer.state_dict(), "state_dict()")  # what cannot be saved is better known now than in an hour
     written = trainer.step, trainer.epoch
     while not limits.reached(trainer) and not trainer.stopping:
-        batch = feed.draw()
-        if batch is not END:
-            _one_step(trainer, batch, feed)
-        epoch_ends = batch is END or feed.at_end()
+        batches = feed.take(trainer.batches_per_step, least=least_batches(trainer))
+        if batches:
+            _one_step(trainer, batches, feed)
+        epoch_ends = not batches or feed.at_end(least_batches(trainer))
         if epoch_ends:
             feed.close_epoch()
             trainer.epoch = feed.epoch
@@ -58,9 +84,10 @@ def train(
         folder.write(trainer.step, trainer.state_dict())
 
 
-def _one_step(trainer: MultiLossTrainer, batch: Any, feed: Feed) -> None:
-    rate = trainer.optimizer.param_groups[0].get("lr")
-    record = trainer.training_step(batch)
+def _one_step(trainer: MultiLossTrainer, batches: list[Any], feed: Feed) -> None:
+    trainer.probe = None
+    record = trainer.training_step(batches if trainer.batches_per_step > 1 else batches[0])
+    rate = trainer.optimizer.param_groups[0].get("lr")  # of the step just made, which GeN may have chosen in it
     if trainer.scheduler is not None and not record.skipped:
         trainer.scheduler.step()
     trainer.step += 1
@@ -69,6 +96,7 @@ def _one_step(trainer: MultiLossTrainer, batch: Any, feed: Feed) -> None:
         step=trainer.step,
         epoch=None if feed.data is None else feed.epoch + 1,
         learning_rate=None if rate is None else float(rate),
+        probe=trainer.probe,
     )
     trainer.history.append(record)
     for callback in trainer.callbacks:

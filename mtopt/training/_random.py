@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-import os
 import random
 from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
 import torch
+
+from mtopt.training._deterministic import use_deterministic_kernels
 
 AnyGenerator = torch.Generator | np.random.Generator | np.random.RandomState | random.Random
 State = dict[str, Any]
@@ -41,9 +42,7 @@ def seed_everything(seed: int, *, deterministic: bool = False) -> None:
     np.random.seed(seed)  # noqa: NPY002 - user code and data sets draw from it
     torch.manual_seed(seed)
     if deterministic:
-        os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
-        torch.backends.cudnn.benchmark = False
-        torch.use_deterministic_algorithms(True)
+        use_deterministic_kernels()
 
 
 def global_state() -> State:

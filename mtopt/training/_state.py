@@ -16,7 +16,7 @@ from mtopt.training._files import CheckpointWarning
 if TYPE_CHECKING:
     from mtopt.training._trainer import MultiLossTrainer
 
-_PARTS = ("step", "model", "optimizer", "scheduler", "combiner", "callbacks", "history", "position")
+_PARTS = ("step", "model", "optimizer", "scheduler", "scaler", "combiner", "callbacks", "history", "position")
 _SHOWN = 5
 
 
@@ -29,6 +29,7 @@ def trainer_state(trainer: MultiLossTrainer, position: dict[str, Any] | None) ->
         "scheduler": None
         if trainer.scheduler is None
         else {"class": type(trainer.scheduler).__name__, "state": trainer.scheduler.state_dict()},
+        "scaler": None if trainer.precision.scaler is None else trainer.precision.scaler.state_dict(),
         "combiner": {"repr": _settings(trainer.combiner), "state": trainer.combiner.state_dict()},
         "callbacks": {
             key: state for key, callback in _keyed(trainer.callbacks).items() if (state := callback.state_dict())
@@ -51,6 +52,12 @@ def load_trainer_state(trainer: MultiLossTrainer, state: Mapping[str, Any]) -> N
     _check_class("optimizer", trainer.optimizer, state["optimizer"])
     _check_groups(trainer.optimizer, state["optimizer"]["state"])
     _check_class("scheduler", trainer.scheduler, state["scheduler"])
+    scaler, scaled = trainer.precision.scaler, state["scaler"]
+    if (scaler is None) != (scaled is None):
+        raise CheckpointError(
+            f"it was made with{'out' if scaled is None else ''} autocast=torch.float16, and this trainer is "
+            f"with{'out' if scaler is None else ''} it; give the autocast that was saved"
+        )
     trainer.combiner.load_state_dict(state["combiner"]["state"])
     if state["combiner"]["repr"] != _settings(trainer.combiner):
         warnings.warn(
@@ -62,6 +69,8 @@ def load_trainer_state(trainer: MultiLossTrainer, state: Mapping[str, Any]) -> N
     trainer.optimizer.load_state_dict(state["optimizer"]["state"])
     if trainer.scheduler is not None:
         trainer.scheduler.load_state_dict(state["scheduler"]["state"])
+    if scaler is not None:
+        scaler.load_state_dict(scaled)
     _load_callbacks(trainer.callbacks, state["callbacks"])
     trainer.history.load_state_dict(state["history"])
     trainer.step = state["step"]

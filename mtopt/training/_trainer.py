@@ -3,29 +3,37 @@
 from __future__ import annotations
 
 import os
-import warnings
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Mapping, Sequence
 from contextlib import ExitStack
+from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import torch
 
-from mtopt._errors import CheckpointError
-from mtopt.autograd import Losses, StepRecord, backward
+from mtopt._errors import NonFiniteError
+from mtopt.autograd import Losses, Objective, Probe, StepRecord
 from mtopt.autograd._combine import Private
+from mtopt.autograd._matrix_free import MatrixFree
 from mtopt.autograd._objective import read_losses, value_of
+from mtopt.autograd._plans import Plan, Store
 from mtopt.combiners import Combiner
 from mtopt.training._callbacks import Callback
-from mtopt.training._checks import check_callbacks, check_limits, check_parts, rule_of
+from mtopt.training._checks import check_accumulate, check_callbacks, check_how, check_limits, check_parts, rule_of
 from mtopt.training._counts import check_count
+from mtopt.training._deterministic import deterministic_kernels
 from mtopt.training._evaluation import averages, evaluation_mode, examples_in, generators_kept
 from mtopt.training._feed import Feed
-from mtopt.training._files import CheckpointWarning, read_checkpoint, write_checkpoint
+from mtopt.training._files import read_checkpoint, write_checkpoint
 from mtopt.training._folder import CheckpointFolder
+from mtopt.training._gradients import mean_losses, reevaluate, step_gradients
 from mtopt.training._history import History
-from mtopt.training._loop import Limits, train
+from mtopt.training._loop import Limits, callbacks_told, train
+from mtopt.training._precision import Precision
 from mtopt.training._random import seed_everything
+from mtopt.training._resuming import load_content, resume_from
+from mtopt.training._signals import ended_by_signals
 from mtopt.training._state import load_trainer_state, trainer_state
 
 
@@ -59,6 +67,14 @@ class MultiLossTrainer(ABC):
             too.) Default: generators are left as they are.
         private: what a parameter gets that only one loss reaches, see :func:`mtopt.backward`.
         strict: raise on a NaN or infinite loss or gradient instead of skipping the step.
+        plan, store: how gradients are made and in what they are kept, see :func:`mtopt.backward`.
+        accumulate: batches whose raw gradients are averaged before the rule sees them, see
+            :class:`mtopt.JacobianAccumulator`; the last step of an epoch may have fewer. Default: 1.
+        autocast: compute the losses in ``torch.bfloat16`` or ``torch.float16``; the latter brings a ``GradScaler``,
+            whose state is in the checkpoint. Default: neither.
+        clip_norm: the largest norm of the combined direction over all parameters. Default: no limit.
+        deterministic: within ``fit`` torch takes deterministic kernels only, as :func:`seed_everything` says;
+            afterwards these settings are as they were.
 
     Attributes:
         step: steps done, skipped ones included.
@@ -66,6 +82,8 @@ class MultiLossTrainer(ABC):
         total_steps: how many steps ``fit`` was asked for, once it runs; None where the data does not say.
         history: the records of all steps, a :class:`History`.
         stopping: ``stop`` was called, and ``fit`` ends after this step.
+        checkpoint_dir: where the last ``fit`` wrote its checkpoints; None when it wrote none.
+        probe: what a :class:`mtopt.GeN` among the callbacks found in this step, for the step's record.
         features: :meth:`losses` may set it to the trunk's output, or several; forgotten after the step.
 
     Raises:
@@ -84,10 +102,21 @@ class MultiLossTrainer(ABC):
         seed: int | None = None,
         private: Private | None = None,
         strict: bool = False,
+        plan: Plan | MatrixFree = "auto",
+        store: Store = None,
+        accumulate: int = 1,
+        autocast: torch.dtype | None = None,
+        clip_norm: float | None = None,
+        deterministic: bool = False,
     ) -> None:
         check_parts(model, optimizer, scheduler)
-        one_draw = type(self).training_step is MultiLossTrainer.training_step
-        self.combiner = rule_of(combiner, seed, one_draw=one_draw)
+        self.combiner = rule_of(combiner, seed)
+        check_how(plan, store, self.combiner, model, optimizer)
+        self.plan, self.store = plan, store
+        self.accumulate = check_accumulate(accumulate, self.combiner, plan, store)
+        device = next(param.device for group in optimizer.param_groups for param in group["params"])
+        self.precision = Precision(autocast, clip_norm, device)
+        self.deterministic = deterministic
         self.model, self.optimizer, self.scheduler = model, optimizer, scheduler
         self.callbacks = check_callbacks(list(callbacks))
         self.seed, self.private, self.strict = seed, private, strict
@@ -96,9 +125,11 @@ class MultiLossTrainer(ABC):
         self.total_steps: int | None = None
         self.history = History()
         self.features: torch.Tensor | Sequence[torch.Tensor] | None = None
+        self.checkpoint_dir: Path | None = None
         self._feed: Feed | None = None
         self._position: dict[str, Any] | None = None  # loaded, and not yet gone to: that takes the data
         self.stopping = False
+        self.probe: Probe | None = None
 
     # -- what a subclass defines or changes ---------------------------------------------------------------------
 
@@ -110,35 +141,48 @@ class MultiLossTrainer(ABC):
         ``batch`` is what the data gave, on whatever device; None when ``fit`` was given no data.
         """
 
+    @property
+    def batches_per_step(self) -> int:
+        """How many batches one step takes: ``accumulate``, or as many as the rule asks for."""
+        return max(self.accumulate, self.combiner.draws)
+
     def training_step(self, batch: Any) -> StepRecord:
-        """One step on a batch: gradients, rule, optimizer. Nothing changes when the step is skipped."""
+        """One step: gradients, rule, optimizer. Nothing changes when the step is skipped.
+
+        ``batch`` is what the data gave; a list of that where ``batches_per_step`` is more than one.
+        """
         self.optimizer.zero_grad(set_to_none=True)
-        self.features = None
-        losses = self.losses(batch)
-        names = {id(param): name for name, param in self.model.named_parameters()}
-        trained = [param for group in self.optimizer.param_groups for param in group["params"]]
-        params = [(names.get(id(param), f"extra_{index}"), param) for index, param in enumerate(trained)]
-        record = backward(
-            losses, params, self.combiner, features=self.features, private=self.private, strict=self.strict
-        )
-        self.features = None  # it would keep activations alive
-        if not record.skipped:
-            self.optimizer.step()
-            with torch.no_grad():
-                self.after_step()
-                if self.combiner.awaits_losses:
-                    self._reevaluate(batch)
+        record = step_gradients(self, batch)
+        reason = self.precision.finish_gradients(self.optimizer)
+        if reason is not None and not record.skipped:
+            if self.strict:
+                raise NonFiniteError(f"{reason}; lower the learning rate, or leave strict=False to skip such steps")
+            record = replace(record, weights=None, skipped=True, reason=reason)
+        if record.skipped:
+            self.precision.back_off(self.optimizer)
+            return record
+        self.on_gradients(batch, record)
+        self.precision.step(self.optimizer)
+        with torch.no_grad():
+            self.after_step()
+        if self.combiner.awaits_losses:
+            reevaluate(self, self._batches(batch))
         return record
 
-    def _reevaluate(self, batch: Any) -> None:
-        """Show the rule the same batch's losses after the step."""
-        objectives, losses = read_losses(self.losses(batch))
-        values = {
-            k: float(value_of(loss)) * objective.sign
-            for k, (objective, loss) in enumerate(zip(objectives, losses, strict=True))
-            if loss is not None
-        }
-        self.combiner.reevaluate(torch.tensor(list(values.values()), dtype=torch.float64), list(values))
+    def loss_values(self, batch: Any) -> dict[Objective, float]:
+        """The losses of a step's ``batch`` with the parameters as they are now, without a graph, in the user's sense.
+
+        Where a step takes several batches, the means over them.
+        """
+        return mean_losses(self, self._batches(batch))
+
+    def _batches(self, batch: Any) -> Sequence[Any]:
+        return batch if self.batches_per_step > 1 else [batch]
+
+    def on_gradients(self, batch: Any, record: StepRecord) -> None:
+        """Called when ``.grad`` holds the direction, before the optimizer's step. Default: the callbacks are told."""
+        for callback in self.callbacks:
+            callback.on_gradients(self, batch, record)
 
     def after_step(self) -> None:  # noqa: B027 - most trainers have nothing to do here
         """Called without a graph after each step of the optimizer: projects parameters to their box, say."""
@@ -192,6 +236,14 @@ class MultiLossTrainer(ABC):
         states at its start, or at the time; other data says where it is by ``state_dict`` and ``load_state_dict``,
         which is also the fast way.
 
+        With ``checkpoint_dir``, SIGTERM (which a cluster sends before it kills) and Ctrl-C end training after the step
+        that is under way, with a checkpoint; then comes ``SystemExit(143)`` or ``KeyboardInterrupt``, or the handler is
+        called that the program had installed. A second one acts at once. Outside the main thread, signals are not
+        handled.
+
+        Where a step takes several batches, an epoch counts batches all the same. The last step of an epoch averages
+        what is left of ``accumulate`` batches; a rule on several draws passes over what is not enough for all of them.
+
         Returns:
             The history of all steps.
 
@@ -205,7 +257,7 @@ class MultiLossTrainer(ABC):
             raise ValueError("checkpoint_every was given without checkpoint_dir; say where to write")
         folder = None if checkpoint_dir is None else CheckpointFolder(checkpoint_dir)
         if folder is not None and resume:
-            self._resume(folder, steps)
+            resume_from(folder, self, steps)
         limits = Limits(steps, epochs)
         if limits.reached(self):
             return self.history
@@ -220,19 +272,16 @@ class MultiLossTrainer(ABC):
         if not self.model.training:
             self.model.train()
         self.stopping = False
-        started: list[Callback] = []
-        try:
-            for callback in self.callbacks:
-                started.append(callback)
-                callback.on_fit_start(self)
-            if self._position is not None:  # last, so that nothing draws from the generators in between
-                self._feed.load_state_dict(self._position)
-                self._position = None
-            train(self, self._feed, limits, folder, checkpoint_every)
-        finally:
-            with ExitStack() as stack:  # all of them, even if one raises
-                for callback in reversed(started):
-                    stack.callback(callback.on_fit_end, self)
+        self.checkpoint_dir = None if folder is None else folder.directory
+        with ExitStack() as settings:
+            settings.enter_context(deterministic_kernels(self.deterministic))
+            if folder is not None:
+                settings.enter_context(ended_by_signals(self.stop))
+            with callbacks_told(self):
+                if self._position is not None:  # last, so that nothing draws from the generators in between
+                    self._feed.load_state_dict(self._position)
+                    self._position = None
+                train(self, self._feed, limits, folder, checkpoint_every)
         return self.history
 
     def stop(self) -> None:
@@ -252,7 +301,7 @@ class MultiLossTrainer(ABC):
         Raises:
             ValueError: ``data`` is empty.
         """
-        with generators_kept(data), evaluation_mode(self.model):
+        with generators_kept(data), evaluation_mode(self.model), self.precision.autocast():
             values = averages(self.metrics, data, self.batch_size)
         self.features = None
         if split is not None:
@@ -260,6 +309,11 @@ class MultiLossTrainer(ABC):
             for callback in self.callbacks:
                 callback.on_evaluate(self, split, values)
         return values
+
+    @property
+    def started(self) -> bool:
+        """Whether a step was done, or a state loaded."""
+        return self.step > 0 or self._position is not None
 
     # -- state --------------------------------------------------------------------------------------------------
 
@@ -298,34 +352,4 @@ class MultiLossTrainer(ABC):
         Raises:
             CheckpointError: the file is not whole, or belongs to another model, optimizer, scheduler or rule.
         """
-        self._load_content(path, read_checkpoint(path))
-
-    # -- parts of fit -------------------------------------------------------------------------------------------
-
-    def _resume(self, folder: CheckpointFolder, steps: int | None) -> None:
-        if self.step > 0 or self._position is not None:  # what is in memory goes first
-            newest = max(folder.steps(), default=0)
-            if newest > self.step:
-                raise CheckpointError(
-                    f"{folder.directory} holds a checkpoint after {newest} steps, and this trainer has done "
-                    f"{self.step}; resume in a new trainer, give another directory, or overwrite with resume=False"
-                )
-            folder.follow(self.step)
-            return
-        found = folder.read()
-        if found is None:
-            return
-        path, content = found
-        self._load_content(path, content)
-        if steps is not None and self.step > steps:
-            warnings.warn(
-                f"{path} holds {self.step} steps, more than the {steps} asked for; nothing is trained",
-                CheckpointWarning,
-                stacklevel=3,
-            )
-
-    def _load_content(self, path: str | os.PathLike[str], content: Any) -> None:
-        try:
-            self.load_state_dict(content)
-        except CheckpointError as error:
-            raise CheckpointError(f"checkpoint {os.fspath(path)} does not fit: {error}") from error
+        load_content(self, path, read_checkpoint(path))

@@ -1,9 +1,11 @@
 """A small model with two heads, its data, and trainers on them that can be built anew exactly alike."""
 
 import hashlib
+import random
 from collections.abc import Callable, Iterable
 from typing import Any
 
+import numpy as np
 import torch
 from torch import nn
 from torch.utils.data import DataLoader, TensorDataset
@@ -125,3 +127,51 @@ class Probe(Callback):
 
     def on_fit_end(self, trainer):
         self.notes.append(f"{self.name}end {trainer.step}")
+
+
+def interrupted(build, make_data, directory, stops, **limits):
+    """Stopped after each of ``stops`` steps, and each time built anew among other random numbers."""
+    for stop in stops:
+        random.random(), np.random.rand(), torch.rand(stop)  # noqa: NPY002
+        trainer = build()
+        trainer.fit(make_data(), steps=stop, checkpoint_dir=directory, checkpoint_every=1000)
+        assert trainer.step == stop
+    trainer = build()
+    trainer.fit(make_data(), checkpoint_dir=directory, **limits)
+    return trainer
+
+
+def same_history(a, b):
+    left, right = a.history.state_dict(), b.history.state_dict()
+    assert left["forms"] == right["forms"]
+    columns, others = left["steps"]["columns"], right["steps"]["columns"]
+    assert set(columns) == set(others)
+    assert all(torch.equal(columns[key].nan_to_num(-1), others[key].nan_to_num(-1)) for key in columns)
+    for split in a.history.splits:
+        assert str(a.history.evaluations(split)) == str(b.history.evaluations(split))
+    assert a.history.splits == b.history.splits
+
+
+class Stateful:
+    """A loader that knows where it is; it counts what it gave, and drops an example that it gave before."""
+
+    def __init__(self):
+        self.batches = list(DataLoader(data_set(), batch_size=BATCH))
+        self.next = 0
+        self.given = 0
+
+    def __iter__(self):
+        while self.next < len(self.batches):
+            self.next += 1
+            self.given += 1
+            yield self.batches[self.next - 1]
+        self.next = 0
+
+    def __len__(self):
+        return len(self.batches)
+
+    def state_dict(self):
+        return {"next": self.next}
+
+    def load_state_dict(self, state):
+        self.next = state["next"]

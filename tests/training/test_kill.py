@@ -1,52 +1,68 @@
-"""``kill -9`` in the middle of a real fit, then the same command again."""
+"""``kill -9`` in the middle of a real fit, SIGTERM, and the death at each system call of a write."""
 
+import json
 import os
-import random
 import signal
 import subprocess
 import sys
-import time
 
 import pytest
 
+import mtopt
 from mtopt.training import CheckpointFolder
 from tests.training.killed_run import run
 
-STEPS = 60
+KINDS = {"losses": "famo", "norms": "ngdiff", "gramian": "mgda", "jacobian": "moco", "draws": "modo"}
+"""A rule of each kind; FAMO asks for the losses after the step, too."""
 
 
-def start(directory, *arguments):
-    command = [sys.executable, "-m", "tests.training.killed_run", str(directory), str(STEPS), *map(str, arguments)]
-    return subprocess.Popen(command)
-
-
-def progress(directory):
-    path = directory / "progress"
-    return int(path.read_text()) if path.exists() else 0
+def judged(directory, kills, seed):
+    """What kills.py says of each rule."""
+    command = [sys.executable, "-m", "tests.training.kills", str(directory), str(seed)]
+    command += [f"{rule}={count}" for rule, count in kills.items()]
+    lines = subprocess.run(command, check=True, capture_output=True, text=True).stdout.splitlines()
+    found = {line["rule"]: line for line in map(json.loads, lines)}
+    assert set(found) == set(kills)
+    return found
 
 
 @pytest.mark.skipif(os.name == "nt", reason="there is no SIGKILL")
-def test_killed_at_random_steps_and_at_a_random_moment(tmp_path):
-    draw = random.Random(20)
-    kill_at = draw.randrange(3, STEPS // 2)
-    child = start(tmp_path, "kill", kill_at)  # in a hook, at a drawn step
-    assert child.wait(60) == -signal.SIGKILL
-    assert progress(tmp_path) == kill_at
+def test_one_rule_of_each_kind_ends_with_the_same_bits_after_a_kill(tmp_path):
+    for rule, kind in ((mtopt.combiners.combiner_class(rule), kind) for kind, rule in KINDS.items()):
+        assert rule.draws > 1 if kind == "draws" else rule.needs == kind
+    found = judged(tmp_path, dict.fromkeys(KINDS.values(), 2), seed=3)
+    assert {rule: line["same"] for rule, line in found.items()} == dict.fromkeys(found, 2)
 
-    # from outside, wherever it is: in a backward, in the middle of writing a file; it never comes to its end
-    child = start(tmp_path, "hold", STEPS - 1)
-    target = draw.randrange(kill_at + 3, STEPS - 10)
-    while progress(tmp_path) < target and child.poll() is None:
-        time.sleep(0.001)
-    time.sleep(draw.random() * 0.01)
-    child.kill()
-    assert child.wait(60) == -signal.SIGKILL
-    assert target <= progress(tmp_path) < STEPS
 
-    assert start(tmp_path).wait(120) == 0
-    assert CheckpointFolder(tmp_path / "checkpoints").steps() == [STEPS - 2, STEPS]
+@pytest.mark.long
+@pytest.mark.skipif(os.name == "nt", reason="there is no SIGKILL")
+def test_every_rule_ends_with_the_same_bits_after_a_kill(tmp_path):
+    """Twenty kills of one rule of each kind, one of each of the others."""
+    kills = dict.fromkeys(mtopt.list_combiners(), 1) | dict.fromkeys(KINDS.values(), 20)
+    found = judged(tmp_path, kills, seed=20)
+    assert {rule: line["same"] for rule, line in found.items()} == kills
+    # the kills were where they hurt, too
+    assert sum(line["half_written"] for line in found.values()) > 0
+    assert sum(line["before_a_checkpoint"] for line in found.values()) > 0
+
+
+@pytest.mark.skipif(os.name == "nt", reason="there is no SIGTERM to send")
+def test_sigterm_writes_a_checkpoint_and_exits_and_a_new_process_goes_on(tmp_path):
+    def start(*arguments):
+        command = [sys.executable, "-m", "tests.training.killed_run", str(tmp_path), "40", *map(str, arguments)]
+        return subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
+
+    with start("hold", 13) as child:
+        assert child.stdout.readline() == "holding\n"
+        child.send_signal(signal.SIGTERM)
+        assert child.wait(60) == 128 + signal.SIGTERM
+        assert child.stdout.read() == "ended\n"  # the callbacks were told
+    assert CheckpointFolder(tmp_path / "checkpoints").steps() == [10, 13]  # every ten, and the step it was in
+
+    with start() as child:
+        assert child.wait(120) == 0
     (tmp_path / "whole").mkdir()
-    assert (tmp_path / "fingerprint").read_text() == run(tmp_path / "whole", STEPS)
+    assert (tmp_path / "fingerprint").read_text() == run(tmp_path / "whole", 40)
 
 
 def test_killed_while_writing(tmp_path, monkeypatch):

@@ -117,7 +117,7 @@ class Poisoned(PointTrainer):
         return [first * float("nan") if self.step + 1 in self.bad else first, second]
 
 
-@pytest.mark.parametrize("combiner", mtopt.list_combiners(draws=1))
+@pytest.mark.parametrize("combiner", mtopt.list_combiners())
 def test_a_nan_step_is_skipped_and_touches_nothing(combiner):
     model = Point()
     optimizer = torch.optim.SGD(model.parameters(), lr=0.1, momentum=0.9)
@@ -316,24 +316,6 @@ def test_wrong_options(options, error, message):
     optimizer = _sgd(model)
     with pytest.raises(error, match=message):
         AnyModel(model, optimizer, "mgda", **options(optimizer))
-
-
-def test_a_rule_that_wants_more_than_a_step_gives_is_refused_unless_the_step_is_ones_own():
-    class Greedy(mtopt.GramianCombiner):
-        draws = 3
-
-        def weights(self, gramian, losses=None):
-            return torch.ones(len(gramian))
-
-    with pytest.raises(ValueError, match="3 mini-batches"):
-        point(Greedy())
-
-    class Own(PointTrainer):
-        def training_step(self, batch):
-            return mtopt.StepRecord(losses={})
-
-    model = Point()
-    Own(model, _sgd(model), Greedy()).fit(steps=2)
 
 
 @pytest.mark.parametrize(

@@ -1,0 +1,133 @@
+"""The models along one training that no other of its models dominates."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import torch
+
+from mtopt._errors import unknown_name
+from mtopt.autograd import Objective
+from mtopt.pareto import is_nondominated
+from mtopt.training._callbacks import Callback
+from mtopt.training._counts import check_count
+from mtopt.training._files import read_checkpoint, write_checkpoint
+
+if TYPE_CHECKING:
+    from mtopt.training._trainer import MultiLossTrainer
+
+
+@dataclass(frozen=True, slots=True)
+class Kept:
+    """One model of an archive: the step it was evaluated after, its values as the user knows them, and its file."""
+
+    step: int
+    values: dict[str, float]
+    path: Path
+
+
+class FrontArchive(Callback):
+    """Keeps the model of each evaluation that no other one dominates, so that a single run gives a front, too.
+
+    ::
+
+        archive = mtopt.training.FrontArchive("validation", ["retain", mtopt.Objective("forget", "max")], path="front")
+        trainer = Unlearn(model, optimizer, "ngdiff", callbacks=[mtopt.Evaluator(validation, every=100), archive])
+        trainer.fit(loader, steps=5_000)
+        archive.points()  # (N, 2), minimised, in the order of archive.kept
+        archive.load(archive.kept[0], model)
+
+    Each model is one file, written atomically; that of a model that drops out is deleted. When more than ``capacity``
+    are non-dominated, the one in the most crowded place goes: of the two that are nearest to each other, each
+    objective scaled to the archive's range, that which is nearer to its next neighbour; the best of an objective stays.
+
+    Args:
+        split: the name that is evaluated, such as an :class:`Evaluator`'s.
+        objectives: two or more of the evaluation's values; an :class:`mtopt.Objective` for those to maximise.
+        path: the directory of the files, for this archive alone; made if need be.
+        capacity: the most models that are kept. Default: 32.
+
+    Attributes:
+        kept: the models, by step.
+
+    A resumed run goes on with the archive of its checkpoint, and comes to the same one as a run that was not killed.
+
+    Raises:
+        ValueError: fewer than two objectives, or a capacity below their number.
+        UnknownNameError: an evaluation of ``split`` lacks an objective.
+    """
+
+    def __init__(
+        self,
+        split: str,
+        objectives: Sequence[str | Objective],
+        *,
+        path: str | os.PathLike[str],
+        capacity: int = 32,
+    ) -> None:
+        if isinstance(objectives, str) or len(objectives) < 2:
+            raise ValueError(f"objectives must be two or more names or Objective, found {objectives!r}")
+        self.objectives = [o if isinstance(o, Objective) else Objective(o) for o in objectives]
+        if (check_count("capacity", capacity) or 0) < len(self.objectives):
+            raise ValueError(f"capacity must be at least {len(self.objectives)}, one an objective, found {capacity!r}")
+        self.split, self.capacity, self.path = split, capacity, Path(path)
+        self.kept: list[Kept] = []
+
+    def points(self) -> torch.Tensor:
+        """The values of the models kept, (N, K) in float64, minimised: those of objectives to maximise are negated."""
+        rows = [[kept.values[o.name] * o.sign for o in self.objectives] for kept in self.kept]
+        return torch.tensor(rows, dtype=torch.float64).reshape(-1, len(self.objectives))
+
+    def load(self, kept: Kept, model: torch.nn.Module) -> None:
+        """Give ``model`` the weights of a model kept.
+
+        Raises:
+            CheckpointError: the file is damaged.
+            FileNotFoundError: it is not there: a run was resumed from before the moment at which it dropped out.
+        """
+        model.load_state_dict(read_checkpoint(kept.path)["model"])
+
+    def on_evaluate(self, trainer: MultiLossTrainer, split: str, values: Mapping[str, float]) -> None:
+        if split != self.split:
+            return
+        for objective in self.objectives:
+            if objective.name not in values:
+                raise unknown_name("metric", objective.name, values)
+        found = {objective.name: float(values[objective.name]) for objective in self.objectives}
+        if not torch.tensor(list(found.values())).isfinite().all():
+            return  # NaN is on no front
+        new = Kept(trainer.step, found, self.path / f"front-{trainer.step:010d}.pt")
+        before = self.kept
+        self.kept = [kept for kept in before if kept.step != new.step] + [new]
+        inside = is_nondominated(self.points()).tolist()
+        self.kept = [kept for kept, stays in zip(self.kept, inside, strict=True) if stays]
+        while len(self.kept) > self.capacity:
+            del self.kept[_most_crowded(self.points())]
+        if new in self.kept:
+            self.path.mkdir(parents=True, exist_ok=True)
+            content = {"model": trainer.model.state_dict(), "step": new.step, "values": new.values}
+            write_checkpoint(new.path, content)
+        for dropped in before:
+            if all(dropped.path != kept.path for kept in self.kept):
+                dropped.path.unlink(missing_ok=True)
+
+    def state_dict(self) -> dict[str, Any]:
+        return {"kept": [{"step": kept.step, "values": kept.values, "file": kept.path.name} for kept in self.kept]}
+
+    def load_state_dict(self, state_dict: Mapping[str, Any]) -> None:
+        self.kept = [Kept(one["step"], one["values"], self.path / one["file"]) for one in state_dict["kept"]]
+
+
+def _most_crowded(points: torch.Tensor) -> int:
+    """The point with the nearest neighbour; of the two, that with the nearer second one. Never an objective's best."""
+    extent = points.amax(0) - points.amin(0)
+    scaled = points / torch.where(extent > 0, extent, 1.0)
+    distances = torch.cdist(scaled, scaled, compute_mode="donot_use_mm_for_euclid_dist")
+    distances.fill_diagonal_(torch.inf)
+    nearest = distances.sort(1).values[:, :2].tolist()
+    best = set(points.argmin(0).tolist())
+    return min((k for k in range(len(points)) if k not in best), key=lambda k: (nearest[k], -k))

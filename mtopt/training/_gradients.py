@@ -1,0 +1,113 @@
+"""From the batches of one step to ``.grad``, and the losses of these batches once more."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from functools import partial
+from typing import TYPE_CHECKING, Any
+
+import torch
+
+from mtopt.autograd import JacobianAccumulator, Losses, Objective, StepRecord, backward
+from mtopt.autograd._matrix_free import matrix_free
+from mtopt.autograd._objective import read_losses, value_of
+
+if TYPE_CHECKING:
+    from mtopt.training._trainer import MultiLossTrainer
+
+
+def step_gradients(trainer: MultiLossTrainer, batch: Any) -> StepRecord:
+    """The rule's direction in ``.grad``, from one batch or from the several that the step takes."""
+    rule = trainer.combiner
+    scaler = trainer.precision.scaler
+    options: dict[str, Any] = {"private": trainer.private, "strict": trainer.strict}
+    params = _named_params(trainer)
+    trainer.features = None
+    try:
+        if trainer.accumulate > 1:
+            return _accumulated(trainer, batch, params, scaler).combine(rule, **options)
+        options["scaler"] = scaler
+        if rule.draws > 1:  # each is run, differentiated and freed in turn
+            return backward([partial(_losses_alone, trainer, one) for one in batch], params, rule, **options)
+        options |= {"plan": trainer.plan, "store": trainer.store}
+        free = matrix_free(trainer.plan, None, trainer.store) is not None
+        if free or rule.revisits:  # the losses are run again, with other parameters in the model
+            return backward(partial(_losses_alone, trainer, batch), trainer.model if free else params, rule, **options)
+        losses = losses_of(trainer, batch)
+        return backward(losses, params, rule, features=trainer.features, **options)
+    finally:
+        trainer.features = None  # it would keep activations alive
+
+
+def losses_of(trainer: MultiLossTrainer, batch: Any) -> Losses:
+    """The trainer's losses of one batch, computed in its precision."""
+    with trainer.precision.autocast():
+        losses = trainer.losses(batch)
+    return trainer.precision.wrapped(losses)
+
+
+def mean_losses(trainer: MultiLossTrainer, batches: Sequence[Any]) -> dict[Objective, float]:
+    """The losses as they are now, without a graph: means over ``batches``, in the user's sense."""
+    objectives, means = _means(trainer, batches)
+    return {objectives[k]: mean for k, mean in means.items()}
+
+
+def reevaluate(trainer: MultiLossTrainer, batches: Sequence[Any]) -> None:
+    """Show the rule the losses of the step's batches after the step."""
+    objectives, means = _means(trainer, batches)
+    values = [mean * objectives[k].sign for k, mean in means.items()]
+    trainer.combiner.reevaluate(torch.tensor(values, dtype=torch.float64), list(means))
+
+
+def _means(trainer: MultiLossTrainer, batches: Sequence[Any]) -> tuple[list[Objective], dict[int, float]]:
+    """The objectives, and the mean of each loss that is there, by its position.
+
+    A loss that is absent from a batch adds nothing there, as in :class:`mtopt.JacobianAccumulator`.
+    """
+    objectives: list[Objective] = []
+    totals: dict[int, float] = {}
+    with torch.no_grad():
+        for batch in batches:
+            objectives, losses = read_losses(losses_of(trainer, batch))
+            for k, loss in enumerate(losses):
+                if loss is not None:
+                    totals[k] = totals.get(k, 0.0) + float(value_of(loss))
+    trainer.features = None
+    return objectives, {k: totals[k] / len(batches) for k in sorted(totals)}
+
+
+def _losses_alone(trainer: MultiLossTrainer, batch: Any) -> Losses:
+    losses = losses_of(trainer, batch)
+    trainer.features = None  # they belong to one batch, and the rule takes several
+    return losses
+
+
+def _accumulated(trainer: MultiLossTrainer, batches: Sequence[Any], params: Any, scaler: Any) -> JacobianAccumulator:
+    """The gradients of the mean over ``batches``; the graph of each is freed before the next is made."""
+    accumulator: JacobianAccumulator | None = None
+    for batch in batches:
+        objectives, losses = read_losses(_losses_alone(trainer, batch))
+        if accumulator is None:
+            accumulator = JacobianAccumulator(params, objectives, scaler=scaler)
+        elif accumulator.objectives != objectives:
+            raise ValueError(
+                f"the batches of one step must have the same objectives, found {_names(accumulator.objectives)} and "
+                f"{_names(objectives)}; give None for a loss that is absent from a batch"
+            )
+        shared = [k for k, loss in enumerate(losses) if isinstance(loss, torch.Tensor)]
+        for k, loss in enumerate(losses):
+            if loss is not None:
+                mean = value_of(loss) / len(batches)
+                accumulator.add(k, mean, retain_graph=k in shared[:-1])
+    assert accumulator is not None
+    return accumulator
+
+
+def _named_params(trainer: MultiLossTrainer) -> list[tuple[str, torch.nn.Parameter]]:
+    names = {id(param): name for name, param in trainer.model.named_parameters()}
+    trained = [param for group in trainer.optimizer.param_groups for param in group["params"]]
+    return [(names.get(id(param), f"extra_{index}"), param) for index, param in enumerate(trained)]
+
+
+def _names(objectives: Sequence[Objective]) -> list[str]:
+    return [objective.name for objective in objectives]

@@ -1,0 +1,77 @@
+"""A figure of what a history holds."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from mtopt.training._columns import Vector
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+    from mtopt.training._history import History
+
+_POINTS = 200  # of a curve; more steps than that are averaged over windows
+
+
+def plot_history(history: History) -> Figure:
+    """One panel each for losses, evaluations, weights, gradient norms, cosines and learning rate, as far as there are.
+
+    Raises:
+        ValueError: the history is empty.
+    """
+    import matplotlib.pyplot as plt
+
+    from mtopt.plotting import plot_curves, style
+
+    if not len(history):
+        raise ValueError("the history holds no steps; train first")
+    panels = _panels(history)
+    columns = 2 if len(panels) > 1 else 1
+    rows = -(-len(panels) // columns)
+    with style():
+        figure = plt.figure(figsize=(5.2 * columns, 2.6 * rows), layout="constrained")
+        for place, (label, curves) in enumerate(panels.items(), start=1):
+            ax = figure.add_subplot(rows, columns, place)
+            shown = {name: [curve] for name, curve in curves.items()}
+            alone = len(shown) == 1 and next(iter(shown)) == label
+            plot_curves(shown, ylabel=label, log="auto", legend=None if alone else "outside", ax=ax)
+    return figure
+
+
+def _panels(history: History) -> dict[str, dict[str, tuple[Vector, Vector]]]:
+    """By the label of the y axis, and then by name: steps and values of each curve."""
+    steps = history.steps.astype(np.float64)
+    pairs = {f"{first}, {second}": values for (first, second), values in history.cosines.items()}
+    found: dict[str, dict[str, tuple[Vector, Vector]]] = {
+        "loss in training": _curves(steps, history.losses),
+        **{
+            f"value on {split}": _curves(at.astype(np.float64), values)
+            for split in history.splits
+            for at, values in [history.evaluations(split)]
+        },
+        "weight": _curves(steps, history.weights),
+        "gradient norm": _curves(steps, history.norms),
+        "cosine of gradients": _curves(steps, pairs),
+        "learning rate": _curves(steps, {"learning rate": history.learning_rates}),
+    }
+    return {label: curves for label, curves in found.items() if curves}
+
+
+def _curves(steps: Vector, columns: Mapping[str, Vector]) -> dict[str, tuple[Vector, Vector]]:
+    return {name: _thinned(steps, values) for name, values in columns.items() if np.isfinite(values).any()}
+
+
+def _thinned(steps: Vector, values: Vector) -> tuple[Vector, Vector]:
+    """Means over windows of equally many steps, at the middle of each; what is NaN or infinite is left out."""
+    kept = np.isfinite(values)
+    steps, values = steps[kept], values[kept]
+    if len(values) <= _POINTS:
+        return steps, values
+    size = -(-len(values) // _POINTS)
+    starts = np.arange(0, len(values), size)
+    counts = np.diff(np.append(starts, len(values)))
+    return np.add.reduceat(steps, starts) / counts, np.add.reduceat(values, starts) / counts

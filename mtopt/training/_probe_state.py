@@ -1,0 +1,104 @@
+"""Everything that a probing step changes beside the parameters, kept and put back bit for bit."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import torch
+from torch.nn.modules.module import register_module_forward_pre_hook
+
+_PLAIN = (type(None), bool, int, float, complex, str, bytes)
+
+
+@contextmanager
+def optimizer_kept(optimizer: torch.optim.Optimizer) -> Iterator[None]:
+    """Afterwards the optimizer's state, its options and the gradients are as they were, in the same objects."""
+    restore_state = _keeper(optimizer.state)
+    groups = optimizer.param_groups
+    restore_options = [_keeper({key: value for key, value in group.items() if key != "params"}) for group in groups]
+    params = [param for group in groups for param in group["params"]]
+    grads = [(param, _keeper(param.grad)) for param in params]
+    noted = vars(optimizer).get("_opt_called")  # what torch's schedulers warn by
+    try:
+        yield
+    finally:
+        restore_state()
+        for group, restore in zip(groups, restore_options, strict=True):
+            options = {"params": group["params"], **restore()}
+            for name in set(group) - set(options):
+                del group[name]
+            group.update(options)
+        for param, restore in grads:
+            param.grad = restore()
+        if noted is None:
+            vars(optimizer).pop("_opt_called", None)
+        else:
+            vars(optimizer)["_opt_called"] = noted
+
+
+@contextmanager
+def buffers_kept(model: torch.nn.Module | None) -> Iterator[None]:
+    """Afterwards the buffers of ``model``, or else of all modules that were called meanwhile, are as they were."""
+    kept: dict[int, Callable[[], Any]] = {}
+
+    def keep(module: torch.nn.Module, inputs: Any = None) -> None:
+        if id(module) in kept:
+            return
+        for part in module.modules():  # a compiled or scripted module calls its parts without being seen
+            if id(part) not in kept:
+                kept[id(part)] = _keeper(part._buffers)
+
+    handle = None
+    if model is None:
+        handle = register_module_forward_pre_hook(keep)
+    else:
+        keep(model)
+    try:
+        yield
+    finally:
+        if handle is not None:
+            handle.remove()
+        for restore in kept.values():
+            restore()
+
+
+def _keeper(value: Any) -> Callable[[], Any]:
+    """A function that gives ``value`` back as it is now: the same object wherever it can be put right in place."""
+    if isinstance(value, torch.Tensor):
+        with torch.no_grad():
+            saved = value.detach().clone()
+
+        def put_back() -> torch.Tensor:
+            with torch.no_grad():
+                value.copy_(saved)
+            return value
+
+        return put_back
+    if isinstance(value, dict):
+        entries = {key: _keeper(entry) for key, entry in value.items()}
+
+        def refill() -> dict[Any, Any]:
+            restored = {key: restore() for key, restore in entries.items()}
+            value.clear()
+            value.update(restored)
+            return value
+
+        return refill
+    if type(value) in (list, tuple):
+        kind, members = type(value), [_keeper(entry) for entry in value]
+
+        def rebuild() -> Any:
+            restored = [restore() for restore in members]
+            if kind is tuple:
+                return tuple(restored)
+            value[:] = restored
+            return value
+
+        return rebuild
+    if isinstance(value, _PLAIN):
+        return lambda: value
+    saved_object = copy.deepcopy(value)
+    return lambda: saved_object

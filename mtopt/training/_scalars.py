@@ -1,0 +1,39 @@
+"""A step's record as named numbers, for logs that know nothing else."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from mtopt.autograd import StepRecord
+from mtopt.training._history import History
+
+
+def step_scalars(record: StepRecord) -> dict[str, float]:
+    """``learning_rate``, ``skipped``, ``conflicts``, and ``losses/NAME``, ``weights/NAME``, ``norms/NAME``, and
+    ``cosines/NAME,NAME`` of each pair, up to as many objectives as a history keeps them for; what the step has.
+    """
+    scalars: dict[str, float] = {"skipped": float(record.skipped)}
+    if record.learning_rate is not None:
+        scalars["learning_rate"] = record.learning_rate
+    if record.conflicts is not None:
+        scalars["conflicts"] = float(record.conflicts)
+    for section in ("losses", "weights", "norms"):
+        for name, value in (getattr(record, section) or {}).items():
+            scalars[f"{section}/{name}"] = value
+    scalars.update({f"cosines/{first},{second}": value for (first, second), value in cosines(record).items()})
+    return scalars
+
+
+def cosines(record: StepRecord) -> dict[tuple[str, str], float]:
+    """The cosine of each pair of gradients; none where the step has none, or too many objectives."""
+    names = list(record.norms or record.losses)
+    if record.cosines is None or len(names) != len(record.cosines) or len(names) > History.MOST_COSINES:
+        return {}
+    return {
+        (names[i], names[j]): float(record.cosines[i, j]) for i in range(len(names)) for j in range(i + 1, len(names))
+    }
+
+
+def evaluation_scalars(split: str, values: Mapping[str, float]) -> dict[str, float]:
+    """``SPLIT/METRIC``."""
+    return {f"{split}/{name}": value for name, value in values.items()}

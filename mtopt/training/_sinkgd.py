@@ -1,0 +1,76 @@
+"""SinkGD: gradient descent with multi-normalised gradients, without a state."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, overload
+
+import torch
+from torch.optim.optimizer import ParamsT
+
+from mtopt.combiners.sinkhorn import sinkhorn_normalized
+
+
+class SinkGD(torch.optim.Optimizer):
+    """``W <- W - lr (S(G) + weight_decay W)``, S(G) the gradient with rows of norm sqrt(n) and columns of norm sqrt(m).
+
+    S is SR-Sinkhorn, :func:`mtopt.combiners.sinkhorn.sinkhorn_normalized`. There is no state: memory is that of SGD
+    without momentum, and a step has the length ``lr sqrt(m n)`` whatever the gradient's, so lr is an Adam's.
+
+    Scetbon, Ma, Gong and Meeds, "Gradient multi-normalization for efficient LLM training", NeurIPS 2025 (arXiv
+    2502.06742). The paper uses it for the two-dimensional weights of linear layers, at 0.05 times a rate of 2e-2, and
+    Adam for embeddings, norms and the head; give those to an optimizer of their own to do the same. Here convolutions
+    are matrices of (out, everything else), and vectors and scalars are brought to root mean square one.
+
+    Args:
+        params: parameters or groups.
+        lr: learning rate. Default: 1e-3, the paper's for linear layers.
+        iterations: of SR-Sinkhorn. Default: 5.
+        weight_decay: decoupled, as AdamW's. Default: 0.
+
+    A zero row or column of the gradient gets no step, and parameters without a gradient are left alone.
+
+    Raises:
+        ValueError: a negative rate or decay, or no iteration.
+    """
+
+    def __init__(
+        self, params: ParamsT, lr: float | torch.Tensor = 1e-3, *, iterations: int = 5, weight_decay: float = 0.0
+    ) -> None:
+        if not float(lr) >= 0.0:
+            raise ValueError(f"lr must not be negative, found {lr!r}")
+        if isinstance(iterations, bool) or not isinstance(iterations, int) or iterations < 1:
+            raise ValueError(f"iterations must be a positive int, found {iterations!r}")
+        if not weight_decay >= 0.0:
+            raise ValueError(f"weight_decay must not be negative, found {weight_decay!r}")
+        super().__init__(params, {"lr": lr, "iterations": iterations, "weight_decay": weight_decay})
+
+    @overload
+    def step(self, closure: None = None) -> None: ...
+
+    @overload
+    def step(self, closure: Callable[[], float]) -> float: ...
+
+    @torch.no_grad()
+    def step(self, closure: Any = None) -> Any:
+        """One step. Sparse gradients are refused.
+
+        Args:
+            closure: computes the loss anew, with gradients, and returns it. Default: none.
+        """
+        loss = None
+        if closure is not None:
+            with torch.enable_grad():
+                loss = closure()
+        for group in self.param_groups:
+            rate = float(group["lr"])
+            for param in group["params"]:
+                if param.grad is None:
+                    continue
+                if param.grad.is_sparse:
+                    raise RuntimeError("SinkGD needs dense gradients; give sparse embeddings to torch.optim.SparseAdam")
+                update = sinkhorn_normalized(param.grad, group["iterations"])
+                if group["weight_decay"]:
+                    param.mul_(1.0 - rate * group["weight_decay"])
+                param.add_(update.to(param.dtype), alpha=-rate)
+        return loss

@@ -1,0 +1,60 @@
+"""Scalars for TensorBoard."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
+
+from mtopt.autograd import StepRecord
+from mtopt.training._callbacks import Callback
+from mtopt.training._counts import check_count
+from mtopt.training._scalars import evaluation_scalars, step_scalars
+
+if TYPE_CHECKING:
+    from mtopt.training._trainer import MultiLossTrainer
+
+
+class TensorBoard(Callback):
+    """Writes losses, weights, norms, cosines, conflicts, the learning rate and evaluations for TensorBoard.
+
+    A resumed run tells TensorBoard to forget what a killed one wrote beyond the checkpoint, so no step shows twice.
+
+    Args:
+        logdir: the directory of this run.
+        every: steps from one that is written to the next; evaluations are written always. Default: 1.
+
+    Raises:
+        ImportError: tensorboard is not installed; ``pip install 'mtopt[tensorboard]'``.
+        ValueError: ``every`` is not a positive int.
+    """
+
+    def __init__(self, logdir: str | os.PathLike[str], *, every: int = 1) -> None:
+        try:
+            from torch.utils.tensorboard import SummaryWriter
+        except ImportError as error:
+            raise ImportError("TensorBoard needs tensorboard: pip install 'mtopt[tensorboard]'") from error
+        self._create: Any = SummaryWriter
+        self.logdir = os.fspath(logdir)
+        self.every = check_count("every", every) or 1
+        self._writer: Any = None
+
+    def on_fit_start(self, trainer: MultiLossTrainer) -> None:
+        self._writer = self._create(self.logdir, purge_step=trainer.step + 1 if trainer.step else None)
+
+    def on_step_end(self, trainer: MultiLossTrainer, record: StepRecord) -> None:
+        if trainer.step % self.every == 0:
+            self._write(step_scalars(record), trainer.step)
+
+    def on_evaluate(self, trainer: MultiLossTrainer, split: str, values: Mapping[str, float]) -> None:
+        if self._writer is not None:
+            self._write(evaluation_scalars(split, values), trainer.step)
+
+    def on_fit_end(self, trainer: MultiLossTrainer) -> None:
+        if self._writer is not None:
+            self._writer.close()
+            self._writer = None
+
+    def _write(self, scalars: Mapping[str, float], step: int) -> None:
+        for name, value in scalars.items():
+            self._writer.add_scalar(name, value, step)

@@ -1,0 +1,147 @@
+"""Logs of a training: CSV, TensorBoard, the monitor, the figure."""
+
+import csv
+import math
+import sys
+
+import numpy as np
+import pytest
+
+from mtopt.training import CSVLogger, Evaluator, Monitor, TensorBoard
+from tests.training.support import PointTrainer, interrupted, loader, point, two_losses
+
+
+def rows_of(path):
+    with open(path, newline="") as file:
+        return list(csv.DictReader(file))
+
+
+@pytest.mark.parametrize("evaluator_first", [True, False])
+def test_csv_has_each_step_once_with_what_was_evaluated_after_it(evaluator_first, tmp_path):
+    def build():
+        callbacks = [Evaluator(loader(), every=4), CSVLogger(tmp_path / "logs" / "log.csv")]
+        return two_losses(callbacks=callbacks if evaluator_first else callbacks[::-1])
+
+    trainer = interrupted(build, loader, tmp_path / "run", [3, 9], steps=13)
+    rows = rows_of(tmp_path / "logs" / "log.csv")
+    history = trainer.history
+    assert [int(row["step"]) for row in rows] == list(range(1, 14))
+    assert [int(row["epoch"]) for row in rows] == history["epoch"].astype(int).tolist()
+    assert [float(row["losses/left"]) for row in rows] == history.losses["left"].tolist()
+    assert [float(row["cosines/left,right"]) for row in rows] == history.cosines["left", "right"].tolist()
+    evaluated = {int(row["step"]): float(row["validation/right"]) for row in rows if row["validation/right"]}
+    steps, values = history.evaluations("validation")
+    assert evaluated == dict(zip(steps.tolist(), values["right"].tolist(), strict=True))
+
+
+def test_csv_drops_what_a_killed_run_wrote_after_its_checkpoint(tmp_path):
+    path = tmp_path / "log.csv"
+    trainer = point(callbacks=[CSVLogger(path)])
+    trainer.fit(steps=4, checkpoint_dir=tmp_path)
+    whole = path.read_text()
+    path.write_text(whole + "5,,0.0,0.1,half a li")
+    point(callbacks=[CSVLogger(path)]).fit(steps=6, checkpoint_dir=tmp_path)
+    assert [row["step"] for row in rows_of(path)] == ["1", "2", "3", "4", "5", "6"]
+    assert path.read_text().startswith(whole)
+
+
+def test_csv_takes_columns_that_come_later_and_none_for_what_is_absent(tmp_path):
+    class Sometimes(PointTrainer):
+        def losses(self, batch):
+            first, second = super().losses(batch)
+            return {"a": first} if self.step < 2 else {"b": second, "a": None if self.step == 3 else first}
+
+    base = point()
+    history = Sometimes(base.model, base.optimizer, "mgda", callbacks=[CSVLogger(tmp_path / "log.csv")]).fit(steps=5)
+    rows = rows_of(tmp_path / "log.csv")
+    for name in ("a", "b"):
+        expected = [value if math.isfinite(value) else None for value in history.losses[name]]
+        assert [float(row[f"losses/{name}"]) if row[f"losses/{name}"] else None for row in rows] == expected
+
+
+def test_tensorboard_shows_each_step_once(tmp_path):
+    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+    def build():
+        return two_losses(callbacks=[TensorBoard(tmp_path / "tb"), Evaluator(loader(), every=4)])
+
+    two_losses().fit(loader(), steps=5, checkpoint_dir=tmp_path / "run")
+    build().fit(loader(), steps=9, checkpoint_dir=tmp_path / "elsewhere")  # as if killed after nine, saved after five
+    trainer = build()
+    trainer.fit(loader(), steps=13, checkpoint_dir=tmp_path / "run")
+    events = EventAccumulator(str(tmp_path / "tb")).Reload()
+    shown = {event.step: event.value for event in events.Scalars("losses/left")}
+    assert sorted(shown) == [event.step for event in events.Scalars("losses/left")] == list(range(1, 14))
+    assert [shown[step] for step in range(6, 14)] == trainer.history.losses["left"][5:].astype(np.float32).tolist()
+    assert [event.step for event in events.Scalars("validation/right")] == [4, 8, 12]
+    assert "learning_rate" in events.Tags()["scalars"]
+
+
+def test_tensorboard_says_what_to_install(monkeypatch, tmp_path):
+    monkeypatch.setitem(sys.modules, "torch.utils.tensorboard", None)
+    with pytest.raises(ImportError, match=r"pip install 'mtopt\[tensorboard\]'"):
+        TensorBoard(tmp_path)
+    monkeypatch.undo()
+    with pytest.raises(ValueError, match="every must be a positive int or None, found 0"):
+        TensorBoard(tmp_path, every=0)
+
+
+# -- for the eye ------------------------------------------------------------------------------------------------
+
+
+def test_monitor_writes_plain_lines_where_there_is_no_terminal(capfd):
+    trainer = two_losses(callbacks=[Evaluator(loader(), every=4), Monitor(lines=1e9)])
+    trainer.fit(loader(), steps=9)
+    lines = capfd.readouterr().err.splitlines()
+    assert len(lines) == 2  # the first step and the last
+    last = trainer.history[-1]
+    assert lines[1].startswith(f"step 9/9, epoch 2; losses left {last.losses['left']:.4g} right")
+    assert f"cosines left,right {last.cosines[0, 1]:+.2f}" in lines[1]
+    share = np.mean(trainer.history.conflicts > 0)
+    assert f"gradients in conflict in {share:.0%} of the last 9 steps" in lines[1]
+    evaluated = trainer.history.evaluations("validation")[1]["left"][-1]
+    assert f"validation: left {evaluated:.4g}" in lines[1]
+
+
+def test_monitor_keeps_a_table_on_a_terminal(capfd, monkeypatch):
+    monkeypatch.setenv("COLUMNS", "160")
+    monkeypatch.setenv("FORCE_COLOR", "1")
+    trainer = two_losses(callbacks=[Monitor(refresh=0.0)], schedule=False)
+    trainer.fit(loader(), steps=3)
+    shown = capfd.readouterr().err
+    assert shown.count("cos left") >= 4  # after each step, and at the end
+    record = trainer.history[-1]
+    for text in ("step 3/3, epoch 1", "learning rate 0.05", f"{record.weights['left']:.4g}", "in conflict"):
+        assert text in shown
+    two_losses("linear", callbacks=[Monitor()]).fit(loader(), steps=2)  # no gradients of one loss alone: no cosines
+    assert "cos left" not in capfd.readouterr().err
+
+
+def test_monitor_is_throttled_and_refuses_a_negative_time(capfd):
+    point(callbacks=[Monitor(lines=1e9)]).fit(steps=50)
+    assert len(capfd.readouterr().err.splitlines()) == 2
+    with pytest.raises(ValueError, match="non-negative seconds"):
+        Monitor(refresh=-1.0)
+
+
+def test_figure_has_a_panel_for_what_there_is():
+    import matplotlib.pyplot as plt
+
+    trainer = two_losses(callbacks=[Evaluator(loader(), every=4)])
+    figure = trainer.fit(loader(), steps=12).plot()
+    panels = {ax.get_ylabel(): ax for ax in figure.axes}
+    assert list(panels) == [
+        *("loss in training", "value on validation", "weight"),
+        *("gradient norm", "cosine of gradients", "learning rate"),
+    ]
+    lines = {line.get_label(): line for line in panels["loss in training"].get_lines()}
+    assert lines["left"].get_ydata().tolist() == trainer.history.losses["left"].tolist()
+    losses_only = point("linear")
+    figure = losses_only.fit(steps=1_000).plot()
+    assert [ax.get_ylabel() for ax in figure.axes] == ["loss in training", "weight", "learning rate"]
+    line = figure.axes[0].get_lines()[0]
+    assert len(line.get_xdata()) == 200
+    assert line.get_ydata()[:3] == pytest.approx(losses_only.history.losses["loss_0"][:15].reshape(3, 5).mean(1))
+    plt.close("all")
+    with pytest.raises(ValueError, match="holds no steps"):
+        point().history.plot()
