@@ -1,0 +1,59 @@
+"""Two tasks on one trunk with Accelerate: gradient accumulation, clipping, and a checkpoint with the rule's state.
+
+python docs/examples/accelerate_two_tasks.py
+"""
+
+import tempfile
+
+import torch
+from accelerate import Accelerator
+from torch.nn.functional import cross_entropy, mse_loss
+from torch.utils.data import DataLoader, TensorDataset
+
+import mtopt
+from mtopt.integrations.accelerate import backward
+
+
+class Net(torch.nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.trunk = torch.nn.Sequential(torch.nn.Linear(8, 32), torch.nn.ReLU())
+        self.sign, self.size = torch.nn.Linear(32, 2), torch.nn.Linear(32, 1)
+
+    def forward(self, x):
+        features = self.trunk(x)
+        return self.sign(features), self.size(features)[:, 0]
+
+
+def losses_of(model, x):
+    sign, size = model(x)
+    return {"sign": cross_entropy(sign, (x.sum(1) > 0).long()), "size": mse_loss(size, x.norm(dim=1))}
+
+
+def train(folder, epochs=3):
+    torch.manual_seed(0)
+    accelerator = Accelerator(cpu=True, gradient_accumulation_steps=2)
+    model = Net()
+    optimizer = torch.optim.Adam(model.parameters(), lr=0.01)
+    model, optimizer, loader = accelerator.prepare(
+        model, optimizer, DataLoader(TensorDataset(torch.randn(256, 8)), batch_size=16)
+    )
+    combiner = mtopt.create_combiner("moco")  # once, before the loop: this rule tracks gradients
+    accelerator.register_for_checkpointing(combiner)
+    for epoch in range(epochs):
+        for (x,) in loader:
+            with accelerator.accumulate(model):
+                record = backward(accelerator, losses_of(model, x), model, combiner)
+                if accelerator.sync_gradients:
+                    accelerator.clip_grad_norm_(model.parameters(), 1.0)
+                optimizer.step()
+                optimizer.zero_grad()
+        accelerator.print(epoch, {name: round(value, 3) for name, value in record.losses.items()}, record.weights)
+    accelerator.save_state(folder)
+    accelerator.load_state(folder)  # as a new process would, to go on
+    return record
+
+
+if __name__ == "__main__":
+    with tempfile.TemporaryDirectory() as folder:
+        train(folder)

@@ -1,0 +1,102 @@
+"""One step of the optimizer on one or several micro-batches: the raw gradients are summed, the rule is applied once."""
+
+from __future__ import annotations
+
+from typing import Any
+from weakref import WeakKeyDictionary
+
+import torch
+
+from mtopt.autograd import JacobianAccumulator, Losses, StepRecord, backward
+from mtopt.autograd._backward import check_rule
+from mtopt.autograd._combine import Private
+from mtopt.autograd._objective import LossValue, read_losses, value_of
+from mtopt.combiners import Combiner
+
+
+class MicroBatches:
+    """The micro-batches of one step, as far as they have come."""
+
+    def __init__(self) -> None:
+        self._sums: JacobianAccumulator | None = None
+
+    @property
+    def pending(self) -> bool:
+        """Some have come, and the last has not."""
+        return self._sums is not None
+
+    def clear(self) -> None:
+        """Forget a step that was broken off."""
+        self._sums = None
+
+    def add(
+        self,
+        losses: Losses,
+        model: torch.nn.Module,
+        combiner: Combiner,
+        *,
+        last: bool,
+        share: float = 1.0,
+        scaler: Any = None,
+        private: Private | None = None,
+        strict: bool = False,
+    ) -> StepRecord | None:
+        """Take one micro-batch; with the last, apply the rule and fill ``.grad``.
+
+        A step of a single whole batch is :func:`mtopt.backward` itself.
+
+        Args:
+            losses, combiner, scaler, private, strict: as :func:`mtopt.backward` takes them.
+            model: its trainable parameters get the direction.
+            last: this micro-batch completes the step.
+            share: factor on its losses: 1/n for the mean over n micro-batches.
+
+        Returns:
+            The record of the step; None before the last micro-batch.
+
+        Raises:
+            ValueError: other objectives than in the micro-batch before, or a rule on several draws.
+        """
+        check_rule(combiner, private)
+        if last and share == 1.0 and not self.pending:
+            return backward(losses, model, combiner, scaler=scaler, private=private, strict=strict)
+        if combiner.draws > 1:
+            raise ValueError(
+                f"{combiner!r} takes {combiner.draws} independent mini-batches a step, and accumulation makes one of "
+                "several; set the accumulation steps to 1"
+            )
+        objectives, given = read_losses(losses)
+        if self._sums is None:
+            self._sums = JacobianAccumulator(model, objectives, scaler=scaler)
+        elif self._sums.objectives != objectives:
+            raise ValueError(
+                "the micro-batches of a step must have the same objectives, found "
+                f"{[o.name for o in objectives]} after {[o.name for o in self._sums.objectives]}; "
+                "give None for a loss that one of them lacks"
+            )
+        present = [k for k, loss in enumerate(given) if loss is not None]
+        for k in present:
+            shared_graph = isinstance(given[k], torch.Tensor) and k != present[-1]
+            self._sums.add(k, _times(given[k], share), retain_graph=shared_graph)
+        if not last:
+            return None
+        try:
+            return self._sums.combine(combiner, private=private, strict=strict)
+        finally:
+            self.clear()
+
+
+_OF_MODEL: WeakKeyDictionary[torch.nn.Module, MicroBatches] = WeakKeyDictionary()
+
+
+def micro_batches_of(model: torch.nn.Module) -> MicroBatches:
+    """Those of a loop that keeps nothing between calls: they belong to the model, as ``.grad`` does, and go with it."""
+    return _OF_MODEL.setdefault(model, MicroBatches())
+
+
+def _times(loss: LossValue, factor: float) -> LossValue:
+    if loss is None or factor == 1.0:
+        return loss
+    if isinstance(loss, torch.Tensor):
+        return loss * factor
+    return lambda: value_of(loss) * factor

@@ -1,0 +1,85 @@
+"""What a step's record becomes in the log of another library, and what a rule is shown after the step."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+import torch
+
+from mtopt.autograd import Losses, StepRecord
+from mtopt.autograd._objective import Objective, read_losses, value_of
+from mtopt.combiners import Combiner
+
+
+def returned(losses: Losses, owner: object, method: str) -> Losses:
+    """What a user's method returned, unless it is one loss, or none, and not several."""
+    if losses is None or isinstance(losses, torch.Tensor):
+        raise TypeError(
+            f"{type(owner).__name__}.{method} must return a mapping from names to losses, found "
+            f"{type(losses).__name__}; return {{'first': ..., 'second': ...}}"
+        )
+    return losses
+
+
+def numbers_of(record: StepRecord) -> dict[str, float]:
+    """A record as flat numbers: ``loss_retain``, ``weight_retain``, ``norm_retain``, ``cosine_retain_forget``, ..."""
+    numbers = {f"loss_{name}": value for name, value in record.losses.items()}
+    numbers["skipped"] = float(record.skipped)
+    for kind, values in (("weight", record.weights), ("norm", record.norms)):
+        numbers.update({f"{kind}_{name}": value for name, value in (values or {}).items()})
+    if record.cosines is not None and record.norms is not None:
+        names = list(record.norms)
+        for i, first in enumerate(names):
+            for j, second in enumerate(names[:i]):
+                numbers[f"cosine_{second}_{first}"] = float(record.cosines[i, j])
+        numbers["conflicts"] = float(record.conflicts or 0)
+    return numbers
+
+
+class Means:
+    """Weighted means of named numbers; one that some of the entries lack is averaged over the others."""
+
+    def __init__(self) -> None:
+        self._sums: dict[str, float] = {}
+        self._weights: dict[str, float] = {}
+
+    def add(self, numbers: Mapping[str, float], weight: float = 1.0) -> None:
+        """Take one entry in."""
+        for name, value in numbers.items():
+            self._sums[name] = self._sums.get(name, 0.0) + weight * value
+            self._weights[name] = self._weights.get(name, 0.0) + weight
+
+    def take(self) -> dict[str, float]:
+        """The means so far; then start anew."""
+        means = {name: total / self._weights[name] for name, total in self._sums.items()}
+        self._sums, self._weights = {}, {}
+        return means
+
+
+def values_of(losses: Losses) -> tuple[dict[str, float], float]:
+    """The value of each loss that is present, run if it is a callable, and the sum of what is minimised."""
+    objectives, given = read_losses(losses)
+    values = {o: float(value_of(loss)) for o, loss in zip(objectives, given, strict=True) if loss is not None}
+    return {o.name: value for o, value in values.items()}, sum(o.sign * value for o, value in values.items())
+
+
+def total_of(record: StepRecord, losses: object) -> float:
+    """The sum of what is minimised in a step: the record's losses, those to maximise with their sign flipped."""
+    keys = losses if isinstance(losses, Mapping) else ()
+    signs = {key.name: key.sign for key in keys if isinstance(key, Objective)}
+    return sum(signs.get(name, 1.0) * value for name, value in record.losses.items())
+
+
+def reevaluate(combiner: Combiner, micro_batches: Sequence[tuple[Losses, float]]) -> None:
+    """Show a rule the losses of the same micro-batches after the optimizer's step, each with its share.
+
+    Call it without a graph, and only where ``combiner.awaits_losses``.
+    """
+    sums: dict[int, float] = {}
+    for losses, share in micro_batches:
+        objectives, given = read_losses(losses)
+        for k, (objective, loss) in enumerate(zip(objectives, given, strict=True)):
+            if loss is not None:
+                sums[k] = sums.get(k, 0.0) + share * objective.sign * float(value_of(loss))
+    present = sorted(sums)
+    combiner.reevaluate(torch.tensor([sums[k] for k in present], dtype=torch.float64), present)

@@ -1,0 +1,84 @@
+"""mtopt in a loop with Hugging Face Accelerate: :func:`backward` stands where ``accelerator.backward`` stood."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+
+from mtopt.autograd import Losses, StepRecord
+from mtopt.autograd._combine import Private
+from mtopt.combiners import Combiner
+from mtopt.integrations._extras import require
+from mtopt.integrations._micro_batches import micro_batches_of
+
+require("accelerate", "accelerate")
+
+__all__ = ["backward"]
+
+
+def backward(
+    accelerator: Any,
+    losses: Losses,
+    model: torch.nn.Module,
+    combiner: Combiner,
+    *,
+    private: Private | None = None,
+    strict: bool = False,
+) -> StepRecord | None:
+    """Differentiate K losses, combine their gradients by a rule, and add the direction to ``.grad``.
+
+    ::
+
+        combiner = mtopt.create_combiner("mgda")  # once, before the loop
+        accelerator.register_for_checkpointing(combiner)  # save_state and load_state then keep its state
+        for batch in loader:
+            with accelerator.accumulate(model):
+                backward(accelerator, losses_of(model, batch), model, combiner)  # instead of accelerator.backward(loss)
+                optimizer.step()
+                optimizer.zero_grad()
+
+    With gradient accumulation the K raw gradients of the micro-batches are summed, and the rule is applied when
+    ``accelerator.sync_gradients`` says that the step is complete. The losses are divided here, and only here, by
+    ``accelerator.gradient_accumulation_steps``, as ``accelerator.backward`` does. Under fp16 its GradScaler scales the
+    losses, the rule sees unscaled gradients, and ``accelerator.clip_grad_norm_`` works as always. bf16 needs nothing.
+
+    Args:
+        accelerator: an ``accelerate.Accelerator``, in one process and without DeepSpeed.
+        losses: of this micro-batch, undivided, as :func:`mtopt.backward` takes them.
+        model: what ``accelerator.prepare`` returned.
+        combiner: the rule. Create it once, before the loop: it may carry state from step to step.
+        private, strict: as in :func:`mtopt.backward`.
+
+    Returns:
+        The step's record; None while gradients are accumulated. A step that is ``skipped`` leaves ``.grad`` empty, and
+        ``optimizer.step`` then changes nothing.
+
+    Raises:
+        TypeError, ValueError: a wrong argument, named, with what was found and what to do.
+        RuntimeError: several processes, or an engine that makes its own backward passes.
+        NonFiniteError: in strict mode.
+    """
+    if not hasattr(accelerator, "sync_gradients"):
+        raise TypeError(f"accelerator must be an accelerate.Accelerator, found {type(accelerator).__name__}")
+    refuse_engines(accelerator)
+    return micro_batches_of(model).add(
+        losses,
+        accelerator.unwrap_model(model),
+        combiner,
+        last=accelerator.sync_gradients,
+        share=1.0 / accelerator.gradient_accumulation_steps,
+        scaler=accelerator.scaler,
+        private=private,
+        strict=strict,
+    )
+
+
+def refuse_engines(accelerator: Any) -> None:
+    """Raise where gradients are not the parameters' own, but kept by an engine with a backward pass of its own."""
+    engine = str(getattr(accelerator.distributed_type, "value", accelerator.distributed_type))
+    if engine in ("DEEPSPEED", "MEGATRON_LM", "XLA"):
+        raise RuntimeError(
+            f"accelerator runs {engine}, which makes its own backward passes and keeps the gradients; "
+            "mtopt needs them one loss at a time: run without it"
+        )

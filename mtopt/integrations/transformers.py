@@ -1,0 +1,255 @@
+"""mtopt in the ``Trainer`` of transformers 5: :class:`MultiLossMixin`."""
+
+from __future__ import annotations
+
+import math
+import os
+from typing import Any
+
+import torch
+
+from mtopt._errors import CheckpointError
+from mtopt.autograd import Losses, StepRecord
+from mtopt.autograd._backward import check_rule
+from mtopt.autograd._combine import Private
+from mtopt.combiners import Combiner
+from mtopt.integrations._extras import require
+from mtopt.integrations._micro_batches import MicroBatches
+from mtopt.integrations._records import Means, numbers_of, reevaluate, returned, total_of, values_of
+from mtopt.integrations.accelerate import refuse_engines
+from mtopt.training._checks import rule_of
+from mtopt.training._evaluation import examples_in
+from mtopt.training._files import read_checkpoint, write_checkpoint
+
+require("transformers", "transformers")
+
+from transformers import Trainer, TrainerCallback  # noqa: E402 - only once it is known to be there
+
+__all__ = ["MultiLossMixin"]
+
+STATE_FILE = "mtopt_combiner.pt"
+"""The rule's state, beside the optimizer's in ``checkpoint-N/``."""
+
+
+class MultiLossMixin(Trainer):  # type: ignore[misc]
+    """Makes a ``Trainer`` (or a subclass of it, such as TRL's) train on several losses::
+
+        class Unlearning(MultiLossMixin, Trainer):
+            def compute_losses(self, model, inputs):
+                return {
+                    "retain": model(**inputs["retain"]).loss,
+                    mtopt.Objective("forget", sense="max"): model(**inputs["forget"]).loss,
+                }
+
+        trainer = Unlearning(model, args, train_dataset=pairs, combiner=mtopt.create_combiner("ngdiff"))
+        trainer.train()
+
+    Everything else is the Trainer's own:
+
+    - *Accumulation*: the raw gradients of the micro-batches are summed, and the rule is applied once, when the step is
+      complete. ``compute_losses`` returns means over its micro-batch; they are divided here, and only here, by the
+      number of micro-batches in the step. Where it divides by a number of its own, ``self.num_items_in_batch`` say,
+      which counts the labels of the whole step, set ``loss_is_scaled_for_ga = True`` in the class: nothing is divided.
+    - *Mixed precision*: bf16 by the Trainer's autocast; under fp16 the rule sees unscaled gradients, and a NaN or
+      infinity makes the GradScaler skip the step.
+    - *Clipping* acts on the combined direction. The Trainer's default is ``max_grad_norm=1.0``, which many rules'
+      directions are longer than: 0 keeps their length.
+    - *Checkpoints* hold the rule's state in ``mtopt_combiner.pt``, and ``resume_from_checkpoint`` restores it.
+    - *Logs* have ``loss``, the sum of what is minimised, and the means since the last log of every loss, weight,
+      gradient norm and cosine, of the number of conflicts, and of the share of skipped steps.
+    - *Evaluation* gives ``eval_loss`` and one ``eval_loss_<name>`` for each loss.
+
+    The batch reaches ``compute_losses`` whole: ``args.remove_unused_columns`` is set to False.
+    A skipped step leaves the parameters, the optimizer's state and the rule's as they are. The step and the
+    learning-rate schedule count it, but under fp16 the schedule does not.
+
+    Args:
+        combiner: the rule, or a name in the registry; a rule created from its name gets ``args.seed``, if it takes one.
+        private: what a parameter gets that only one loss reaches, see :func:`mtopt.backward`.
+        strict: raise on a NaN or infinite loss or gradient instead of skipping the step.
+        others: as ``Trainer`` takes them.
+
+    Attributes:
+        record: the :class:`mtopt.StepRecord` of the last step; callbacks find it on the trainer.
+        num_items_in_batch: what the Trainer counted for the step, or None.
+
+    Raises:
+        TypeError, ValueError: a wrong argument, named, with what was found and what to do.
+        RuntimeError: several processes, or an engine with its own backward pass, when the first step is made.
+        CheckpointError: the checkpoint to resume from has no state of the rule, or that of another rule.
+    """
+
+    loss_is_scaled_for_ga: bool | None = False
+
+    def __init__(
+        self,
+        *args: Any,
+        combiner: Combiner | str,
+        private: Private | None = None,
+        strict: bool = False,
+        **kwargs: Any,
+    ) -> None:
+        if type(self).compute_losses is MultiLossMixin.compute_losses:
+            raise TypeError(f"{type(self).__name__} must define compute_losses(self, model, inputs)")
+        super().__init__(*args, **kwargs)
+        self.combiner = rule_of(combiner, self.args.seed)
+        check_rule(self.combiner, private)
+        self.private, self.strict = private, strict
+        self._refuse_what_has_no_place()
+        self.args.remove_unused_columns = False  # they are those that forward does not take, and compute_losses may
+        self.record: StepRecord | None = None
+        self.num_items_in_batch: torch.Tensor | int | None = None
+        self._micro_batches = MicroBatches()
+        self._inputs: list[tuple[Any, float]] = []  # of the step, for a rule that asks for its losses again
+        self._since_log, self._evaluated = Means(), Means()
+        self.add_callback(_StepWatch(self))
+
+    def compute_losses(self, model: torch.nn.Module, inputs: Any) -> Losses:
+        """The losses of a micro-batch, as :func:`mtopt.backward` takes them: a mapping from names or
+        :class:`mtopt.Objective` (or a sequence) of scalar tensors, callables, or None where a task is absent.
+
+        ``inputs`` is what the data collator gave, on the model's device. In evaluation it is called without a graph,
+        and ``model.training`` is False.
+        """
+        raise NotImplementedError
+
+    # -- training -----------------------------------------------------------------------------------------------
+
+    def training_step(
+        self, model: torch.nn.Module, inputs: Any, num_items_in_batch: torch.Tensor | int | None = None
+    ) -> torch.Tensor:
+        """One micro-batch; with the last of a step, the direction is in ``.grad``. Returns the step's sum of losses."""
+        refuse_engines(self.accelerator)
+        model.train()
+        if callable(getattr(self.optimizer, "train", None)):  # an optimizer that averages its iterates has two modes
+            self.optimizer.train()
+        inputs = self._prepare_inputs(inputs)
+        self.num_items_in_batch = num_items_in_batch
+        share = 1.0 if self.loss_is_scaled_for_ga else 1.0 / self.current_gradient_accumulation_steps
+        if self.combiner.reevaluates:
+            self._inputs.append((inputs, share))
+        with self.compute_loss_context_manager():
+            losses = self._losses(model, inputs)
+            record = self._micro_batches.add(
+                losses,
+                self.accelerator.unwrap_model(model),
+                self.combiner,
+                last=self.accelerator.sync_gradients,
+                share=share,
+                scaler=self.accelerator.scaler,
+                private=self.private,
+                strict=self.strict,
+            )
+        if record is None:
+            return torch.zeros((), device=self.args.device)  # it comes with the last micro-batch
+        self.record = record
+        numbers = numbers_of(record)
+        if self.args.logging_nan_inf_filter:  # the Trainer leaves such losses out of its mean, too
+            numbers = {name: value for name, value in numbers.items() if math.isfinite(value)}
+        self._since_log.add(numbers)
+        return torch.tensor(total_of(record, losses), device=self.args.device)
+
+    def _losses(self, model: torch.nn.Module, inputs: Any) -> Losses:
+        return returned(self.compute_losses(model, inputs), self, "compute_losses")
+
+    def _after_optimizer_step(self) -> None:
+        if self.combiner.awaits_losses:
+            with torch.no_grad(), self.compute_loss_context_manager():
+                reevaluate(
+                    self.combiner, [(self._losses(self.model_wrapped, inputs), share) for inputs, share in self._inputs]
+                )
+
+    def _start_step(self) -> None:
+        self._micro_batches.clear()  # a step that was broken off: out of memory, or told to stop
+        self._inputs.clear()
+
+    def _refuse_what_has_no_place(self) -> None:
+        if self.compute_loss_func is not None:
+            raise ValueError("compute_loss_func would not be called; compute the losses in compute_losses")
+        if self.args.label_smoothing_factor != 0:
+            raise ValueError(
+                f"label_smoothing_factor={self.args.label_smoothing_factor} would have no effect; "
+                "smooth the labels in compute_losses"
+            )
+        optimizer = getattr(self.args.optim, "value", self.args.optim)
+        if "lomo" in optimizer:
+            raise ValueError(
+                f"optim={optimizer!r} updates parameters during backward, before a rule can see all the "
+                "gradients; choose another optimizer"
+            )
+
+    def call_model_init(self, trial: Any = None) -> Any:
+        """As of the Trainer, which then starts over with a new model and optimizer: with a fresh rule, too."""
+        if hasattr(self, "combiner"):
+            self.combiner = self.combiner.fresh()
+        return super().call_model_init(trial)
+
+    # -- logs and evaluation ------------------------------------------------------------------------------------
+
+    def log(self, logs: dict[str, float], *args: Any, **kwargs: Any) -> None:
+        """As of the Trainer; what it logs of training has the step records' numbers besides."""
+        if "loss" in logs:
+            logs.update(self._since_log.take())
+        super().log(logs, *args, **kwargs)
+
+    def prediction_step(
+        self, model: torch.nn.Module, inputs: Any, prediction_loss_only: bool, ignore_keys: list[str] | None = None
+    ) -> tuple[Any, Any, Any]:
+        """The losses; logits and labels are the Trainer's, where ``compute_metrics`` asks for them."""
+        inputs = self._prepare_inputs(inputs)
+        with torch.no_grad(), self.compute_loss_context_manager():
+            values, total = values_of(self._losses(model, inputs))
+        self._evaluated.add(values, weight=examples_in(inputs))
+        loss = torch.tensor(total, device=self.args.device)
+        if prediction_loss_only:
+            return loss, None, None
+        _, logits, labels = super().prediction_step(model, inputs, False, ignore_keys=ignore_keys)
+        return loss, logits, labels
+
+    def evaluation_loop(
+        self,
+        dataloader: Any,
+        description: str,
+        prediction_loss_only: bool | None = None,
+        ignore_keys: list[str] | None = None,
+        metric_key_prefix: str = "eval",
+    ) -> Any:
+        """As of the Trainer, with one metric more for each loss."""
+        self._evaluated = Means()
+        output = super().evaluation_loop(dataloader, description, prediction_loss_only, ignore_keys, metric_key_prefix)
+        means = self._evaluated.take()
+        output.metrics.update({f"{metric_key_prefix}_loss_{name}": value for name, value in means.items()})
+        return output
+
+    # -- checkpoints --------------------------------------------------------------------------------------------
+
+    def _save_optimizer_and_scheduler(self, output_dir: str) -> None:
+        super()._save_optimizer_and_scheduler(output_dir)
+        if self.args.should_save:
+            write_checkpoint(os.path.join(output_dir, STATE_FILE), self.combiner.state_dict())
+
+    def _load_optimizer_and_scheduler(self, checkpoint: str | None) -> None:
+        super()._load_optimizer_and_scheduler(checkpoint)
+        if checkpoint is None:
+            return
+        path = os.path.join(checkpoint, STATE_FILE)
+        if os.path.isfile(path):
+            self.combiner.load_state_dict(read_checkpoint(path))
+        elif self.combiner.stateful:
+            raise CheckpointError(
+                f"{checkpoint} has no {STATE_FILE}, and {self.combiner!r} carries a state from step to step; resume "
+                "from a checkpoint that this trainer wrote with save_only_model=False, or load the model and start anew"
+            )
+
+
+class _StepWatch(TrainerCallback):  # type: ignore[misc]
+    """Tells the mixin where a step begins and where the optimizer has stepped."""
+
+    def __init__(self, trainer: MultiLossMixin) -> None:
+        self.trainer = trainer
+
+    def on_step_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        self.trainer._start_step()
+
+    def on_optimizer_step(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        self.trainer._after_optimizer_step()

@@ -1,0 +1,52 @@
+"""Integrations are imported when they are named, and say what to install; the loop of one's own runs as printed."""
+
+from __future__ import annotations
+
+import importlib
+import re
+import runpy
+import subprocess
+import sys
+
+import pytest
+
+import mtopt.integrations
+from tests.integrations.support import EXAMPLES
+
+
+def test_nothing_is_imported_before_it_is_named():
+    names = ("transformers", "lightning", "accelerate", "peft")
+    code = f"import sys, mtopt.integrations; print(*[m for m in {names!r} if m in sys.modules])"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, timeout=120)
+    assert done.stdout.split() == []
+
+
+def test_modules_are_there_by_name(monkeypatch):
+    monkeypatch.delattr(mtopt.integrations, "accelerate", raising=False)
+    assert callable(mtopt.integrations.accelerate.backward)
+    with pytest.raises(AttributeError, match="has no attribute 'keras'"):
+        _ = mtopt.integrations.keras
+
+
+@pytest.mark.parametrize("name", ["transformers", "lightning", "accelerate"])
+def test_a_missing_package_is_named_with_the_extra_that_brings_it(monkeypatch, name):
+    for package in {"lightning": ("lightning", "pytorch_lightning", "lightning_fabric")}.get(name, (name,)):
+        monkeypatch.setitem(sys.modules, package, None)
+    for module in ("transformers", "lightning", "accelerate"):
+        monkeypatch.delitem(sys.modules, f"mtopt.integrations.{module}", raising=False)
+        monkeypatch.delattr(mtopt.integrations, module, raising=False)
+    with pytest.raises(ModuleNotFoundError, match=rf"needs {name}, .* pip install 'mtopt\[{name}\]'"):
+        importlib.import_module(f"mtopt.integrations.{name}")
+
+
+def test_the_page_has_every_example():
+    page = (EXAMPLES.parent / "integrations.md").read_text()
+    assert set(re.findall(r"\]\(examples/(\w+\.py)\)", page)) == {path.name for path in EXAMPLES.glob("*.py")}
+
+
+def test_the_loop_of_ones_own_runs(capsys):
+    runpy.run_path(str(EXAMPLES / "raw_loop.py"), run_name="__main__")
+    *lines, last = capsys.readouterr().out.splitlines()
+    (_, first_forget), (_, last_forget) = ([float(w) for w in line.split()[3:6:2]] for line in (lines[0], lines[-1]))
+    assert last_forget > first_forget + 1
+    assert last.startswith("from four micro-batches: {'retain': ")
