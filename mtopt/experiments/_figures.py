@@ -83,7 +83,7 @@ def _ranking_caption(comparison: Comparison) -> str:
 
 
 def _front(cells: Sequence[Cell], styles: Mapping[str, Any]) -> Figure:
-    from mtopt.plotting import plot_front
+    from mtopt.plotting import plot_front, plot_parallel
 
     task = cells[0].task
     several = len(cells[0].runs[0]["result"]["points"]["test"]) > 1
@@ -91,10 +91,16 @@ def _front(cells: Sequence[Cell], styles: Mapping[str, Any]) -> Figure:
     static = [_points(row) for cell in cells for row in cell.front]
     if static:
         series[STATIC] = [np.concatenate(static)]
+    front = None if task["front"] is None else np.array(task["front"])
+    if len(task["objectives"]) > 3:
+        return _figure(
+            plot_parallel(series, true_front=front, labels=task["labels"], styles=styles, title=task["title"])
+        )
     ax = plot_front(
         series,
-        connect={STATIC} & set(series),
-        true_front=None if task["front"] is None else np.array(task["front"]),
+        # a line by increasing f1 means something for two objectives alone
+        connect={STATIC} & set(series) if len(task["objectives"]) == 2 else (),
+        true_front=front,
         labels=task["labels"],
         spread=not several,
         # with nothing known to compare with, everything there is belongs in the picture

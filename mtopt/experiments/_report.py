@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from mtopt.experiments._figures import all_figures
+from mtopt.experiments._interactive import SCRIPT, STYLE, interactive
 from mtopt.experiments._table import score_text
 
 if TYPE_CHECKING:
@@ -38,17 +39,20 @@ def write_report(comparison: Comparison, path: Path, *, figures: Path | None = N
 
 
 def page(comparison: Comparison, directory: Path | None = None) -> str:
-    """The whole page: no script, no font and no picture from elsewhere."""
+    """The whole page: no script, no font and no picture from elsewhere, and readable without its script."""
     import matplotlib.pyplot as plt
 
     from mtopt.plotting import save, to_svg
 
+    fronts = {f"{suite}-{task}-front": cells for (suite, task), cells in comparison.tasks().items()}
     figures: dict[str, str] = {}
     for name, caption, figure in all_figures(comparison):
         # an SVG that is written as a file is not drawn a second time
         source = figure if directory is None else save(figure, directory / name)[-1]
-        svg = to_svg(source, title=caption)
-        figures[name] = f"<figure>{svg}<figcaption>{html.escape(caption)}</figcaption></figure>"
+        shown = interactive(figure, fronts[name], caption) if name in fronts else None
+        figures[name] = shown or (
+            f"<figure>{to_svg(source, title=caption)}<figcaption>{html.escape(caption)}</figcaption></figure>"
+        )
         plt.close(figure)
     suites = " and ".join(suite["name"] for suite in comparison.request["suites"])
     parts = [
@@ -74,8 +78,8 @@ def page(comparison: Comparison, directory: Path | None = None) -> str:
     title = html.escape(f"mtopt: {suites}")
     return (
         f'<!doctype html>\n<html lang="en"><head><meta charset="utf-8"><title>{title}</title>'
-        f'<meta name="viewport" content="width=device-width, initial-scale=1"><style>{_STYLE}</style></head>\n'
-        f"<body>\n{body}\n</body></html>\n"
+        f'<meta name="viewport" content="width=device-width, initial-scale=1"><style>{_STYLE}{STYLE}</style></head>\n'
+        f"<body>\n{body}\n<script>{SCRIPT}</script>\n</body></html>\n"
     )
 
 

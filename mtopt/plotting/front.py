@@ -10,6 +10,7 @@ from matplotlib.lines import Line2D
 from matplotlib.patches import Ellipse
 
 from mtopt.plotting.arrays import Array, FloatArray, as_pieces, as_points, named_pieces
+from mtopt.plotting.dominated import Shade, draw_regions, shaded_names
 from mtopt.plotting.layout import (
     LegendPlace,
     add_legend,
@@ -34,6 +35,7 @@ def plot_front(
     *,
     true_front: Array | Sequence[Array] | None = None,
     reference: Array | None = None,
+    shade: Shade = False,
     labels: Sequence[str] | None = None,
     spread: Spread = False,
     connect: Collection[str] = (),
@@ -53,6 +55,10 @@ def plot_front(
         true_front: points of the true front, (M, 2) or (M, 3), in any order, or a list of its disconnected
             pieces. In two dimensions a line, broken where the sampled front jumps. Default: not drawn.
         reference: the reference point of the hypervolume, (2,) or (3,). Default: not drawn.
+        shade: shade the region that the points drawn dominate up to the reference point, whose area is their
+            hypervolume, and write that in the legend; in three dimensions the boxes whose union it is. True: of every
+            rule; or the names of some. Of the points of all seeds together, or of the means with ``spread``.
+            Default: False.
         labels: the axis labels. Default: ``("f1", "f2")``, and ``"f3"`` in three dimensions.
         spread: draw the seeds faintly, and the mean over seeds of each rule's i-th point with an ellipse of one
             standard deviation (``True`` or ``"ellipse"``; bars with two seeds and in three dimensions) or with
@@ -82,6 +88,7 @@ def plot_front(
     check_legend(legend)
     looks = styles_for(points, styles)
     _check_options(points, spread, connect, dimensions, ax)
+    shaded = shaded_names(shade, points, anchor)
     centres = {name: (np.stack(p).mean(axis=0) if spread else np.concatenate(p)) for name, p in points.items()}
     intervals = choose_limits(limits, points, centres, front, anchor)
     with style():
@@ -98,6 +105,11 @@ def plot_front(
             ax.set_xlim(*intervals[0])
             ax.set_ylim(*intervals[1])
             label_objectives(ax, labels)
+        if anchor is not None:
+            keys = dict(zip(points, handles[len(handles) - len(points) - 1 :], strict=False))  # the reference is last
+            draw_regions(
+                ax, {name: centres[name] for name in points if name in shaded}, anchor[0], intervals, looks, keys
+            )
         if title is not None:
             ax.set_title(title)
         heading = _spread_heading(points, spread, dimensions)

@@ -20,6 +20,15 @@ def in_view(points: FloatArray, intervals: Sequence[tuple[float, float]]) -> Boo
     return inside
 
 
+def border_places(points: FloatArray, intervals: Sequence[tuple[float, float]]) -> FloatArray:
+    """Where the finite (N, 2) points are shown, as shares of the axes: those outside the intervals near the border."""
+    low, high = np.array(intervals, dtype=np.float64).T
+    shares = (points - low) / (high - low)
+    inside = in_view(points, intervals)[:, None]
+    places: FloatArray = np.where(inside, shares, np.clip(shares, _INSET, 1 - _INSET))
+    return places
+
+
 def draw_offscale(ax: Axes, points: FloatArray, intervals: Sequence[tuple[float, float]], style: Style) -> None:
     """A hollow marker and an arrow at the border for the finite (N, 2) points outside the intervals."""
     beyond = points[np.isfinite(points).all(axis=1) & ~in_view(points, intervals)]
@@ -27,7 +36,7 @@ def draw_offscale(ax: Axes, points: FloatArray, intervals: Sequence[tuple[float,
         return
     low, high = np.array(intervals, dtype=np.float64).T
     shares = (beyond - low) / (high - low)
-    places = np.clip(shares, _INSET, 1 - _INSET)
+    places = border_places(beyond, intervals)
     outwards = np.where(shares > 1, 1.0, np.where(shares < 0, -1.0, 0.0))
     # Points that leave at about the same spot share one arrow.
     _, first = np.unique(np.round(np.hstack([places * 25, outwards])), axis=0, return_index=True)

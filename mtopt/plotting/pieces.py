@@ -29,6 +29,15 @@ def front_line(pieces: Sequence[FloatArray]) -> FloatArray:
     return np.concatenate([row for piece in pieces for row in (sorted_line(piece), gap)])[:-1]
 
 
+def staircase(line: FloatArray, corner: FloatArray) -> FloatArray:
+    """The border (2N + 1, 2) of what a non-dominated, sorted (N, 2) line attains, within the corner (2,).
+
+    It comes down from the corner's height to the first point, and ends at the corner's width after the last.
+    """
+    twice = np.repeat(line, 2, axis=0)
+    return np.stack([np.append(twice[:, 0], corner[0]), np.insert(twice[:, 1], 0, corner[1])], axis=1)
+
+
 def broken_line(points: FloatArray) -> FloatArray:
     """The (N, 2) points in their own order, with a row of NaN wherever the curve jumps."""
     if len(points) < 4:

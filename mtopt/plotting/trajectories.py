@@ -1,16 +1,16 @@
 """The paths of the rules, over the contours of a two-parameter problem or in objective space."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from itertools import chain
 from typing import Any
 
 import numpy as np
-import torch
 from matplotlib.axes import Axes
 from matplotlib.colors import to_rgba
 from matplotlib.lines import Line2D
 
-from mtopt.plotting.arrays import Array, FloatArray, as_floats, as_pieces, as_points, named_pieces
+from mtopt.plotting.arrays import Array, FloatArray, as_pieces, as_points, named_pieces
+from mtopt.plotting.contours import Levels, draw_contours
 from mtopt.plotting.front import marker_look
 from mtopt.plotting.layout import (
     LegendPlace,
@@ -28,10 +28,6 @@ from mtopt.plotting.pieces import broken_line, front_line
 from mtopt.plotting.rule_style import Style, styles_for
 from mtopt.plotting.theme import INK, style
 
-Levels = Callable[[torch.Tensor], Any]
-
-_GRID = 160
-_CONTOURS = 14
 _START: dict[str, Any] = {
     "marker": "o",
     "markersize": 4.5,
@@ -61,8 +57,9 @@ def plot_trajectories(
     Args:
         trajectories: for each rule one (T, 2) array, or a list of them, one a start; T may differ.
         problem_levels: called once with an (M, 2) tensor of parameters, without grad and of the default dtype;
-            returns M values, of which contours are drawn: the sum of the losses, say. Default: none, and the
-            axes are objectives.
+            returns M values, of which contours are drawn: the sum of the losses, say; or (M, K), with K <= 4, and
+            each loss gets contours of its own colour. Contours are spaced by quantiles, so that values over several
+            decades show. Default: none, and the axes are objectives.
         pareto_set: the Pareto set in parameter space, (N, 2) in order along it; or the front, in any order, in
             objective space; or a list of disconnected pieces. Drawn as a thick line. Default: not drawn.
         starts: (S, 2) starting points to mark. Default: the first point of every path.
@@ -78,7 +75,7 @@ def plot_trajectories(
         The Axes.
 
     Raises:
-        ValueError: an argument has a wrong shape, or ``problem_levels`` returns other than M values.
+        ValueError: an argument has a wrong shape, or ``problem_levels`` returns other than M values or (M, K).
     """
     paths = named_pieces(trajectories, "trajectories", (2,))
     for name, parts in paths.items():
@@ -100,9 +97,8 @@ def plot_trajectories(
         if ax is None:
             ax = new_axes((4.3, 3.5))
         intervals = extended(ax, intervals)
-        if problem_levels is not None:
-            _draw_contours(ax, problem_levels, intervals)
-        handles = _draw_target(ax, target, in_parameters)
+        surfaces = [] if problem_levels is None else draw_contours(ax, problem_levels, intervals)
+        handles = surfaces + _draw_target(ax, target, in_parameters)
         handles += _draw_paths(ax, paths, intervals, labels, looks)
         if len(begin):
             ax.plot(begin[:, 0], begin[:, 1], zorder=4, label="start", **_START)
@@ -142,27 +138,6 @@ def choose_limits(
     groups = [np.concatenate(parts) for parts in kept if parts] or [every]
     finite = every[np.isfinite(every).all(axis=1)]
     return [padded(robust_interval([group[:, i] for group in groups], always[:, i]), finite[:, i]) for i in range(2)]
-
-
-def _draw_contours(ax: Axes, levels: Levels, intervals: Sequence[Interval]) -> None:
-    x, y = (np.linspace(low, high, _GRID) for low, high in intervals)
-    grid = np.stack(np.meshgrid(x, y), axis=-1).reshape(-1, 2)
-    with torch.no_grad():
-        answer = as_floats(levels(torch.as_tensor(grid, dtype=torch.get_default_dtype())), "problem_levels(x)")
-    if answer.shape not in ((len(grid),), (len(grid), 1)):
-        raise ValueError(
-            f"problem_levels must return one value a row, shape ({len(grid)},); found {answer.shape}: "
-            "sum the losses over their dimension"
-        )
-    values = answer.reshape(_GRID, _GRID)
-    finite = values[np.isfinite(values)]
-    # Quantiles: losses that span decades still get contours all over the picture.
-    heights = np.unique(np.quantile(finite, np.linspace(0.01, 0.97, _CONTOURS))) if len(finite) else finite
-    if len(heights) < 2 or not np.all(np.diff(heights) > 1e-12 * np.abs(heights).max()):
-        return
-    masked = np.ma.masked_invalid(values)
-    ax.contourf(x, y, masked, levels=heights, cmap="Greys_r", alpha=0.16, extend="both", zorder=0.5)
-    ax.contour(x, y, masked, levels=heights, colors="#BDBDBD", linewidths=0.5, linestyles="solid", zorder=0.6)
 
 
 def _draw_target(ax: Axes, pieces: Sequence[FloatArray], in_parameters: bool) -> list[Line2D]:

@@ -111,5 +111,10 @@ def test_no_figure_function_changes_the_settings():
     plotting.plot_trajectories({"a": np.eye(2)})
     ax = plotting.plot_curves({"a": [([0, 1], [1, 2])]})
     plotting.plot_ranking({"a": 1.0})
+    plotting.plot_parallel({"a": np.eye(4)})
+    plotting.plot_attainment({"a": [np.eye(2), np.eye(2)]})
+    plotting.plot_conflicts({"a, b": [0.5, -0.5]})
+    plotting.plot_weights({"a": [0.5, 0.4]})
+    plotting.plot_step_geometry(np.eye(2), {"a": [1.0, 1.0]})
     plotting.to_svg(ax.figure)
     assert dict(mpl.rcParams) == before

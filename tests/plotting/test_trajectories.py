@@ -63,6 +63,18 @@ def test_partly_undefined_levels_are_drawn_where_defined():
     assert plot_trajectories(PATHS, problem_levels=lambda x: x[:, 0].log() + x[:, 1] ** 2).collections
 
 
+def test_each_loss_gets_contours_of_its_own():
+    ax = plot_trajectories(
+        PATHS, problem_levels=lambda x: torch.stack([bowl(x), bowl(x - 2).exp(), 0 * bowl(x)], dim=1)
+    )
+    assert len(ax.collections) == 2  # the flat one has none
+    first, second = ax.collections
+    assert first.get_edgecolor()[0].tolist() != second.get_edgecolor()[0].tolist()
+    # spaced by quantiles: an exponential has as many contours as its logarithm
+    assert len(first.levels) == len(second.levels)
+    assert legend_text(ax)[:2] == ["contours of f1", "contours of f2"]
+
+
 def test_without_levels_the_axes_are_objectives():
     ax = plot_trajectories(PATHS, pareto_set=SET[::-1], starts=[[1.0, 1.0]])
     assert "f1" in ax.get_xlabel()
@@ -110,7 +122,7 @@ def test_exit_point():
         ({"labels": ("x",)}, "labels must hold 2"),
         ({"legend": "top"}, "legend"),
         ({"limits": "some"}, "limits"),
-        ({"problem_levels": lambda x: x}, r"problem_levels must return one value a row.*sum"),
+        ({"problem_levels": lambda x: x.repeat(1, 3)}, r"problem_levels must return one value a row.*sum"),
     ],
 )
 def test_errors_name_the_argument(arguments, message):

@@ -1,0 +1,261 @@
+"""One step: the gradients, what combines them, and where no loss rises."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.colors import to_rgba
+from matplotlib.lines import Line2D
+from matplotlib.patches import Patch
+
+from mtopt.plotting.arrays import Array, FloatArray, as_floats
+from mtopt.plotting.front import marker_look
+from mtopt.plotting.layout import LegendPlace, add_legend, check_legend, key, new_axes
+from mtopt.plotting.offscale import with_note
+from mtopt.plotting.plane import coordinates, half_planes, orthonormal_basis, square_root
+from mtopt.plotting.rule_style import Style, styles_for
+from mtopt.plotting.theme import INK, style
+
+CONE = "#DCEBDD"
+HULL = "#7A7A7A"
+# Tips nearer than this share of the picture stand at one point, and get markers one around the other.
+_SAME_TIP = 0.015
+# A direction whose length in the picture is below this share of its own is said to be projected.
+_FLAT = 0.999
+
+
+@dataclass(frozen=True)
+class Step:
+    """Gradients and directions in the picture's coordinates, and what share of each length they show."""
+
+    names: list[str]
+    gradients: FloatArray
+    directions: dict[str, FloatArray]
+    shown: dict[str, float]
+    axis_labels: tuple[str, ...]
+
+
+def plot_step_geometry(
+    gradients: Mapping[str, Array] | Array | None = None,
+    directions: Mapping[str, Array] | None = None,
+    *,
+    gramian: Array | None = None,
+    weights: Mapping[str, Array] | None = None,
+    names: Sequence[str] | None = None,
+    lengths: Literal["given", "equal"] = "given",
+    dimensions: Literal[2, 3] = 2,
+    styles: Mapping[str, Style] | None = None,
+    legend: LegendPlace = "outside",
+    title: str | None = None,
+    ax: Axes | None = None,
+) -> Axes:
+    """Draws the gradients g_k of two or three losses, their convex hull and dual cone, and each rule's direction d.
+
+    The optimizer steps along -d, and the first-order change of loss k is -<g_k, d>: the dual cone, shaded, holds the
+    d with <g_k, d> >= 0 for all k, along which no loss rises. Vectors of more than two dimensions are projected on the
+    span of the first two (independent) gradients, which for two losses holds the direction of every rule that weights
+    them; what lies outside is told in the legend.
+
+    Args:
+        gradients: (K, D), or a mapping from the losses' names to (D,); K is 2 or 3.
+        directions: for each rule its direction, (D,): ``create_combiner(rule)(jacobian)``. Default: none.
+        gramian: (K, K) inner products in place of ``gradients``; rules then come by ``weights``.
+        weights: for each rule its (K,) weights w, for the direction sum_k w_k g_k. Default: none.
+        names: the losses of an array, for the labels. Default: ``"g1"`` and so on.
+        lengths: ``"given"`` draws every direction as long as it is; ``"equal"`` as long as the longest gradient, so
+            that only the angles speak.
+        dimensions: 3 draws three independent gradients in space (``projection="3d"``). Default: 2.
+        styles: the rules' looks, from ``rule_styles``. Default: by position, ``directions`` first.
+        legend: ``"outside"``, ``"inside"`` (outside all the same if it would cover data) or None.
+        title: the title. Default: none.
+        ax: where to draw. Default: a new figure.
+
+    Returns:
+        The Axes, both axes on one scale.
+
+    Raises:
+        ValueError: an argument has a wrong shape or a value that is not finite, every gradient is zero, or three
+            dimensions are asked for with gradients that do not span them.
+    """
+    if dimensions not in (2, 3):
+        raise ValueError(f"dimensions must be 2 or 3; found {dimensions!r}")
+    if lengths not in ("given", "equal"):
+        raise ValueError(f"lengths must be 'given' or 'equal'; found {lengths!r}")
+    check_legend(legend)
+    if ax is not None and (ax.name == "3d") != (dimensions == 3):
+        need = "made with projection='3d'" if dimensions == 3 else "two-dimensional"
+        raise ValueError(f"ax must be {need} for dimensions={dimensions}; found a {ax.name!r} projection")
+    labels, rows = _gradients(gradients, gramian, names)
+    rules = _directions(rows, directions, weights, gramian is not None)
+    looks = styles_for(rules, styles)
+    step = _projected(labels, rows, rules, lengths, dimensions)
+    with style():
+        own_figure = ax is None
+        if ax is None:
+            ax = new_axes((4.0, 4.0), projection="3d" if dimensions == 3 else None)
+        if dimensions == 3:
+            from mtopt.plotting.step_geometry3d import draw_step3d
+
+            handles = draw_step3d(ax, step, looks)
+        else:
+            handles = _draw(ax, step, looks)
+        if title is not None:
+            ax.set_title(title)
+        drawn = np.concatenate([step.gradients, *(tip[None] for tip in step.directions.values())])[:, :2]
+        place = legend if dimensions == 2 or legend is None else "outside"
+        heading = "directions as long as the\nlongest gradient" if lengths == "equal" and rules else None
+        add_legend(ax, handles, place, title=heading, data=drawn, own_figure=own_figure)
+    return ax
+
+
+def tip_keys(step: Step, looks: Mapping[str, Style]) -> tuple[list[dict[str, Any]], list[Line2D]]:
+    """The marker of each direction's tip, and its key in the legend; markers at one point stand around one another."""
+    tips = np.array(list(step.directions.values())).reshape(len(step.directions), step.gradients.shape[1])
+    extent = np.abs(np.concatenate([step.gradients, tips])).max()
+    marks, keys = [], []
+    for position, (name, look) in enumerate((name, looks[name]) for name in step.directions):
+        later = np.abs(tips[position + 1 :] - tips[position]).max(axis=1) < _SAME_TIP * extent
+        mark = marker_look(look, small=True)
+        share = step.shown[name]
+        note = "" if share >= _FLAT else f"projected: {100 * share:.0f} % of its length"
+        keys.append(key(with_note(name, note), color=look.color, linestyle=look.linestyle, linewidth=1.5, **mark))
+        marks.append({**mark, "markersize": mark["markersize"] * (1 + 0.6 * later.sum())})
+    return marks, keys
+
+
+def _gradients(gradients: Any, gramian: Any, names: Sequence[str] | None) -> tuple[list[str], FloatArray]:
+    if (gradients is None) == (gramian is None):
+        raise ValueError("pass either gradients, (K, D), or gramian, (K, K); found " +
+                         ("both" if gradients is not None else "neither"))  # fmt: skip
+    if isinstance(gradients, Mapping):
+        if names is not None:
+            raise ValueError("names are those of the mapping gradients; pass names=None, or gradients as (K, D)")
+        names = list(gradients)
+        pieces = [as_floats(value, f"gradients[{name!r}]") for name, value in gradients.items()]
+        if any(piece.ndim != 1 or piece.shape != pieces[0].shape for piece in pieces):
+            found = [piece.shape for piece in pieces]
+            raise ValueError(f"gradients must hold vectors of one shape (D,); found {found}: flatten them")
+        gradients = np.array(pieces)
+    argument = "gradients" if gramian is None else "gramian"
+    rows = as_floats(gradients if gramian is None else gramian, argument)
+    if rows.ndim != 2 or len(rows) not in (2, 3) or rows.shape[1] < 2:
+        raise ValueError(f"{argument} must have two or three rows, (K, D) with D >= 2; found shape {rows.shape}")
+    if not np.isfinite(rows).all():
+        raise ValueError(f"{argument} must be finite; found NaN or inf")
+    if gramian is not None:
+        if rows.shape[0] != rows.shape[1]:
+            raise ValueError(f"gramian must be (K, K); found {rows.shape}")
+        smallest, largest = np.linalg.eigvalsh((rows + rows.T) / 2)[[0, -1]]
+        if np.abs(rows - rows.T).max() > 1e-6 * np.abs(rows).max() or smallest < -1e-6 * largest:
+            raise ValueError("gramian must be symmetric and positive semi-definite, J J'; found a matrix that is not")
+        rows = square_root(rows)
+    if not rows.any():
+        raise ValueError(f"{argument} must have a gradient that is not zero; found zeros alone: there is no direction")
+    labels = [f"g{k}" for k in range(1, len(rows) + 1)] if names is None else list(names)
+    if isinstance(names, str) or len(labels) != len(rows):
+        raise ValueError(f"names must hold {len(rows)} names, one a gradient; found {names!r}")
+    return labels, rows
+
+
+def _directions(rows: FloatArray, directions: Any, weights: Any, by_gramian: bool) -> dict[str, FloatArray]:
+    if by_gramian and directions:
+        raise ValueError("directions have no coordinates beside a gramian; pass weights, one (K,) a rule")
+    both = sorted(set(directions or ()) & set(weights or ()))
+    if both:
+        raise ValueError(f"a rule comes by its direction or by its weights; found {both} in both")
+    found = {}
+    for argument, mapping, width in (("directions", directions, rows.shape[1]), ("weights", weights, len(rows))):
+        if mapping is not None and not isinstance(mapping, Mapping):
+            raise ValueError(f"{argument} must be a mapping from rule names to vectors; found {type(mapping).__name__}")
+        for name, value in (mapping or {}).items():
+            vector = as_floats(value, f"{argument}[{name!r}]")
+            if vector.shape != (width,) or not np.isfinite(vector).all():
+                raise ValueError(
+                    f"{argument}[{name!r}] must be finite and have shape ({width},); found shape {vector.shape}"
+                    + ("" if np.isfinite(vector).all() else " with NaN or inf")
+                )
+            found[name] = vector if argument == "directions" else vector @ rows
+    return found
+
+
+def _projected(
+    names: list[str], rows: FloatArray, rules: Mapping[str, FloatArray], lengths: str, dimensions: int
+) -> Step:
+    if rows.shape[1] == dimensions:
+        basis = np.eye(dimensions)
+        labels = tuple(f"component {i}" for i in range(1, dimensions + 1))
+    else:
+        basis = orthonormal_basis([*rows, *rules.values()], dimensions)
+        labels = (f"along {names[0]}", f"across {names[0]}", "across both")[:dimensions]
+    gradients = coordinates(rows, basis, dimensions)
+    longest = float(np.linalg.norm(gradients, axis=1).max())
+    directions, shown = {}, {}
+    for name, vector in rules.items():
+        tip = coordinates(vector[None], basis, dimensions)[0]
+        whole, seen = float(np.linalg.norm(vector)), float(np.linalg.norm(tip))
+        shown[name] = seen / whole if whole > 0 else 1.0
+        directions[name] = tip * longest / seen if lengths == "equal" and seen > 0 else tip
+    return Step(names, gradients, directions, shown, labels)
+
+
+def _draw(ax: Axes, step: Step, looks: Mapping[str, Style]) -> list[Any]:
+    low, high = _square(np.concatenate([step.gradients, *(tip[None] for tip in step.directions.values())]))
+    box = np.array([low, (high[0], low[1]), high, (low[0], high[1])])
+    cone = half_planes(box, step.gradients)
+    if len(cone) > 2:
+        # with an edge: between opposed gradients the cone is a ray, without area
+        ax.fill(*cone.T, facecolor=CONE, edgecolor=CONE, linewidth=2.0, zorder=0.5, label="_dual cone")
+    hull: dict[str, Any] = {"color": HULL, "linestyle": (0, (3, 2)), "linewidth": 1.2}
+    closed = np.concatenate([step.gradients, step.gradients[:1]])
+    if len(step.gradients) == 3:
+        ax.fill(*step.gradients.T, facecolor=to_rgba(HULL, 0.1), edgecolor="none", zorder=0.9)
+    ax.plot(*closed.T, zorder=1, label="_hull", **hull)
+    for name, tip in zip(step.names, step.gradients, strict=True):
+        _arrow(ax, tip, INK, "-", 2.0, shrink=0.0, zorder=2)
+        _label(ax, name, tip)
+    marks, keys = tip_keys(step, looks)
+    for (name, tip), mark in zip(step.directions.items(), marks, strict=True):
+        look = looks[name]
+        _arrow(ax, tip, look.color, look.linestyle, 1.5, shrink=mark["markersize"] / 2, zorder=3)
+        ax.plot(*tip[:, None], linestyle="none", zorder=4, label=name, **mark)
+    ax.plot([0], [0], marker="o", markersize=3.5, color=INK, zorder=4, label="_origin")
+    ax.set_xlim(low[0], high[0])
+    ax.set_ylim(low[1], high[1])
+    ax.set_aspect("equal")
+    ax.set_xlabel(step.axis_labels[0])
+    ax.set_ylabel(step.axis_labels[1])
+    arrow = key("gradients", color=INK, linewidth=2.0)
+    return [arrow, key("their convex hull", **hull), Patch(facecolor=CONE, label="dual cone: no loss rises"), *keys]
+
+
+def _square(points: FloatArray) -> tuple[FloatArray, FloatArray]:
+    """The corners of a square around the points and the origin, with room for labels."""
+    every = np.concatenate([points, np.zeros((1, 2))])
+    middle = (every.min(axis=0) + every.max(axis=0)) / 2
+    half = 0.66 * np.ptp(every, axis=0).max()
+    return middle - half, middle + half
+
+
+def _arrow(ax: Axes, tip: FloatArray, color: str, line: Any, width: float, *, shrink: float, zorder: float) -> None:
+    if not tip.any():
+        return
+    look = {"arrowstyle": "-|>,head_width=0.18,head_length=0.4", "color": color, "linewidth": width, "linestyle": line}
+    ax.annotate("", xy=tuple(tip), xytext=(0, 0), zorder=zorder,
+                arrowprops={**look, "shrinkA": 0, "shrinkB": shrink, "mutation_scale": 14})  # fmt: skip
+
+
+def _label(ax: Axes, name: str, tip: FloatArray) -> None:
+    """The gradient's name beyond its tip."""
+    size = np.linalg.norm(tip)
+    outwards = tip / size if size > 0 else np.array([-1.0, -1.0]) / np.sqrt(2)
+    ax.annotate(
+        name,
+        tuple(tip),
+        xytext=tuple(11 * outwards),
+        textcoords="offset points",
+        ha="center" if abs(outwards[0]) < 0.5 else ("left" if outwards[0] > 0 else "right"),
+        va="center",
+        zorder=6,
+    )
