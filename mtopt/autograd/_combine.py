@@ -255,15 +255,21 @@ def _bad_among(gradients: Sequence[tuple[int, torch.Tensor]]) -> set[int]:
         by_device.setdefault(gradient.device, []).append((k, gradient))
     bad = set()
     for entries in by_device.values():
-        few = sum([gradient.numel() for _, gradient in entries]) < _FEW
-        if few and math.isfinite(float(torch.cat([gradient.reshape(-1) for _, gradient in entries]).sum())):
-            continue  # as it mostly is with heads
+        if finite_at_once([gradient for _, gradient in entries]):
+            continue
         sums = torch.stack(torch._foreach_norm([g for _, g in entries], 1)).tolist()
         for (k, gradient), total in zip(entries, sums, strict=True):
             # a finite sum has finite terms; another may be an overflow
             if not math.isfinite(total) and not bool(gradient.isfinite().all()):
                 bad.add(k)
     return bad
+
+
+def finite_at_once(gradients: Sequence[torch.Tensor]) -> bool:
+    """Whether a few small tensors on one device are finite, as one sum tells; False says to look at each of them."""
+    if sum([gradient.numel() for gradient in gradients]) > _FEW:
+        return False
+    return math.isfinite(float(torch.cat([gradient.reshape(-1) for gradient in gradients]).sum()))
 
 
 def skipped(reason: str, groups: Sequence[Group], step: Step, *, backwards: int) -> StepRecord:

@@ -24,7 +24,7 @@ class InnerProducts(Gradients):
         """There is none."""
         raise TypeError("the gradients of single instances are never made, only their inner products are known")
 
-    def combined(self, weights: torch.Tensor, *, spend: bool = False) -> NoReturn:
+    def combined(self, weights: torch.Tensor | Sequence[float], *, spend: bool = False) -> NoReturn:
         """There is nothing to combine: a weighted backward makes the sum."""
         self.jacobian()
 

@@ -7,7 +7,16 @@ from dataclasses import dataclass
 
 import torch
 
-from mtopt.autograd._combine import Group, Reach, Step, gradients_of, own_weight, reach_of_rows, write
+from mtopt.autograd._combine import (
+    Group,
+    Reach,
+    Step,
+    finite_at_once,
+    gradients_of,
+    own_weight,
+    reach_of_rows,
+    write,
+)
 from mtopt.autograd._graph import reach_behind
 from mtopt.autograd._rows import Row, unreached
 from mtopt.combiners import Combiner
@@ -32,7 +41,7 @@ class Weighted:
     @property
     def finite(self) -> bool:
         found = [g for _, gradients in self.pieces for g in gradients if g is not None]
-        if not found:
+        if not found or (len({g.device for g in found}) == 1 and finite_at_once(found)):
             return True
         # A finite sum has finite terms, and is the fastest to come by. Another may be an overflow.
         sums = [g.sum(dtype=torch.promote_types(g.dtype, torch.float32)) for g in found]
@@ -159,6 +168,7 @@ def seeds(losses: Sequence[torch.Tensor], weights: Iterable[float]) -> list[torc
 def owned(gradient: torch.Tensor, taken: set[int]) -> torch.Tensor:
     """``gradient`` with memory of its own: autograd may hand out the same or an expanded tensor twice."""
     storage = gradient.untyped_storage()
-    alone = storage.nbytes() == gradient.numel() * gradient.element_size() and storage.data_ptr() not in taken
-    taken.add(storage.data_ptr())
+    memory = storage.data_ptr()
+    alone = storage.nbytes() == gradient.numel() * gradient.element_size() and memory not in taken
+    taken.add(memory)
     return gradient if alone else gradient.clone(memory_format=torch.contiguous_format)
