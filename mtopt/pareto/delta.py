@@ -1,11 +1,12 @@
-"""The multi-task literature's one-number summary of many metrics."""
+"""The multi-task literature's one-number summaries of many metrics."""
 
 from collections.abc import Hashable, Sequence
 from typing import Literal
 
 import numpy as np
+from numpy.typing import NDArray
 
-from mtopt.pareto._inputs import Vector, as_float64, as_vector
+from mtopt.pareto._inputs import Points, Vector, as_float64, as_vector
 
 
 def delta_m(
@@ -64,3 +65,32 @@ def delta_m(
     for task, change in zip(tasks, changes.tolist(), strict=True):
         by_task.setdefault(task, []).append(change)
     return float(100 * np.mean([np.mean(group) for group in by_task.values()]))
+
+
+def mean_rank(values: Points, higher_is_better: Sequence[bool]) -> NDArray[np.float64]:
+    """The mean over the metrics of each method's rank among the methods, (methods,): 1 is best on all of them.
+
+    Equal values share the mean of their ranks. A rank says nothing of by how much, and changes when a method is
+    added to the table: show it beside `delta_m`. A NaN, a run that failed, ranks last in its metric.
+
+    Args:
+        values: (methods, M) metrics.
+        higher_is_better: (M,) booleans.
+
+    Raises:
+        ValueError: `values` is not a non-empty table, or the booleans are not one for each of its columns.
+    """
+    from scipy.stats import rankdata
+
+    table = as_float64("values", values)
+    if table.ndim != 2 or table.size == 0:
+        raise ValueError(f"values must have shape (methods, M), a method a row, found shape {table.shape}")
+    better_high = np.asarray(higher_is_better)
+    if better_high.shape != (table.shape[1],) or better_high.dtype != np.bool_:
+        raise ValueError(
+            f"higher_is_better must be {table.shape[1]} booleans, one for each metric of values, "
+            f"found {higher_is_better!r}"
+        )
+    costs = np.where(better_high, -table, table)
+    costs[np.isnan(costs)] = np.inf
+    return np.asarray(rankdata(costs, axis=0).mean(axis=1))

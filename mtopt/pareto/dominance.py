@@ -1,5 +1,6 @@
 """Pareto dominance, and the volume that a set dominates."""
 
+import numpy as np
 import torch
 
 from mtopt.pareto._inputs import Points, Vector, as_points, as_vector
@@ -41,3 +42,26 @@ def hypervolume(points: Points, reference: Vector) -> float:
     array = as_points("points", points)
     corner = as_vector("reference", reference, array.shape[1], "objective of points")
     return float(moocore.hypervolume(array, ref=corner))
+
+
+def hypervolume_contributions(points: Points, reference: Vector) -> torch.Tensor:
+    """What the hypervolume loses when a point is taken away, (N,) float64: HV(points) - HV(points without it).
+
+    The contributions are those within the non-dominated points: a dominated point counts nowhere, even where it would
+    cover part of what the point above it leaves. Dominated points, copies of another point and points not below
+    `reference` contribute zero.
+
+    Args:
+        points: (N, K), minimised.
+        reference: (K,), the point to measure from.
+
+    Raises:
+        ValueError: `points` or `reference` has a wrong shape, is empty, or holds NaN or infinity.
+    """
+    import moocore
+
+    array = as_points("points", points)
+    corner = as_vector("reference", reference, array.shape[1], "objective of points")
+    if array.shape[1] == 1:  # moocore wants two objectives: a second one in which all are equal changes nothing
+        array, corner = np.pad(array, ((0, 0), (0, 1))), np.append(corner, 1.0)
+    return torch.from_numpy(moocore.hv_contributions(array, ref=corner))

@@ -71,6 +71,97 @@ def uniform_preferences(num_objectives: int, n: int, *, minimum: float = 0.0) ->
     return minimum + (1 - num_objectives * minimum) * spread
 
 
+def riesz_preferences(num_objectives: int, n: int, *, iterations: int = 500) -> torch.Tensor:
+    """n preferences that repel each other: a local minimum of the Riesz s-energy on the simplex, for any n.
+
+    The energy is sum_{i<j} ||w_i - w_j||^-s with s = K^2, so that near neighbours count most. It is lowered from
+    `uniform_preferences` by projected gradient steps on its logarithm, of lengths that halve where a step does not
+    lower it, and that never move a preference by more than a tenth of the least distance. For K = 2 equal steps are the
+    minimum, and are returned at once. The same on every call.
+
+    Args:
+        num_objectives: K >= 2.
+        n: number of preferences, at least K.
+        iterations: at most so many steps; they end early where no step lowers the energy by 1e-9 of its logarithm.
+
+    Returns:
+        (n, K) float64, in decreasing lexicographic order.
+
+    Raises:
+        TypeError, ValueError: as `uniform_preferences`, and for one objective.
+
+    (Hardin and Saff 2005; Blank, Deb, Dhebar, Bandaru, Seada, "Generating well-spaced points on a unit simplex for
+    evolutionary many-objective optimization", 2021, who minimise with Adam from a random start.)
+    """
+    _check_positive("iterations", iterations)
+    points = uniform_preferences(num_objectives, n)
+    if num_objectives == 1:
+        raise ValueError("num_objectives must be at least 2: one objective has one preference")
+    if num_objectives == 2 or n == num_objectives:
+        return points
+    energy, gradient = _riesz(points)
+    reach = 0.1
+    for _ in range(iterations):
+        longest = float(gradient.norm(dim=1).max())
+        if longest == 0:
+            break
+        step = reach * float(torch.pdist(points).min()) / longest
+        moved = _project_rows(points - step * gradient)
+        new_energy, new_gradient = _riesz(moved)
+        if new_energy < energy:
+            gained = energy - new_energy
+            points, energy, gradient = moved, new_energy, new_gradient
+            reach = min(0.1, 1.5 * reach)
+            if gained < 1e-9 * abs(energy):
+                break
+        else:
+            reach /= 2
+            if reach < 1e-9:
+                break
+    order = np.lexsort(points.flip(1).numpy().T)[::-1]
+    return points[torch.from_numpy(order.copy())]
+
+
+def random_preferences(num_objectives: int, n: int, *, concentration: float = 1.0, seed: int = 0) -> torch.Tensor:
+    """n preferences drawn from the symmetric Dirichlet distribution; the same for the same seed.
+
+    Args:
+        num_objectives: K >= 1.
+        n: number of preferences.
+        concentration: alpha > 0. 1 is uniform on the simplex, above it the middle and below it the corners are
+            preferred.
+        seed: of the draw, which leaves the global generators alone.
+
+    Returns:
+        (n, K) float64.
+
+    Raises:
+        TypeError, ValueError: an argument is not a positive number.
+    """
+    _check_positive("num_objectives", num_objectives)
+    _check_positive("n", n)
+    if not 0 < concentration < math.inf:
+        raise ValueError(f"concentration must be positive and finite, found {concentration}")
+    drawn = np.random.default_rng(seed).dirichlet(np.full(num_objectives, float(concentration)), size=n)
+    return torch.from_numpy(drawn)
+
+
+def _riesz(points: torch.Tensor) -> tuple[float, torch.Tensor]:
+    """The logarithm of the energy and its gradient, in the plane of the simplex."""
+    leaf = points.clone().requires_grad_()
+    energy = torch.logsumexp(-(points.shape[1] ** 2) * torch.pdist(leaf).log(), dim=0)
+    (gradient,) = torch.autograd.grad(energy, leaf)
+    return float(energy.detach()), gradient - gradient.mean(dim=1, keepdim=True)
+
+
+def _project_rows(points: torch.Tensor) -> torch.Tensor:
+    """The nearest point of the simplex to each row: max(p - tau, 0) with the tau that makes the sum one."""
+    descending = points.sort(dim=1, descending=True).values
+    thresholds = (descending.cumsum(dim=1) - 1) / torch.arange(1, points.shape[1] + 1)
+    last = (descending > thresholds).sum(dim=1, keepdim=True) - 1
+    return (points - thresholds.gather(1, last)).clamp(min=0)
+
+
 def _spread(num_objectives: int, n: int) -> torch.Tensor:
     partitions = 1
     while _lattice_size(num_objectives, partitions) < n:

@@ -32,3 +32,25 @@ def spacing(points: Points, *, norm: Literal["l1", "l2"] = "l1") -> float:
     # The nearest is the point itself, or a copy of it at the same distance 0: the second is the one to take.
     distances, _ = KDTree(array).query(array, k=[2], p=1 if norm == "l1" else 2)
     return float(np.std(distances))
+
+
+def sparsity(points: Points) -> float:
+    """Mean squared gap along the front: 1/(N-1) sum over objectives k and i of (s_k,i+1 - s_k,i)^2.
+
+    s_k are the k-th objectives of the N non-dominated points in order; dominated points and copies do not count. Zero
+    for a single point, which is no merit: read it beside `hypervolume`. Scale the objectives first if their ranges
+    differ. (Xu et al., "Prediction-guided multi-objective reinforcement learning for continuous robot control", 2020.)
+
+    Args:
+        points: (N, K), minimised.
+
+    Raises:
+        ValueError: `points` is empty, not (N, K), or holds NaN or infinity.
+    """
+    import moocore
+
+    array = np.unique(moocore.filter_dominated(as_points("points", points)), axis=0)
+    if len(array) == 1:
+        return 0.0
+    gaps = np.diff(np.sort(array, axis=0), axis=0)
+    return float(np.square(gaps).sum() / (len(array) - 1))

@@ -1,4 +1,4 @@
-"""VLMOP2, the Fonseca-Fleming problem."""
+"""VLMOP2 and the Fonseca-Fleming problem: one pair of objectives, two boxes."""
 
 import math
 
@@ -30,13 +30,15 @@ class VLMOP2(Problem):
 
     num_objectives = 2
 
+    _half_width = 2.0
+
     def __init__(self, num_variables: int = 2) -> None:
         check_count("num_variables", num_variables)
         self.num_variables = num_variables
 
     @property
     def bounds(self) -> tuple[torch.Tensor, torch.Tensor]:
-        upper = torch.full((self.num_variables,), 2.0, dtype=torch.float64)
+        upper = torch.full((self.num_variables,), self._half_width, dtype=torch.float64)
         return -upper, upper
 
     @property
@@ -63,3 +65,18 @@ class VLMOP2(Problem):
     def _pareto_set(self, n: int) -> torch.Tensor:
         position = torch.linspace(1, -1, n, dtype=torch.float64) / math.sqrt(self.num_variables)
         return position.unsqueeze(-1).repeat(1, self.num_variables)
+
+
+@register_problem("fonseca_fleming")
+class FonsecaFleming(VLMOP2):
+    """The objectives of `VLMOP2` on the box of their first paper, x in [-4, 4]^n (default n = 3): same set and front.
+
+    (Fonseca and Fleming 1995; the three variables are those of later collections.) The wider box matters to methods
+    that draw from all of it; `sample_starts` draws from |x_i| <= 4/sqrt(n), where part of the starts has practically
+    no gradient.
+    """
+
+    _half_width = 4.0
+
+    def __init__(self, num_variables: int = 3) -> None:
+        super().__init__(num_variables)

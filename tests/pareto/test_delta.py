@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import torch
 
-from mtopt.pareto import delta_m
+from mtopt.pareto import delta_m, mean_rank
 
 # mIoU, pixel accuracy | absolute, relative error | angle mean, median, within 11.25, 22.5, 30 degrees
 NYUV2_SINGLE_TASK = [38.30, 63.76, 0.6754, 0.2780, 25.01, 19.21, 30.14, 57.20, 69.15]
@@ -54,3 +54,32 @@ def test_average_over_tasks_takes_labels_in_any_order():
 def test_wrong_arguments_are_named(arguments, message):
     with pytest.raises(ValueError, match=message):
         delta_m(*arguments)
+
+
+def test_mean_rank_by_hand():
+    # accuracy (higher), error (lower), time (lower)
+    table = [[0.9, 0.2, 3.0], [0.8, 0.1, 3.0], [0.9, 0.3, 1.0]]
+    ranks = mean_rank(table, [True, False, False])
+    assert ranks.tolist() == pytest.approx([(1.5 + 2 + 2.5) / 3, (3 + 1 + 2.5) / 3, (1.5 + 3 + 1) / 3])
+
+
+def test_mean_rank_properties():
+    values = torch.rand(6, 4, generator=torch.Generator().manual_seed(0))
+    directions = [True, False, True, False]
+    ranks = mean_rank(values, directions)
+    assert ranks.mean() == pytest.approx(3.5)  # the ranks of a metric are 1 .. 6
+    # only the order counts
+    np.testing.assert_allclose(mean_rank(values.double() ** 3, directions), ranks)
+    np.testing.assert_allclose(mean_rank(-values, [not each for each in directions]), ranks)
+
+
+def test_a_failed_run_ranks_last():
+    assert mean_rank([[np.nan, 1.0], [5.0, 2.0], [3.0, np.nan]], [False, False]).tolist() == [2, 2, 2]
+    assert mean_rank([[np.nan], [5.0]], [True]).tolist() == [2, 1]
+
+
+def test_wrong_tables_are_named():
+    with pytest.raises(ValueError, match=r"values must have shape \(methods, M\)"):
+        mean_rank([1.0, 2.0], [True, False])
+    with pytest.raises(ValueError, match="higher_is_better must be 2 booleans"):
+        mean_rank([[1.0, 2.0]], [True])

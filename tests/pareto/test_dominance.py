@@ -5,7 +5,7 @@ import pytest
 import torch
 from hypothesis import given, settings
 
-from mtopt.pareto import hypervolume, is_nondominated
+from mtopt.pareto import hypervolume, hypervolume_contributions, is_nondominated
 from tests.pareto.definitions import dominated_volume, nondominated, point_sets
 
 
@@ -65,3 +65,25 @@ def test_wrong_reference_is_named():
             hypervolume([[0.0, 0.0]], reference)
     with pytest.raises(ValueError, match="reference must be finite"):
         hypervolume([[0.0, 0.0]], [1.0, np.nan])
+
+
+@settings(deadline=None, max_examples=60)
+@given(point_sets(max_points=9, objectives=(1, 4)))
+def test_contributions(points):
+    """Within the non-dominated points: the loss when one of them is taken away."""
+    reference = np.linspace(0.5, 1.5, points.shape[1])
+    found = hypervolume_contributions(points, reference)
+    assert found.dtype == torch.float64
+    alive = nondominated(points)
+    for i, contribution in enumerate(found.tolist()):
+        expected = 0.0
+        if alive[i]:
+            others = np.delete(points, i, axis=0)[np.delete(alive, i)]
+            rest = hypervolume(others, reference) if len(others) else 0.0
+            expected = hypervolume(points, reference) - rest
+        assert contribution == pytest.approx(expected, rel=1e-10, abs=1e-10)
+
+
+def test_copies_and_dominated_points_contribute_nothing():
+    found = hypervolume_contributions([[0.5, 0.5], [0.5, 0.5], [0.7, 0.7], [0.2, 0.9], [0.0, 1.0]], [1, 1])
+    assert found.tolist() == pytest.approx([0, 0, 0, 0.3 * 0.1, 0])

@@ -9,7 +9,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from mtopt.pareto import das_dennis, uniform_preferences
+from mtopt.pareto import das_dennis, random_preferences, riesz_preferences, uniform_preferences
 
 
 @pytest.mark.parametrize(("k", "partitions"), [(1, 3), (2, 1), (2, 10), (3, 4), (4, 3), (6, 2)])
@@ -67,3 +67,58 @@ def test_spread_is_even(k, n):
 def test_wrong_arguments_are_named(call, error, message):
     with pytest.raises(error, match=message):
         call()
+
+
+def riesz_energy(points):
+    return -(points.shape[1] ** 2) * torch.pdist(points).log()
+
+
+@pytest.mark.parametrize(("k", "n"), [(3, 10), (3, 23), (4, 17), (5, 12)])
+def test_riesz_preferences_repel_each_other(k, n):
+    preferences = riesz_preferences(k, n)
+    even = uniform_preferences(k, n)
+    assert preferences.shape == (n, k)
+    assert (preferences >= 0).all()
+    torch.testing.assert_close(preferences.sum(1), torch.ones(n).double(), rtol=0, atol=1e-14)
+    assert preferences.tolist() == sorted(preferences.tolist(), reverse=True)
+    energy = torch.logsumexp(riesz_energy(preferences), dim=0)
+    assert energy <= torch.logsumexp(riesz_energy(even), dim=0)
+    assert energy < torch.logsumexp(riesz_energy(random_preferences(k, n)), dim=0)
+    assert torch.equal(preferences, riesz_preferences(k, n))
+    # a local minimum: no small move of the points along the simplex lowers the energy by more than it gained last
+    generator = torch.Generator().manual_seed(0)
+    for _ in range(50):
+        step = torch.randn(n, k, generator=generator, dtype=torch.float64)
+        moved = (preferences + 1e-4 * (step - step.mean(dim=1, keepdim=True))).clamp(min=0)
+        moved = moved / moved.sum(dim=1, keepdim=True)
+        assert torch.logsumexp(riesz_energy(moved), dim=0) > energy - 2e-3
+
+
+def test_riesz_preferences_where_the_answer_is_known():
+    torch.testing.assert_close(riesz_preferences(2, 9), uniform_preferences(2, 9))
+    assert torch.equal(riesz_preferences(4, 4), torch.eye(4).double())
+    # 10 points of the lattice of the triangle practically stay where they are, by its symmetry
+    assert torch.cdist(riesz_preferences(3, 10), das_dennis(3, 3)).amin(dim=1).max() < 0.01
+
+
+def test_random_preferences():
+    drawn = random_preferences(3, 4000, seed=1)
+    assert drawn.shape == (4000, 3)
+    torch.testing.assert_close(drawn.sum(1), torch.ones(4000).double())
+    assert torch.equal(drawn, random_preferences(3, 4000, seed=1))
+    assert not torch.equal(drawn, random_preferences(3, 4000, seed=2))
+    # the symmetric Dirichlet distribution: mean 1/K, variance (K-1) / (K^2 (K alpha + 1))
+    for concentration in (0.3, 1.0, 10.0):
+        drawn = random_preferences(3, 4000, concentration=concentration)
+        torch.testing.assert_close(drawn.mean(0), torch.full((3,), 1 / 3).double(), atol=0.02, rtol=0)
+        variance = 2 / (9 * (3 * concentration + 1))
+        torch.testing.assert_close(drawn.var(0), torch.full((3,), variance).double(), rtol=0.1, atol=0)
+
+
+def test_wrong_arguments_of_the_others_are_named():
+    with pytest.raises(ValueError, match="concentration must be positive and finite, found 0"):
+        random_preferences(2, 3, concentration=0)
+    with pytest.raises(ValueError, match="num_objectives must be at least 2"):
+        riesz_preferences(1, 1)
+    with pytest.raises(ValueError, match="n must be at least 3 for 3 objectives, found 2"):
+        riesz_preferences(3, 2)

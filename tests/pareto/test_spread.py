@@ -1,11 +1,13 @@
-"""Spacing against its definition."""
+"""Spacing and sparsity against their definitions."""
+
+from itertools import pairwise
 
 import numpy as np
 import pytest
 from hypothesis import given, settings
 
-from mtopt.pareto import spacing
-from tests.pareto.definitions import point_sets
+from mtopt.pareto import spacing, sparsity
+from tests.pareto.definitions import nondominated, point_sets
 
 
 @pytest.mark.parametrize(("norm", "order"), [("l1", 1), ("l2", 2)])
@@ -29,3 +31,23 @@ def test_wrong_arguments_are_named():
         spacing([[0.0, 1.0]])
     with pytest.raises(ValueError, match="norm must be 'l1' or 'l2', found 'max'"):
         spacing([[0.0, 1.0], [1.0, 0.0]], norm="max")
+
+
+@settings(deadline=None, max_examples=60)
+@given(points=point_sets(max_points=12))
+def test_sparsity(points):
+    front = np.unique(points[nondominated(points)], axis=0)
+    expected = 0.0
+    if len(front) > 1:
+        for values in front.T:
+            ordered = sorted(values)
+            expected += sum((b - a) ** 2 for a, b in pairwise(ordered)) / (len(front) - 1)
+    assert sparsity(points) == pytest.approx(expected, rel=1e-12, abs=1e-12)
+
+
+def test_sparsity_of_an_even_front():
+    even = np.linspace(0, 1, 11)
+    front = np.stack((even, 1 - even), axis=1)
+    assert sparsity(front) == pytest.approx(2 * 0.01)
+    assert sparsity(np.concatenate((front, front + 0.5))) == pytest.approx(2 * 0.01)
+    assert sparsity([[1.0, 2.0]]) == 0

@@ -32,8 +32,13 @@ def declare(name):
     return Parabola
 
 
-def test_the_five_families_are_listed():
-    assert {"cagrad_toy", "quadratic_pair", "vlmop2", "zdt1", "zdt2"} <= set(list_problems())
+def test_the_families_are_listed():
+    families = (
+        "sch jos1 vlmop1 vlmop2 vlmop3 fonseca_fleming quadratics quadratic_pair cagrad_toy pcgrad_toy moco_toy maf1"
+    )
+    families += " zdt1 zdt2 zdt3 zdt4 zdt6 dtlz1 dtlz2 dtlz3 dtlz4 dtlz5 dtlz6 dtlz7"
+    families += " re21 re24 re31 re32 re33 re34 re37 re41 re42 re61 re91"
+    assert set(families.split()) <= set(list_problems())
     assert list_problems() == sorted(list_problems())
 
 

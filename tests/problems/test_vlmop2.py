@@ -66,3 +66,11 @@ def test_no_cancellation_next_to_a_minimum():
     x = torch.full((2,), 1 / math.sqrt(2), dtype=torch.float64)
     x[0] += 1e-10
     assert create_problem("vlmop2")(x)[0].item() == pytest.approx(1e-20, rel=1e-4)
+
+
+def test_fonseca_fleming_is_the_same_pair_on_a_wider_box():
+    wide, narrow = create_problem("fonseca_fleming"), create_problem("vlmop2", num_variables=3)
+    assert wide.bounds[1].tolist() == [4.0] * 3
+    x = narrow.sample_starts(20)
+    torch.testing.assert_close(wide(x), narrow(x), rtol=0, atol=0)
+    assert wide.hypervolume == narrow.hypervolume

@@ -1,4 +1,4 @@
-"""The quadratic pair against its closed forms."""
+"""Convex quadratics against their closed forms."""
 
 import math
 
@@ -95,3 +95,34 @@ def test_given_parts_are_copied_checked_and_sized():
 def test_wrong_parameters_are_named(parameters, message):
     with pytest.raises(ValueError, match=message):
         QuadraticPair(**parameters)
+
+
+def test_three_objectives_and_their_weighted_minimisers():
+    problem = create_problem("quadratics", num_variables=5, num_objectives=3, seed=1)
+    weights = torch.rand(20, 3, generator=torch.Generator().manual_seed(0)).double()
+    for weight, x in zip(weights, problem.minimizer(weights), strict=True):
+        gradients = torch.autograd.functional.jacobian(problem, x)
+        assert (weight @ gradients).norm().item() < 1e-12 * gradients.norm().item()
+    torch.testing.assert_close(problem.minimizer(torch.eye(3)), problem.centers)
+    front = problem.pareto_front(100)
+    assert (front.amin(dim=0) < 1e-20).all()  # the three minima are among the points
+
+
+def test_two_objectives_are_the_pair():
+    pair = create_problem("quadratic_pair", num_variables=4, seed=5)
+    two = create_problem("quadratics", num_variables=4, num_objectives=2, seed=5)
+    assert torch.equal(pair.matrices, two.matrices)
+    assert torch.equal(pair.reference_point, two.reference_point)
+    x = pair.sample_starts(10)
+    assert torch.equal(pair(x), two(x))
+
+
+def test_given_parts_size_any_number_of_objectives():
+    problem = create_problem("quadratics", centers=np.eye(4))
+    assert (problem.num_objectives, problem.num_variables) == (4, 4)
+    with pytest.raises(ValueError, match="num_objectives must be at least 2, found 1"):
+        create_problem("quadratics", num_objectives=1)
+    with pytest.raises(ValueError, match=r"weights must have shape \(\.\.\., 4\), found \(3,\)"):
+        problem.minimizer(torch.ones(3))
+    with pytest.raises(ValueError, match="weights must be non-negative and not all zero"):
+        problem.minimizer(torch.zeros(4))
