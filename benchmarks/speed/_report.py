@@ -119,6 +119,31 @@ def print_tables(cells: Sequence[Cell], settings: dict[str, Any], file: Any = No
         )
 
 
+def write_markdown(path: Path, cells: Sequence[Cell]) -> None:
+    """The ratios as a Markdown table, mtopt's times in brackets; only the times where TorchJD was not timed."""
+    counts = sorted({cell.count for cell in cells})
+    compared = any(cell.peer is not None for cell in cells)
+    lines = [
+        f"| rule | {' | '.join(f'K = {count}' for count in counts)} |{' geometric mean |' if compared else ''}",
+        f"|---|{'--:|' * (len(counts) + compared)}",
+    ]
+    for rule in _rules(cells):
+        row = [cell for cell in cells if cell.rule == rule]
+        by_count = {cell.count: _markdown_entry(cell) for cell in row}
+        entries = [by_count.get(count, "") for count in counts]
+        entries += [_ratio(geometric_mean(row))] if compared else []
+        lines.append(f"| {row[0].title} | {' | '.join(entries)} |")
+    if compared:
+        means = [_ratio(geometric_mean(cell for cell in cells if cell.count == count)) for count in counts]
+        lines.append(f"| **geometric mean** | {' | '.join(means)} | **{_ratio(geometric_mean(cells))}** |")
+    path.write_text("\n".join(lines) + "\n")
+
+
+def _markdown_entry(cell: Cell) -> str:
+    own = duration(cell.own.median)
+    return own if cell.ratio is None else f"{_ratio(cell.ratio)} ({own})"
+
+
 def _ratio_table(cells: Sequence[Cell]) -> Any:
     from rich.table import Table
 

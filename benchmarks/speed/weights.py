@@ -4,7 +4,8 @@
 
 Both sides get the same Gramians in float64 on the CPU, one after the other, drifting from call to call; they take turns
 on one thread, and CPU time counts. A speed stands beside the error of the answers it was had with. Prints tables, and
-writes ``weights.json``, ``weights.png`` and ``weights.svg``. Without TorchJD, mtopt is timed alone.
+writes ``weights.json``, ``weights.md`` (the ratios), ``weights.png`` and ``weights.svg``. Without TorchJD, mtopt is
+timed alone.
 """
 
 from __future__ import annotations
@@ -23,7 +24,7 @@ from threadpoolctl import threadpool_limits
 
 import mtopt
 from benchmarks.speed._pairs import INSTALL, PAIRS, Pair, peer_module
-from benchmarks.speed._report import Cell, Measured, draw, print_tables, write_json
+from benchmarks.speed._report import Cell, Measured, draw, print_tables, write_json, write_markdown
 from benchmarks.speed._timing import Side, drifting_gradients, interleave
 
 SIZES = (2, 4, 8, 32, 128)
@@ -52,8 +53,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     print_tables(cells, settings)
     out = Path(options.out)
     write_json(out / "weights.json", cells, settings)
+    write_markdown(out / "weights.md", cells)
     files = mtopt.plotting.save(draw(cells), out / "weights")
-    print(f"\nfigures: {', '.join(map(str, files))}\nraw:     {out / 'weights.json'}")
+    print(f"\nfigures: {', '.join(map(str, files))}\ntable:   {out / 'weights.md'}\nraw:     {out / 'weights.json'}")
     return 0
 
 

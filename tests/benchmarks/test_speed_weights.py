@@ -9,7 +9,7 @@ import torch
 
 import mtopt
 from benchmarks.speed import _errors, _pairs, weights
-from benchmarks.speed._report import Cell, Measured, duration, error_text, geometric_mean, print_tables
+from benchmarks.speed._report import Cell, Measured, duration, error_text, geometric_mean, print_tables, write_markdown
 from benchmarks.speed._timing import Side, drifting_gradients, interleave
 
 SETTINGS = {"versions": {"mtopt": "1", "torchjd": "2"}}
@@ -51,6 +51,25 @@ def test_the_tables_show_times_ratios_errors_and_means(tmp_path):
     assert ["MGDA", "3.0", "12", "6.0"] in rows
     assert ["KRUM", "-", "3.0", "3.0"] in rows
     assert ["geometric mean", "3.0", "6.0", f"{(3 * 12 * 3) ** (1 / 3):.1f}"] in rows
+
+
+def test_the_markdown_table_has_ratios_times_and_means(tmp_path):
+    cells = [
+        cell("mgda", 2, (20e-6,), (60e-6,)),
+        cell("mgda", 8, (1e-3,), (12e-3,)),
+        cell("krum", 8, (2e-3,), (6e-3,)),
+        cell("krum", 2, (2.0,), None),
+    ]
+    write_markdown(tmp_path / "table.md", cells)
+    assert (tmp_path / "table.md").read_text().splitlines() == [
+        "| rule | K = 2 | K = 8 | geometric mean |",
+        "|---|--:|--:|--:|",
+        "| MGDA | 3.0 (20 µs) | 12 (1.0 ms) | 6.0 |",
+        "| KRUM | 2.0 s | 3.0 (2.0 ms) | 3.0 |",
+        "| **geometric mean** | 3.0 | 6.0 | **4.8** |",
+    ]
+    write_markdown(tmp_path / "alone.md", [cell("mgda", 2, (20e-6,), None)])
+    assert (tmp_path / "alone.md").read_text().splitlines()[2] == "| MGDA | 20 µs |"
 
 
 @pytest.mark.parametrize(
@@ -200,6 +219,7 @@ def test_mtopt_alone_from_end_to_end(tmp_path, monkeypatch, capsys):
     ]
     assert all(c["peer"] is None and c["ratio"] is None and c["own_median"] > 0.0 for c in stored["cells"])
     assert stored["settings"]["versions"]["mtopt"] == mtopt.__version__
+    assert "MGDA" in (tmp_path / "weights.md").read_text()
     assert (tmp_path / "weights.png").stat().st_size > 10_000
     assert "MGDA" in (tmp_path / "weights.svg").read_text()
 
