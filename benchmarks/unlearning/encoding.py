@@ -1,0 +1,115 @@
+"""From a question and an answer to token ids and labels, and from those to batches. Right padding throughout."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+
+IGNORED = -100
+"""The label of a position that is not scored: the prompt's, and padding."""
+
+TEMPLATES = {
+    "plain": "Question: {question}\nAnswer: {answer}",
+    "llama-2": "[INST] {question} [/INST] {answer}",
+}
+"""Named templates. ``plain`` is TOFU's for phi-1.5, MUSE's for its questions and this suite's own; ``"chat"`` (not
+listed) is the tokenizer's own chat template."""
+
+
+def encode(
+    tokenizer: Any, question: str, answer: str, *, template: str = "plain", max_length: int | None = None
+) -> dict[str, list[int]]:
+    """Token ids of one question and answer, with labels on the answer and the end-of-sequence token.
+
+    The filled template is tokenised as one text, as a model would read it; what it has in common with the tokenised
+    prompt (the template up to the answer) is the prompt, labelled -100. So the prompt that generation starts from is
+    ``input_ids`` where the label is -100, whatever the tokenizer does at the border.
+
+    Args:
+        tokenizer: A Hugging Face tokenizer with an ``eos_token_id``.
+        question: Text.
+        answer: Text; may be empty, when only the prompt is wanted: the one label left is the end.
+        template: A name of :data:`TEMPLATES`, ``"chat"`` for the tokenizer's chat template, or a text that holds
+            ``{question}`` and ends with ``{answer}``.
+        max_length: The most tokens allowed; longer raises. None: no limit.
+
+    Returns:
+        ``input_ids`` and ``labels``, lists of the same length; a label is the id at its own position (the shift by one
+        is the loss's business) or -100.
+
+    Raises:
+        ValueError: An unknown template, a tokenizer without an end token, or more than ``max_length`` tokens: an answer
+            cut short would be scored as if it were whole.
+    """
+    prompt, special = _prompt(tokenizer, question, template)
+    prompt_ids = tokenizer(prompt, add_special_tokens=special)["input_ids"]
+    whole = tokenizer(prompt + answer, add_special_tokens=special)["input_ids"]
+    start = 0
+    while start < min(len(prompt_ids), len(whole)) and prompt_ids[start] == whole[start]:
+        start += 1
+    return _ended(tokenizer, whole, start, max_length, question)
+
+
+def encode_text(tokenizer: Any, text: str, *, max_length: int | None = None) -> list[dict[str, list[int]]]:
+    """Token ids of a plain text, every token a label, in pieces of at most ``max_length``; the last one ends with the
+    end-of-sequence token. None: one piece."""
+    ids = tokenizer(text)["input_ids"]
+    ids = [*ids, _end(tokenizer)] if ids[-1:] != [_end(tokenizer)] else ids
+    length = max_length or len(ids)
+    pieces = [ids[start : start + length] for start in range(0, len(ids), length)]
+    return [{"input_ids": piece, "labels": list(piece)} for piece in pieces]
+
+
+def collate(rows: Sequence[Mapping[str, Sequence[int]]], pad_id: int) -> dict[str, Tensor]:
+    """Encoded rows as one batch, padded on the right to the longest.
+
+    Returns:
+        ``input_ids``, ``attention_mask`` (1 on tokens) and ``labels`` (-100 on padding), (B, T) int64 each.
+    """
+    if not rows:
+        raise ValueError("rows is empty: a batch needs at least one encoded row")
+    shape = len(rows), max(len(row["input_ids"]) for row in rows)
+    input_ids = torch.full(shape, pad_id, dtype=torch.long)
+    attention_mask = torch.zeros(shape, dtype=torch.long)
+    labels = torch.full(shape, IGNORED, dtype=torch.long)
+    for place, row in enumerate(rows):
+        length = len(row["input_ids"])
+        input_ids[place, :length] = torch.tensor(row["input_ids"])
+        attention_mask[place, :length] = 1
+        labels[place, :length] = torch.tensor(row["labels"])
+    return {"input_ids": input_ids, "attention_mask": attention_mask, "labels": labels}
+
+
+def _prompt(tokenizer: Any, question: str, template: str) -> tuple[str, bool]:
+    """The text before the answer, and whether the tokenizer still has to add its special tokens."""
+    if template == "chat":
+        turns = [{"role": "user", "content": question}]
+        return tokenizer.apply_chat_template(turns, tokenize=False, add_generation_prompt=True), False
+    text = TEMPLATES.get(template, template)
+    if "{question}" not in text or not text.endswith("{answer}"):
+        raise ValueError(
+            f"template must be one of {', '.join([*TEMPLATES, 'chat'])}, or hold {{question}} and end with {{answer}}; "
+            f"got {template!r}"
+        )
+    return text.removesuffix("{answer}").replace("{question}", question), True
+
+
+def _ended(tokenizer: Any, ids: list[int], start: int, max_length: int | None, question: str) -> dict[str, list[int]]:
+    """The ids with the end token (once: some tokenizers add it themselves) and their labels from ``start`` on."""
+    end = _end(tokenizer)
+    ids = [*ids, end] if ids[-1:] != [end] else list(ids)
+    if max_length is not None and len(ids) > max_length:
+        raise ValueError(
+            f"the question and answer have {len(ids)} tokens, more than max_length={max_length}; raise max_length or "
+            f"leave the row out. The question: {question[:80]!r}"
+        )
+    return {"input_ids": ids, "labels": [IGNORED] * start + ids[start:]}
+
+
+def _end(tokenizer: Any) -> int:
+    if tokenizer.eos_token_id is None:
+        raise ValueError("the tokenizer has no eos_token; set it, so that the model learns where an answer ends")
+    return int(tokenizer.eos_token_id)
