@@ -1,0 +1,251 @@
+"""TOFU's evaluation of one model: all answers in one teacher-forced run, then greedy answers, then the figures."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+
+from benchmarks.unlearning.corpus import Corpus
+from benchmarks.unlearning.encoding import encode
+from benchmarks.unlearning.metrics.evaluation import Evaluation, Items, Logs, opened, same_items
+from benchmarks.unlearning.metrics.generation import answer_of, generate, prompt_of
+from benchmarks.unlearning.metrics.membership import ATTACKS, attack_auc, attack_scores, tofu_privleak
+from benchmarks.unlearning.metrics.memorisation import exact_memorisation, extraction_strength
+from benchmarks.unlearning.metrics.scoring import TokenScores, score_tokens
+from benchmarks.unlearning.metrics.similarity import rouge_l
+from benchmarks.unlearning.metrics.truth_ratio import (
+    aggregate,
+    forget_quality,
+    log_truth_ratio,
+    model_utility,
+    probability_among,
+)
+
+UTILITY_SETS = ("retain", "real_authors", "world_facts")
+
+
+def evaluate(
+    model: Any,
+    tokenizer: Any,
+    corpus: Corpus,
+    *,
+    forget: str = "forget10",
+    retain_logs: Logs | None = None,
+    reference_logs: Logs | None = None,
+    definition: str = "tofu-code",
+    template: str = "plain",
+    max_new_tokens: int = 200,
+    batch_size: int = 64,
+) -> Evaluation:
+    """All of TOFU's figures, extraction, memorisation and membership, with a record of every item.
+
+    Args:
+        model: Any Hugging Face causal language model; it is not changed.
+        tokenizer: Its own, with an end token.
+        corpus: Holds ``<forget>_perturbed``, ``retain_perturbed``, ``real_authors_perturbed`` and
+            ``world_facts_perturbed``, and ``holdoutXX`` for membership: without that those figures are None.
+        forget: ``"forget01"``, ``"forget05"`` or ``"forget10"``.
+        retain_logs: The evaluation of a model trained without the set to forget, or the path where it is saved. None:
+            no forget quality, and PrivLeak against an AUC of one half.
+        reference_logs: The same of any model that was not trained on the set to forget, for the ``reference`` attack.
+        definition: Of the truth ratio, see :func:`~benchmarks.unlearning.metrics.truth_ratio.log_truth_ratio`.
+        template: As in :func:`benchmarks.unlearning.encoding.encode`; the one that the model was trained with.
+        max_new_tokens: For each greedy answer (TOFU: 200).
+        batch_size: Texts at once; it changes results by rounding only.
+
+    Returns:
+        The summary of :func:`summarise`; items by ``"forget"``, ``"retain"``, ``"real_authors"``, ``"world_facts"`` and
+        ``"holdout"``, as :func:`measure` records them.
+    """
+    items = measure(
+        model,
+        tokenizer,
+        corpus,
+        forget=forget,
+        template=template,
+        max_new_tokens=max_new_tokens,
+        batch_size=batch_size,
+    )
+    summary = summarise(items, retain_logs=retain_logs, reference_logs=reference_logs, definition=definition)
+    settings = {"forget": forget, "definition": definition, "template": template, "max_new_tokens": max_new_tokens}
+    return Evaluation(summary, items, settings)
+
+
+def measure(
+    model: Any,
+    tokenizer: Any,
+    corpus: Corpus,
+    *,
+    forget: str = "forget10",
+    template: str = "plain",
+    max_new_tokens: int = 200,
+    batch_size: int = 64,
+) -> dict[str, list[dict[str, Any]]]:
+    """What the model does on every item; the slow half of :func:`evaluate`, whose arguments these are.
+
+    An item holds ``question``, ``answer``, ``loss`` (mean -log p over the answer's tokens and the end, nats),
+    ``probability`` (exp(-loss)), ``tokens`` (with the end), ``exact_memorisation``, ``extraction_strength``,
+    ``exact_match`` (greedy generation gives this answer and ends); but for held-out items ``perturbed_losses``,
+    ``generation`` and ``rouge_l_recall``; ``paraphrased_loss`` where the set has paraphrases; ``membership`` (scores by
+    attack) on the items to forget and the held-out ones.
+    """
+    sets = _sets(corpus, forget)
+    texts: list[str] = []
+    rows: list[dict[str, list[int]]] = []
+    for row in (row for part in sets.values() for row in part):
+        for answer in _answers(row):
+            texts.append(answer)
+            rows.append(encode(tokenizer, row["question"], answer, template=template))
+    pad_id = tokenizer.eos_token_id if tokenizer.pad_token_id is None else tokenizer.pad_token_id
+    scores = iter(score_tokens(model, rows, pad_id=pad_id, batch_size=batch_size))
+
+    items: dict[str, list[dict[str, Any]]] = {}
+    for name, part in sets.items():
+        items[name] = []
+        for row in part:
+            own = next(scores)
+            item = {"question": row["question"], "answer": row["answer"], **_on_answer(own)}
+            if "paraphrased_answer" in row:
+                item["paraphrased_loss"] = next(scores).loss
+            if "perturbed_answer" in row:
+                item["perturbed_losses"] = [next(scores).loss for _ in row["perturbed_answer"]]
+            if name in ("forget", "holdout"):
+                item["membership"] = attack_scores(own, row["answer"])
+            items[name].append(item)
+
+    asked = [item for name in ("forget", *UTILITY_SETS) for item in items[name]]
+    encoded = [encode(tokenizer, item["question"], item["answer"], template=template) for item in asked]
+    # where every token and the end are the most probable ones, generation gives the answer: no need to run it
+    unsure = [
+        place for place, item in enumerate(asked) if not (item["exact_match"] and item["tokens"] <= max_new_tokens)
+    ]
+    prompts = [prompt_of(encoded[place]) for place in unsure]
+    texts = generate(model, tokenizer, prompts, max_new_tokens=max_new_tokens, batch_size=batch_size)
+    generated = dict(zip(unsure, texts, strict=True))
+    for place, item in enumerate(asked):
+        known = tokenizer.decode(answer_of(encoded[place]), skip_special_tokens=True).strip()
+        item["generation"] = generated.get(place, known)
+        item["rouge_l_recall"] = rouge_l(item["answer"], item["generation"], stem=True).recall
+    return items
+
+
+def summarise(
+    items: Items,
+    *,
+    retain_logs: Logs | None = None,
+    reference_logs: Logs | None = None,
+    definition: str = "tofu-code",
+) -> dict[str, float | None]:
+    """The figures of recorded items; no model is needed, so another definition or retain model costs nothing.
+
+    Returns:
+        ``model_utility``; ``forget_quality`` (None without ``retain_logs``); ``<set>_probability``,
+        ``<set>_rouge_l_recall`` and ``<set>_truth_ratio`` for the four sets; ``forget_`` and ``retain_``
+        ``exact_match``, ``extraction_strength`` and ``exact_memorisation``; ``auc_<attack>`` for the five attacks and
+        ``privleak`` (None without held-out items; ``auc_reference`` also without ``reference_logs``).
+    """
+    ratios = {name: log_truth_ratios(items, name, definition) for name in ("forget", *UTILITY_SETS)}
+    summary: dict[str, float | None] = {"model_utility": None, "forget_quality": None}
+    nine: list[float] = []
+    for name, logs in ratios.items():
+        figures = {
+            "probability": _mean([_probability(item, name) for item in items[name]]),
+            "rouge_l_recall": _mean([item["rouge_l_recall"] for item in items[name]]),
+            "truth_ratio": aggregate(logs, forget=name == "forget", definition=definition),
+        }
+        summary.update({f"{name}_{figure}": value for figure, value in figures.items()})
+        if name in UTILITY_SETS:
+            nine.extend(figures.values())
+    summary["model_utility"] = model_utility(nine)
+    for name in ("forget", "retain"):
+        for figure in ("exact_match", "extraction_strength", "exact_memorisation"):
+            summary[f"{name}_{figure}"] = _mean([item[figure] for item in items[name]])
+
+    retain = None if retain_logs is None else opened(retain_logs).items
+    if retain is not None:
+        same_items(items, retain, "forget", "question")
+        summary["forget_quality"] = forget_quality(ratios["forget"], log_truth_ratios(retain, "forget", definition))
+    reference = None if reference_logs is None else opened(reference_logs).items
+    return {**summary, **_membership(items, retain, reference)}
+
+
+def log_truth_ratios(items: Items, name: str, definition: str = "tofu-code") -> list[float]:
+    """log R of each item of a set; the answer stands in for the paraphrase where there is none."""
+    return [
+        log_truth_ratio(
+            item["paraphrased_loss" if "paraphrased_loss" in item else "loss"], item["perturbed_losses"], definition
+        )
+        for item in items[name]
+    ]
+
+
+def membership_aucs(items: Items, reference: Items | None = None) -> dict[str, float]:
+    """The AUC of each attack; ``reference`` only with a second model's items on the same sets, whose losses are
+    subtracted."""
+    scores = {
+        attack: {name: [item["membership"][attack] for item in items[name]] for name in ("forget", "holdout")}
+        for attack in ATTACKS
+    }
+    if reference is not None:
+        for name in ("forget", "holdout"):
+            same_items(items, reference, name, "question")
+        scores["reference"] = {
+            name: [mine["loss"] - other["loss"] for mine, other in zip(items[name], reference[name], strict=True)]
+            for name in ("forget", "holdout")
+        }
+    return {attack: attack_auc(both["forget"], both["holdout"]) for attack, both in scores.items()}
+
+
+def _membership(items: Items, retain: Items | None, reference: Items | None) -> dict[str, float | None]:
+    figures: dict[str, float | None] = {f"auc_{attack}": None for attack in (*ATTACKS, "reference")}
+    figures["privleak"] = None
+    if "holdout" not in items:
+        return figures
+    aucs = membership_aucs(items, reference)
+    figures.update({f"auc_{attack}": auc for attack, auc in aucs.items()})
+    if retain is None:
+        figures["privleak"] = tofu_privleak(aucs["min_k"])
+    else:
+        same_items(items, retain, "holdout", "question")
+        figures["privleak"] = tofu_privleak(aucs["min_k"], membership_aucs(retain)["min_k"])
+    return figures
+
+
+def _sets(corpus: Corpus, forget: str) -> dict[str, list[dict[str, Any]]]:
+    holdout = forget.replace("forget", "holdout")
+    return {
+        "forget": corpus[f"{forget}_perturbed"],
+        **{name: corpus[f"{name}_perturbed"] for name in UTILITY_SETS},
+        **({"holdout": corpus[holdout]} if holdout in corpus else {}),
+    }
+
+
+def _answers(row: Mapping[str, Any]) -> list[str]:
+    """The answers to score, in the order in which :func:`measure` takes their scores."""
+    paraphrase = [row["paraphrased_answer"]] if "paraphrased_answer" in row else []
+    return [row["answer"], *paraphrase, *row.get("perturbed_answer", [])]
+
+
+def _on_answer(scores: TokenScores) -> dict[str, Any]:
+    correct = scores.without_end().correct
+    return {
+        "loss": scores.loss,
+        "probability": float(np.exp(-scores.loss)),
+        "tokens": len(scores.correct),
+        "exact_memorisation": exact_memorisation(correct),
+        "extraction_strength": extraction_strength(correct),
+        "exact_match": bool(scores.correct.all()),
+    }
+
+
+def _probability(item: Mapping[str, Any], name: str) -> float:
+    """Of the answer; among the offered answers in the sets of general knowledge."""
+    if name in ("forget", "retain"):
+        return float(item["probability"])
+    return probability_among(item["loss"], item["perturbed_losses"])
+
+
+def _mean(values: list[Any]) -> float:
+    return float(np.mean(values))
