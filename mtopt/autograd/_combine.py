@@ -144,7 +144,7 @@ def combine_rows(rows: Sequence[Row], combiner: Combiner, step: Step) -> StepRec
         (by_group[id(group)], group, own_weight(group, weights, combiner, step)) for group in groups if not group.shared
     ]
     for group, outcome in zip(shared, outcomes, strict=True):
-        write(group.indices, _direction(outcome, by_group[id(group)], group, step), step)
+        write(group.indices, direction_of(outcome, by_group[id(group)], group, step), step)
     for indices, private, weight in _joined_private(own):
         write(indices, private.combined([weight], spend=True), step)
     if not shared:
@@ -301,7 +301,8 @@ def _size(group: Group, step: Step) -> tuple[int, int]:
     return len(group.reach), sum(step.places[i].parameter.numel() for i in group.indices)
 
 
-def _direction(outcome: Outcome, gradients: Gradients, group: Group, step: Step) -> list[torch.Tensor]:
+def direction_of(outcome: Outcome, gradients: Gradients, group: Group, step: Step) -> list[torch.Tensor]:
+    """A tensor for each parameter of the group, with the scale that ``.grad`` has."""
     if outcome.direction is None:
         assert outcome.weights is not None
         return gradients.combined(outcome.weights, spend=True)

@@ -9,9 +9,8 @@ from functools import partial
 from typing import Any
 
 import torch
-from torch import nn
-from torch.nn.modules.module import register_module_forward_pre_hook
 
+from mtopt.autograd._buffers import buffers_kept
 from mtopt.autograd._combine import Private, Step, combine_rows, groups_of, reach_of_rows, skipped
 from mtopt.autograd._objective import Losses, Objective, read_losses
 from mtopt.autograd._record import StepRecord
@@ -37,7 +36,7 @@ def combine_revisited(
     rows, _, plan = rows_of(request)
     before: list[Row] | None = None
     if combiner.visited is not None:
-        with _at(places, combiner.visited), _buffers_kept():
+        with _at(places, combiner.visited), buffers_kept():
             again = Request(visits.second(), places, scaler)
             if (again.objectives, again.present) != (request.objectives, request.present):
                 raise ValueError(
@@ -156,31 +155,6 @@ def _at(places: Sequence[Place], values: Sequence[torch.Tensor]) -> Iterator[Non
         for param, value in zip(params, here, strict=True):
             param.data = value
         torch.clear_autocast_cache()
-
-
-@contextmanager
-def _buffers_kept() -> Iterator[None]:
-    """What modules that are called meanwhile keep in buffers, such as running statistics, is afterwards as it was."""
-    seen: set[int] = set()
-    kept: list[tuple[dict[str, torch.Tensor | None], str, torch.Tensor, torch.Tensor]] = []
-
-    def keep(called: nn.Module, arguments: Any) -> None:
-        if id(called) in seen:
-            return
-        for module in called.modules():  # those inside a compiled one are not called by name
-            if id(module) not in seen:
-                seen.add(id(module))
-                held = module._buffers
-                kept.extend((held, name, buffer, buffer.clone()) for name, buffer in held.items() if buffer is not None)
-
-    handle = register_module_forward_pre_hook(keep)
-    try:
-        yield
-    finally:
-        handle.remove()
-        with torch.no_grad():
-            for held, name, buffer, value in kept:
-                held[name] = buffer.copy_(value)
 
 
 def _is_finite(row: Row) -> bool:

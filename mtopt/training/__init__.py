@@ -18,6 +18,7 @@ from mtopt.training._progress import ProgressBar
 from mtopt.training._random import seed_everything
 from mtopt.training._sets import HypervolumeGradient, SetTrainer
 from mtopt.training._sinkgd import SinkGD
+from mtopt.training._svgd_sets import SVGDTrainer
 from mtopt.training._tensorboard import TensorBoard
 from mtopt.training._trainer import MultiLossTrainer
 from mtopt.training._weight_average import WeightAverage
@@ -42,6 +43,7 @@ __all__ = [
     "PreferenceConditioned",
     "PreferenceTrainer",
     "ProgressBar",
+    "SVGDTrainer",
     "SetTrainer",
     "SinkGD",
     "TensorBoard",

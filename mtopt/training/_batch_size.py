@@ -10,13 +10,13 @@ from typing import TYPE_CHECKING, Any, Literal
 import torch
 
 from mtopt.autograd import Losses, StepRecord
+from mtopt.autograd._buffers import buffers_kept
 from mtopt.autograd._objective import read_losses, value_of
 from mtopt.combiners import Gradients
 from mtopt.training._callbacks import Callback
 from mtopt.training._counts import check_count
 from mtopt.training._evaluation import examples_in, generators_kept
 from mtopt.training._gradients import losses_of
-from mtopt.training._probe_state import buffers_kept
 
 if TYPE_CHECKING:
     from mtopt.training._trainer import MultiLossTrainer

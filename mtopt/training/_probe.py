@@ -7,7 +7,8 @@ from typing import TypeVar
 
 import torch
 
-from mtopt.training._probe_state import buffers_kept, optimizer_kept
+from mtopt.autograd._buffers import buffers_kept
+from mtopt.training._probe_state import optimizer_kept
 from mtopt.training._random import global_state, set_global_state
 
 Loss = TypeVar("Loss")

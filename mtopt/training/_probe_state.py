@@ -1,4 +1,4 @@
-"""Everything that a probing step changes beside the parameters, kept and put back bit for bit."""
+"""What a probing step changes in an optimizer beside the parameters, kept and put back bit for bit."""
 
 from __future__ import annotations
 
@@ -8,7 +8,6 @@ from contextlib import contextmanager
 from typing import Any
 
 import torch
-from torch.nn.modules.module import register_module_forward_pre_hook
 
 _PLAIN = (type(None), bool, int, float, complex, str, bytes)
 
@@ -37,32 +36,6 @@ def optimizer_kept(optimizer: torch.optim.Optimizer) -> Iterator[None]:
             vars(optimizer).pop("_opt_called", None)
         else:
             vars(optimizer)["_opt_called"] = noted
-
-
-@contextmanager
-def buffers_kept(model: torch.nn.Module | None) -> Iterator[None]:
-    """Afterwards the buffers of ``model``, or else of all modules that were called meanwhile, are as they were."""
-    kept: dict[int, Callable[[], Any]] = {}
-
-    def keep(module: torch.nn.Module, inputs: Any = None) -> None:
-        if id(module) in kept:
-            return
-        for part in module.modules():  # a compiled or scripted module calls its parts without being seen
-            if id(part) not in kept:
-                kept[id(part)] = _keeper(part._buffers)
-
-    handle = None
-    if model is None:
-        handle = register_module_forward_pre_hook(keep)
-    else:
-        keep(model)
-    try:
-        yield
-    finally:
-        if handle is not None:
-            handle.remove()
-        for restore in kept.values():
-            restore()
 
 
 def _keeper(value: Any) -> Callable[[], Any]:

@@ -152,7 +152,7 @@ class MultiLossTrainer(ABC):
         ``batch`` is what the data gave; a list of that where ``batches_per_step`` is more than one.
         """
         self.optimizer.zero_grad(set_to_none=True)
-        record = step_gradients(self, batch)
+        record = self.make_gradients(batch)
         reason = self.precision.finish_gradients(self.optimizer)
         if reason is not None and not record.skipped:
             if self.strict:
@@ -168,6 +168,10 @@ class MultiLossTrainer(ABC):
         if self.combiner.awaits_losses:
             reevaluate(self, self._batches(batch))
         return record
+
+    def make_gradients(self, batch: Any) -> StepRecord:
+        """Fill ``.grad`` for a step. Default: the rule's direction; nothing is written when the step is skipped."""
+        return step_gradients(self, batch)
 
     def loss_values(self, batch: Any) -> dict[Objective, float]:
         """The losses of a step's ``batch`` with the parameters as they are now, without a graph, in the user's sense.

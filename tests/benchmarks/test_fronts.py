@@ -42,13 +42,16 @@ def test_svgd_spreads_over_most_of_it():
     assert hypervolume(fronts.find("MOO-SVGD"), fronts.REFERENCE) >= 0.9 * fronts.BEST
 
 
+# PMGDA leaves some points short of the front from some starts
 @pytest.mark.long
 @pytest.mark.parametrize("seed", range(1, 5))
-@pytest.mark.parametrize("name", ["EPO", "PMGDA", "STCH", "hypervolume gradient"])
-def test_it_covers_it_from_other_starts(name, seed):
+@pytest.mark.parametrize(
+    ("name", "share"), [("EPO", 0.99), ("PMGDA", 0.97), ("STCH", 0.99), ("hypervolume gradient", 0.999)]
+)
+def test_it_covers_it_from_other_starts(name, share, seed):
     points = fronts.find(name, seed=seed)
-    assert hypervolume(points, fronts.REFERENCE) >= 0.98 * fronts.BEST
-    assert gd(points, fronts.problem().pareto_front(2000)) < 0.03
+    assert hypervolume(points, fronts.REFERENCE) >= share * fronts.BEST
+    assert gd(points, fronts.problem().pareto_front(2000)) < (0.01 if name == "PMGDA" else 0.001)
 
 
 def test_the_page_runs_as_printed(tmp_path, monkeypatch):
@@ -59,7 +62,8 @@ def test_the_page_runs_as_printed(tmp_path, monkeypatch):
         exec(block, page)
     assert len(page["traced"]) == len(page["warm"]) == 7
     assert len(page["one_model"]) == 11
-    assert page["points"].shape == (6, 2)
+    assert page["points"].shape == page["apart"].points(page["batches"]).shape == (6, 2)
+    assert len(page["apart"].history) == 40
     assert len(page["archive"].points()) > 0
 
 

@@ -8,8 +8,8 @@ import pytest
 import torch
 from torch import nn
 
+from mtopt.autograd._buffers import buffers_kept
 from mtopt.training._probe import along_update
-from mtopt.training._probe_state import buffers_kept
 
 INPUTS = torch.randn(16, 6, generator=torch.Generator().manual_seed(0))
 
@@ -197,6 +197,31 @@ def test_buffers_that_no_module_call_shows_are_kept_by_model():
     with buffers_kept(None):
         model.value()
     assert float(model.count) == 1  # nothing called the module: it must be named
+
+
+def test_buffers_come_back_as_the_same_tensors():
+    class Odd(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.register_buffer("changed", torch.zeros(2))
+            self.register_buffer("replaced", torch.zeros(2))
+            self.register_buffer("empty", None)
+
+        def forward(self):
+            self.changed += 1
+            self.replaced += 1
+            self.replaced = self.replaced + 1
+            self.empty = torch.ones(2)
+            self.register_buffer("added", torch.ones(2))
+
+    for named in (True, False):
+        model = Odd()
+        before = dict(model._buffers)
+        with buffers_kept(model if named else None):
+            model()
+        assert list(model._buffers) == ["changed", "replaced", "empty"]
+        assert all(model._buffers[name] is buffer for name, buffer in before.items())
+        assert model.changed.tolist() == model.replaced.tolist() == [0, 0]
 
 
 def test_gradients_that_an_optimizer_changes_are_put_back():
