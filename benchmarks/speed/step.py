@@ -111,10 +111,10 @@ def _started(line: Line, cell: Cell, device: str) -> _Side | None:
     try:
         side = _Side(line, line.make(build(cell.model, cell.tasks, device)), line.steps)
         side.step()
-    except Exception as error:
+    except Exception as error:  # whatever another library raises is a finding, and stands under the table
         if line.kind not in PEERS:
             raise
-        cell.failed[line.name] = f"{type(error).__name__}: {error}".splitlines()[0]  # it is the library's, and told
+        cell.failed[line.name] = f"{type(error).__name__}: {error}".splitlines()[0]
         return None
     _, once = _timed(_Side(line, side.step), device)
     side.repeats = line.steps * max(1, round(SHORTEST / (line.steps * max(once, 1e-6))))

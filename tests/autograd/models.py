@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Callable
 from typing import Any
 
@@ -12,7 +13,7 @@ from torch.nn import functional as F
 Losses = dict[str, torch.Tensor]
 
 
-class Model(nn.Module):
+class Model(nn.Module, ABC):
     """Losses on a fixed batch. Dropout draws the same masks in every call of :meth:`losses`."""
 
     def losses(self) -> Losses:
@@ -20,8 +21,8 @@ class Model(nn.Module):
             torch.manual_seed(1)
             return self.compute()
 
-    def compute(self) -> Losses:
-        raise NotImplementedError
+    @abstractmethod
+    def compute(self) -> Losses: ...
 
     def batch(self, *shape: int, seed: int = 0) -> torch.Tensor:
         """The same numbers in every call, in the dtype of the parameters."""
