@@ -10,7 +10,7 @@ import torch
 from mtopt.autograd._combine import Private, Step, combine_rows
 from mtopt.autograd._draws import Draws, combine_draws
 from mtopt.autograd._hints import Hints
-from mtopt.autograd._keeping import fits_matrix, kept_in_matrix, kept_short
+from mtopt.autograd._keeping import SMALL, kept_in_matrix, kept_short
 from mtopt.autograd._matrix_free import MatrixFree, follow_weights, matrix_free
 from mtopt.autograd._objective import Losses
 from mtopt.autograd._plans import Plan, Store, check_plan, logged, may_recompute, rows_fit
@@ -177,18 +177,22 @@ def _on_rows(
     if store == "recompute" and count > ALIVE:
         return recompute(request, combiner, features, private, strict, why)
     source = source_of(request, features, batched=plan == "batched")
-    factors = None
+    factors, laid = None, None
     if isinstance(store, torch.dtype):
         rows, factors = kept_short(source.rows, store)
         source.plan += f"; kept in {str(store).removeprefix('torch.')}"
-    elif combiner.needs == "jacobian" and plan != "batched" and fits_matrix(request.params):
-        rows, factors = kept_in_matrix(source.rows, request.params, count, request.scale)
-    else:
+    elif plan == "batched":
         rows = list(source.rows)
+    elif combiner.needs == "jacobian":
+        rows, laid = kept_in_matrix(source.rows, request.params, count, scale=request.scale)
+        factors = [request.scale] * count
+    else:
+        rows, laid = kept_in_matrix(source.rows, request.params, count, below=SMALL)
     if streams:
-        remember(request, rows)
+        remember(request, rows, laid)
     step = Step.of(request, private=private, trunk=source.trunk, strict=strict, plan=source.plan)
-    step.factors = factors
+    step.factors, step.laid = factors, laid
+    del laid  # the step lets go of the matrix when the direction is there
     return combine_rows(rows, combiner, step)
 
 

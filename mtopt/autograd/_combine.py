@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Literal
+from typing import Literal, NamedTuple
 
 import torch
 
 from mtopt._errors import NonFiniteError
+from mtopt.autograd._keeping import Laid
 from mtopt.autograd._objective import Objective
 from mtopt.autograd._record import StepRecord, geometry
 from mtopt.autograd._request import Request
@@ -42,6 +43,7 @@ class Step:
         plan: how the rows were made.
         places: the parameters.
         factors: what each row is to be multiplied with, where rows are kept in another form; None for one each.
+        laid: which of the rows' tensors lie in a matrix; None where none do.
     """
 
     objectives: Sequence[Objective]
@@ -55,6 +57,7 @@ class Step:
     plan: str
     places: Sequence[Place]
     factors: Sequence[float] | None = None
+    laid: Laid | None = None
 
     @classmethod
     def outline(cls, request: Request, *, private: Private, trunk: set[int] | None) -> Step:
@@ -118,43 +121,80 @@ def combine_rows(rows: Sequence[Row], combiner: Combiner, step: Step) -> StepRec
 
     The rows are taken over: the lists are emptied, and the gradients may be written to.
     """
-    groups = groups_of(reach_of_rows(rows), step)
-    gradients = [gradients_of(group, rows, step) for group in groups]
+    groups = groups_of(reach_of_rows(rows, step.laid), step)
+    shared = shared_groups(groups, step)
+    gradients = [gradients_of(group, rows, step) for group in shared]
+    own = _own_of([group for group in groups if not group.shared], rows, step)
+    step.laid = None
     for row in rows:
         row.clear()
-    reason = non_finite(groups, gradients, step)
+    reason = non_finite(shared, gradients, step, own)
     if reason is not None:
         return skipped(reason, groups, step, backwards=len(rows))
 
     # Everything is computed before anything is written, so that a rule that raises leaves .grad as it was.
-    by_group = {id(group): found for group, found in zip(groups, gradients, strict=True)}
-    shared = shared_groups(groups, step)
     minimised = step.minimised
     outcomes = [
         rule_of(group, shared, combiner, step).combine(
-            by_group[id(group)],
-            minimised if len(group.reach) == len(minimised) else minimised[list(group.reach)],
+            found, minimised if len(group.reach) == len(minimised) else minimised[list(group.reach)]
         )
-        for group in shared
+        for group, found in zip(shared, gradients, strict=True)
     ]
     weights: dict[int, float] = {}
     if outcomes and outcomes[0].weights is not None:
         weights = dict(zip(shared[0].reach, outcomes[0].weights.tolist(), strict=True))
-    own = [
-        (by_group[id(group)], group, own_weight(group, weights, combiner, step)) for group in groups if not group.shared
-    ]
-    for group, outcome in zip(shared, outcomes, strict=True):
-        write(group.indices, direction_of(outcome, by_group[id(group)], group, step), step)
-    for indices, private, weight in _joined_private(own):
-        write(indices, private.combined([weight], spend=True), step)
-    if not shared:
-        return record_of(None, weights, combiner, step, backwards=len(rows))
-    return record_of((shared[0], by_group[id(shared[0])]), weights, combiner, step, backwards=len(rows))
+    factors = {group.reach[0]: own_weight(group, weights, combiner, step) for group in groups if not group.shared}
+    for group, outcome, found in zip(shared, outcomes, gradients, strict=True):
+        write(group.indices, direction_of(outcome, found, group, step), step)
+    write([entry.at for entry in own], _times(own, factors, step), step)
+    main = (shared[0], gradients[0]) if shared else None
+    return record_of(main, weights, combiner, step, backwards=len(rows))
 
 
-def reach_of_rows(rows: Sequence[Row]) -> list[Reach]:
+class Own(NamedTuple):
+    """A gradient of a parameter that no other loss reaches."""
+
+    loss: int
+    at: int
+    gradient: torch.Tensor
+
+
+def _own_of(groups: Sequence[Group], rows: Sequence[Row], step: Step) -> list[Own]:
+    own = []
+    for group in groups:
+        (k,) = group.reach
+        for index in group.indices:
+            gradient = rows[k][index]
+            if gradient is None:
+                assert step.laid is not None
+                gradient = step.laid.gradient(k, index, step.places[index].parameter)
+            own.append(Own(k, index, gradient))
+    return own
+
+
+def _times(own: Sequence[Own], weights: Mapping[int, float], step: Step) -> list[torch.Tensor]:
+    """The gradients of single losses, each times its loss's weight."""
+    if not own:
+        return []
+    factors = step.factors
+    by = [weights[k] if factors is None else weights[k] * factors[k] for k, _, _ in own]
+    places = [step.places[entry.at] for entry in own]
+    plain = all(e.gradient.dtype == p.parameter.dtype for e, p in zip(own, places, strict=True))
+    if plain and all(factor == 0.0 or 1e-30 < abs(factor) < 1e30 for factor in by):
+        return list(torch._foreach_mul([entry.gradient for entry in own], by))
+    # a factor beyond what the dtype holds, or gradients that are kept in fewer bits
+    given = [Gradients([[entry.gradient]], places=[place]) for entry, place in zip(own, places, strict=True)]
+    return [one.combined([factor])[0] for one, factor in zip(given, by, strict=True)]
+
+
+def reach_of_rows(rows: Sequence[Row], laid: Laid | None = None) -> list[Reach]:
     """Which losses reach each parameter, as their gradients tell."""
     masks = [0] * len(rows[0])  # one bit a loss
+    if laid is not None:
+        for index in laid.columns:
+            masks[index] = (1 << len(rows)) - 1
+        for k, index in laid.absent:
+            masks[index] -= 1 << k
     for k, row in enumerate(rows):
         bit = 1 << k
         for index, gradient in enumerate(row):
@@ -199,21 +239,30 @@ def rule_of(group: Group, shared: Sequence[Group], combiner: Combiner, step: Ste
 def gradients_of(group: Group, rows: Sequence[Row], step: Step) -> Gradients:
     """The rows of a group, with zeros where a loss does not reach."""
     places = [step.places[index] for index in group.indices]
+    whole = step.laid is not None and len(group.reach) == len(rows)
+    packed = step.laid.packed(group.indices, places) if step.laid and whole else ()
     return Gradients(
-        [_dense(rows[k], group.indices, places) for k in group.reach],
+        [_dense(k, rows, group.indices, step, skip=bool(packed)) for k in group.reach],
         objectives=[step.present[k] for k in group.reach],
         total=len(step.objectives),
         scale=step.scale,
         places=places,
         factors=None if step.factors is None else [step.factors[k] for k in group.reach],
+        packed=packed,
     )
 
 
-def _dense(row: Row, indices: Sequence[int], places: Sequence[Place]) -> list[torch.Tensor]:
-    dense = []
-    for index, place in zip(indices, places, strict=True):
-        gradient = row[index]
-        dense.append(torch.zeros_like(place.parameter) if gradient is None else gradient)
+def _dense(
+    number: int, rows: Sequence[Row], indices: Sequence[int], step: Step, *, skip: bool
+) -> list[torch.Tensor | None]:
+    """A row without gaps; ``skip``: but for what lies in the matrix."""
+    row, laid = rows[number], step.laid
+    dense = [row[index] for index in indices]
+    for position, index in enumerate(indices):
+        if dense[position] is None and not (skip and laid is not None and index in laid.columns):
+            like = step.places[index].parameter
+            here = laid is not None and laid.has(number, index)
+            dense[position] = laid.gradient(number, index, like) if here else torch.zeros_like(like)  # type: ignore[union-attr]
     return dense
 
 
@@ -230,14 +279,16 @@ def own_weight(group: Group, weights: dict[int, float], combiner: Combiner, step
     return weights[k]
 
 
-def non_finite(groups: Sequence[Group], gradients: Sequence[Gradients], step: Step) -> str | None:
+def non_finite(
+    groups: Sequence[Group], gradients: Sequence[Gradients], step: Step, own: Sequence[Own] = ()
+) -> str | None:
     """Which losses or gradients are NaN or infinite, in words; None when all is well."""
     values = step.values.tolist()
     if not all(map(math.isfinite, values)):
         bad = [name for name, value in zip(step.names, values, strict=True) if not math.isfinite(value)]
         return f"non-finite loss: {', '.join(bad)}"
     rows: set[int] = set()
-    single: list[tuple[int, torch.Tensor]] = []
+    single = [(entry.loss, entry.gradient) for entry in own]
     for group, found in zip(groups, gradients, strict=True):
         if group.shared:
             squares = found.gramian.diagonal().tolist()
@@ -279,23 +330,6 @@ def skipped(reason: str, groups: Sequence[Group], step: Step, *, backwards: int)
     if step.scaled:
         spoil(step.places[index].parameter for group in groups for index in group.indices)
     return record
-
-
-def _joined_private(
-    own: Sequence[tuple[Gradients, Group, float]],
-) -> list[tuple[Sequence[int], Gradients, float]]:
-    """What single losses reach, with its factor; all together where it is the same, since heads are many and small."""
-    if len(own) < 2 or len({weight for _, _, weight in own}) > 1 or any(found.factors for found, _, _ in own):
-        return [(group.indices, found, weight) for found, group, weight in own]
-    indices: list[int] = []
-    row: list[torch.Tensor] = []
-    places: list[Place] = []
-    for found, group, _ in own:
-        indices += group.indices
-        row += found.rows[0]
-        places += found.places or ()
-        found.let_go()
-    return [(indices, Gradients([row], places=places), own[0][2])]
 
 
 def _size(group: Group, step: Step) -> tuple[int, int]:
@@ -358,7 +392,7 @@ def record_of(
     return StepRecord(
         losses=losses,
         weights={names[k]: weight for k, weight in weights.items()} or None,
-        norms={names[k]: norm for k, norm in zip(group.reach, norms.tolist(), strict=True)},
+        norms={names[k]: norm for k, norm in zip(group.reach, norms, strict=True)},
         cosines=cosines,
         certificate=combiner.certificate,
         plan=step.plan,

@@ -1,16 +1,26 @@
-"""In what form rows are kept until all are there: as they are, in 16 bits, or in one matrix."""
+"""In what form rows are kept until all are there: in 16 bits, or in one matrix."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
 
 import torch
 
 from mtopt.autograd._rows import Row
+from mtopt.combiners import Place
+from mtopt.combiners._packed import Packed
 
 _TOP = 15
 """float16 rows are scaled so that their largest entry is just below 2**15: half of what the dtype holds."""
+
+
+SMALL = 1 << 18
+"""Entries of a tensor that stays where it is: it leaves few holes, and copying it takes its time."""
+
+LITTLE = 1 << 20
+"""Entries of all rows together up to which holes do not matter."""
 
 
 def kept_short(rows: Iterable[Row], dtype: torch.dtype) -> tuple[list[Row], list[float]]:
@@ -35,30 +45,102 @@ def _factor(row: Row) -> float:
     return math.ldexp(1.0, math.frexp(largest)[1] - _TOP)
 
 
-def kept_in_matrix(
-    rows: Iterable[Row], params: Sequence[torch.Tensor], count: int, scale: float
-) -> tuple[list[Row], list[float]]:
-    """``rows`` as views of the rows of one matrix, free of ``scale``, and what each is to be multiplied with.
+@dataclass(frozen=True, slots=True)
+class Laid:
+    """Where rows lie in a matrix: a row holds None for what is in it.
 
-    A rule that needs coordinates then takes the matrix as it is, and no second Jacobian is made for it.
+    Attributes:
+        columns: for each parameter of which it is so, by its index, the first column and the one after the last.
+        matrix: (K, n); zero where a loss does not reach a parameter.
+        absent: rows and parameters of which that is so.
     """
-    sizes = [param.numel() for param in params]
-    matrix = params[0].new_empty((count, sum(sizes)))
+
+    columns: Mapping[int, tuple[int, int]]
+    matrix: torch.Tensor
+    absent: set[tuple[int, int]]
+
+    def has(self, number: int, index: int) -> bool:
+        """Whether the gradient of parameter ``index`` in a row is here."""
+        return index in self.columns and (number, index) not in self.absent
+
+    def gradient(self, number: int, index: int, like: torch.Tensor) -> torch.Tensor:
+        """The gradient of parameter ``index`` in a row: a view."""
+        start, end = self.columns[index]
+        return self.matrix[number, start:end].reshape(like.shape)
+
+    def packed(self, indices: Sequence[int], places: Sequence[Place]) -> list[Packed]:
+        """What lies in the matrix of some parameters, in as few parts as it takes."""
+        parts: list[Packed] = []
+        positions: list[int] = []
+        start = end = 0
+        for position, index in enumerate(indices):
+            found = self.columns.get(index)
+            if found is None:
+                continue
+            if found[0] != end and positions:
+                parts.append(self._part(positions, start, end, places))
+                positions = []
+            if not positions:
+                start = found[0]
+            positions.append(position)
+            end = found[1]
+        return [*parts, self._part(positions, start, end, places)] if positions else parts
+
+    def _part(self, positions: Sequence[int], start: int, end: int, places: Sequence[Place]) -> Packed:
+        return Packed(positions, [places[p].parameter.shape for p in positions], self.matrix[:, start:end])
+
+
+def kept_in_matrix(
+    rows: Iterable[Row], params: Sequence[torch.Tensor], count: int, *, below: float = math.inf, scale: float = 1.0
+) -> tuple[list[Row], Laid | None]:
+    """``rows`` divided by ``scale``, with the tensors of the first row's parameters moved to one matrix.
+
+    A rule that needs coordinates takes the matrix as it is, and no second Jacobian is made for it. For other rules it
+    is for small tensors, those with fewer than ``below`` entries, where they are many: kept one by one they would leave
+    holes in the heap as activations come and go, more than a Jacobian on a transformer.
+    """
+    if below < math.inf and count * sum([p.numel() for p in params if p.numel() < below]) <= LITTLE:
+        return list(rows), None
     kept: list[Row] = []
-    for line, row in zip(matrix, rows, strict=True):
-        places = zip(torch.split(line, sizes), params, strict=True)
-        views = [piece.view(param.shape) for piece, param in places]
-        reached = [(view, g) for view, g in zip(views, row, strict=True) if g is not None]
-        torch._foreach_copy_([view for view, _ in reached], [g for _, g in reached])
+    laid: Laid | None = None
+    for row in rows:
+        if not kept:
+            laid = _laid_out(row, count, below)
+        if laid is not None:
+            _move(row, laid, len(kept), params, scale)
         if scale != 1.0:
-            torch._foreach_div_([view for view, _ in reached], scale)
-        kept.append([None if g is None else view for view, g in zip(views, row, strict=True)])
-        del reached
-        row.clear()  # the loop itself holds the list while the next row is made
-    return kept, [scale] * count
+            row[:] = [g if g is None else g / scale for g in row]  # may be another row's, too: not in place
+        kept.append(row)
+    return kept, laid
 
 
-def fits_matrix(params: Sequence[torch.Tensor]) -> bool:
-    """Whether the gradients have one dtype and one device."""
-    first = params[0]
-    return all(param.dtype == first.dtype and param.device == first.device for param in params)
+def _laid_out(row: Row, count: int, below: float) -> Laid | None:
+    columns: dict[int, tuple[int, int]] = {}
+    first: torch.Tensor | None = None
+    end = 0
+    for index, gradient in enumerate(row):
+        if gradient is None or (size := gradient.numel()) >= below or not gradient.is_contiguous():
+            continue
+        if first is None:
+            first = gradient
+        elif gradient.dtype != first.dtype or gradient.device != first.device:
+            continue
+        columns[index] = end, end + size
+        end += size
+    return None if first is None else Laid(columns, first.new_empty((count, end)), set())
+
+
+def _move(row: Row, laid: Laid, number: int, params: Sequence[torch.Tensor], scale: float) -> None:
+    """Move a row's tensors to the matrix."""
+    pieces = []
+    for index in laid.columns:
+        gradient = row[index]
+        if gradient is None:
+            laid.absent.add((number, index))
+            gradient = params[index].new_zeros(params[index].numel())
+        pieces.append(gradient.reshape(-1))
+        row[index] = None
+    line = laid.matrix[number]
+    torch.cat(pieces, out=line)
+    if scale != 1.0:
+        line.div_(scale)

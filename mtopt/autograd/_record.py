@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 
 import numpy as np
@@ -54,10 +55,17 @@ class StepRecord:
         return int((self.cosines < 0).sum()) // 2  # symmetric, and no gradient conflicts with itself
 
 
-def geometry(gramian: torch.Tensor) -> tuple[Vector, Vector]:
+def geometry(gramian: torch.Tensor) -> tuple[list[float], Vector]:
     """Norms (K,) and cosines (K, K) from a Gramian."""
-    matrix = gramian.numpy()
-    norms = np.sqrt(matrix.diagonal())
-    safe = norms if norms.all() else np.where(norms > 0, norms, 1.0)
-    cosines = matrix / safe / safe[:, None]
-    return norms, 0.5 * (cosines + cosines.T)
+    if len(gramian) > 8:
+        matrix = gramian.numpy()
+        norms = np.sqrt(matrix.diagonal())
+        safe = np.where(norms > 0, norms, 1.0)
+        cosines = matrix / safe / safe[:, None]
+        return norms.tolist(), 0.5 * (cosines + cosines.T)
+    rows = gramian.tolist()  # a few numbers take Python less time than starting numpy's loops
+    lengths = [math.sqrt(row[k]) for k, row in enumerate(rows)]
+    whole = [length or 1.0 for length in lengths]
+    return lengths, np.array(
+        [[0.5 * (rows[i][j] + rows[j][i]) / a / b for j, b in enumerate(whole)] for i, a in enumerate(whole)]
+    )

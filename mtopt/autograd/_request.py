@@ -21,23 +21,16 @@ class Request:
     """The losses of one call: which are there, signed and scaled, each checked when it is used."""
 
     def __init__(self, losses: Losses, places: Sequence[Place], scaler: Any) -> None:
-        self.objectives, self.given = read_losses(losses)
+        self.objectives, self.given = read_losses(losses)  # of all; the names are those of the losses present
         self.present = [k for k, loss in enumerate(self.given) if loss is not None]
         self.places = places
         self.params = [place.parameter for place in places]
         self.scaled = scaler is not None and scaler.is_enabled()
         # asked by scaling a one: a scaler sets itself up when it scales for the first time, and not in get_scale()
         self.scale = float(scaler.scale(torch.ones((), device=self.params[0].device))) if self.scaled else 1.0
+        self.names = [self.objectives[k].name for k in self.present]
+        self.all_tensors = all(isinstance(self.given[k], torch.Tensor) for k in self.present)
         self._values: dict[int, torch.Tensor] = {}
-
-    @property
-    def names(self) -> list[str]:
-        """Of the losses present."""
-        return [self.objectives[k].name for k in self.present]
-
-    @property
-    def all_tensors(self) -> bool:
-        return all(isinstance(self.given[k], torch.Tensor) for k in self.present)
 
     def loss(self, k: int) -> torch.Tensor:
         """Loss ``k``, run if it is a callable: the value is kept, what is returned is signed and scaled."""

@@ -24,17 +24,19 @@ def trainable(params: Params) -> list[Place]:
         raise TypeError("params must be an iterable of parameters (or a module), found one tensor; give [tensor]")
     found: dict[int, Place] = {}
     for index, entry in enumerate(params):
-        name, param = entry if isinstance(entry, tuple) and len(entry) == 2 else (None, entry)
+        name = None
+        param = entry
+        if isinstance(entry, tuple) and len(entry) == 2:
+            name, param = entry
         if not isinstance(param, torch.Tensor) or not (name is None or isinstance(name, str)):
             raise TypeError(f"params[{index}] must be a tensor, found {type(entry).__name__}; give model.parameters()")
-        if not param.requires_grad:
-            continue  # frozen, as in LoRA
+        if not param.requires_grad or id(param) in found:
+            continue  # frozen, as in LoRA, or given twice
         if not param.is_leaf:
             raise ValueError(
                 f"params[{index}] of shape {tuple(param.shape)} is no leaf: it was computed from others; give those"
             )
-        if id(param) not in found:
-            found[id(param)] = Place(param, index, name)
+        found[id(param)] = Place(param, index, name)
     if not found:
         raise ValueError("params holds no parameter that requires gradients; unfreeze some or give the right ones")
     return list(found.values())

@@ -24,6 +24,7 @@ from mtopt.autograd._combine import (
     write,
 )
 from mtopt.autograd._graph import reach_behind
+from mtopt.autograd._keeping import Laid
 from mtopt.autograd._plans import LOG
 from mtopt.autograd._record import StepRecord
 from mtopt.autograd._request import Features, Request, source_of
@@ -76,10 +77,10 @@ def stream(
     return total.finish(strict, f"{source.plan}, added up as they come: the rule weighs each by its own norm")
 
 
-def remember(request: Request, rows: Sequence[Row]) -> None:
+def remember(request: Request, rows: Sequence[Row], laid: Laid | None) -> None:
     """Keep which losses of callables reach which parameters, for the next step."""
     if not request.all_tensors:
-        _SEEN[request.params[0]] = (_key(request), reach_of_rows(rows))
+        _SEEN[request.params[0]] = (_key(request), reach_of_rows(rows, laid))
 
 
 def _reaches_of(request: Request) -> list[Reach] | None:

@@ -117,7 +117,7 @@ class Combiner(ABC):
         if not jacobian.is_floating_point():
             raise ValueError(f"jacobian must be floating point, found {jacobian.dtype}")
         jacobian = jacobian.detach()
-        gradients = Gradients([[row] for row in jacobian])
+        gradients = Gradients.of(jacobian)
         if not bool(gradients.gramian.diagonal().isfinite().all()):
             bad = [k for k, row in enumerate(jacobian) if not bool(row.isfinite().all())]
             raise NonFiniteError(f"jacobian holds NaN or infinity in rows {bad}; drop the rows or skip the step")
@@ -315,7 +315,7 @@ class LossCombiner(Combiner):
             self.objectives, self.total = (), 0
 
     def _combine(self, gradients: Gradients, losses: torch.Tensor | None) -> Outcome:
-        values = self._losses(losses, len(gradients.rows))
+        values = self._losses(losses, len(gradients.objectives))
         return Outcome(self.weigh(values, gradients.objectives, gradients.total))
 
 
@@ -349,7 +349,7 @@ class GramianCombiner(Combiner):
         """Weights (K,) for a Gramian (K, K), float64 on the CPU when the engine asks."""
 
     def _combine(self, gradients: Gradients, losses: torch.Tensor | None) -> Outcome:
-        return Outcome(self._weights(self.weights(gradients.gramian, losses), len(gradients.rows)))
+        return Outcome(self._weights(self.weights(gradients.gramian, losses), len(gradients.objectives)))
 
 
 class JacobianCombiner(Combiner):

@@ -64,7 +64,7 @@ class DrawsCombiner(Combiner):
         cross = _cross_gramian(first, second)
         self.objectives, self.total = first.objectives, first.total
         try:
-            return Outcome(self._weights(self.weights(cross, losses), len(first.rows)))
+            return Outcome(self._weights(self.weights(cross, losses), len(first.objectives)))
         finally:
             self.objectives, self.total = (), 0
 
@@ -109,7 +109,7 @@ def direction_of_draws(rule: Combiner, jacobian: torch.Tensor, losses: torch.Ten
     if not bool(finite.all()):
         bad = [tuple(place) for place in (~finite).nonzero().tolist()]
         raise NonFiniteError(f"jacobian holds NaN or infinity in (draw, row) {bad}; drop the rows or skip the step")
-    draws = [Gradients([[row] for row in draw]) for draw in jacobian]
+    draws = [Gradients.of(draw) for draw in jacobian]
     outcome = rule.combine_draws(draws, None if losses is None else rule._losses(losses, jacobian.shape[1]))
     assert outcome.weights is not None
     return draws[-1].combined(outcome.weights)[0]
@@ -135,12 +135,12 @@ def cross_gramian_of(first: torch.Tensor, second: torch.Tensor) -> torch.Tensor:
             f"first and second must have one shape (K, D) with K >= 1, found {tuple(first.shape)} and "
             f"{tuple(second.shape)}"
         )
-    return _cross_gramian(Gradients([[row] for row in first]), Gradients([[row] for row in second]))
+    return _cross_gramian(Gradients.of(first), Gradients.of(second))
 
 
 def _cross_gramian(first: Gradients, second: Gradients) -> torch.Tensor:
     # One Gramian of the rows of both: chunks, precision and the guard against underflow are those of every rule. The
     # two blocks on the diagonal cost the time of the other two again, which is memory traffic more than arithmetic.
-    count = len(first.rows)
+    count = len(first.objectives)
     joint = Gradients([*first.rows, *second.rows]).gramian
     return joint[:count, count:] / (first.scale * second.scale)

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Callable, Iterator, Sequence
 from functools import cached_property
-from typing import NamedTuple
+from typing import NamedTuple, Self
 
 import torch
 
 from mtopt.combiners._ownership import alone
+from mtopt.combiners._packed import Packed, cut, rounds_products
 
 CHUNK = 65_536
 """Columns looked at together: what is copied, or cast, at a time."""
@@ -18,7 +20,10 @@ SEGMENT = 1_024
 
 _LOW_PRECISION = (torch.float16, torch.bfloat16)
 
-BlockSource = Callable[[], Iterator[torch.Tensor]]
+Block = torch.Tensor | tuple[torch.Tensor, torch.Tensor]
+"""Columns of all rows, in one matrix; or those of two rows, a tensor for each."""
+
+BlockSource = Callable[[], Iterator[Block]]
 
 
 class Place(NamedTuple):
@@ -48,29 +53,51 @@ class Gradients:
         factors: what each row is to be multiplied with to be that gradient, such as rows that are kept in few bits.
             Default: one each.
         places: which parameter each of the P tensors belongs to. Default: nobody knows.
+        packed: tensors of the rows that lie in matrices. They are looked at together and not one by one, and ``rows``
+            may hold None for them.
     """
 
     def __init__(
         self,
-        rows: Sequence[Sequence[torch.Tensor]],
+        rows: Sequence[Sequence[torch.Tensor | None]],
         *,
         objectives: Sequence[int] | None = None,
         total: int | None = None,
         scale: float = 1.0,
         places: Sequence[Place] | None = None,
         factors: Sequence[float] | None = None,
+        packed: Sequence[Packed] = (),
     ) -> None:
-        self.rows = rows
+        self._rows = rows
+        self.packed = packed
         self.objectives = tuple(range(len(rows)) if objectives is None else objectives)
         self.total = len(rows) if total is None else total
         self.scale = scale
         self.places = places
         self.factors = None if factors is None or all(factor == 1.0 for factor in factors) else list(factors)
 
+    @classmethod
+    def of(cls, jacobian: torch.Tensor, *, objectives: Sequence[int] | None = None, total: int | None = None) -> Self:
+        """The rows of a (K, D) Jacobian, which is not copied."""
+        packed = Packed((0,), (jacobian.shape[1:],), jacobian)
+        return cls([[row] for row in jacobian], objectives=objectives, total=total, packed=(packed,))
+
+    @property
+    def rows(self) -> Sequence[Sequence[torch.Tensor]]:
+        """A tensor a parameter for each row."""
+        if any(self._rows[0][part.positions[0]] is None for part in self.packed):
+            rows = [list(row) for row in self._rows]
+            for part in self.packed:
+                for row, line in zip(rows, part.matrix, strict=True):
+                    for position, view in zip(part.positions, cut(line, part.shapes), strict=True):
+                        row[position] = view
+            self._rows = rows
+        return self._rows  # type: ignore[return-value]
+
     @cached_property
     def gramian(self) -> torch.Tensor:
         """J Jᵀ, (K, K) float64 on the CPU, exact to about 1e-7 of the norms in float32 at any D."""
-        products = gramian_of_blocks(lambda: _blocks(self.rows))
+        products = gramian_of_blocks(self._blocks)
         if self.factors is None:
             return products if self.scale == 1.0 else products / self.scale**2
         factors = torch.tensor(self.factors, dtype=torch.float64) / self.scale
@@ -78,11 +105,12 @@ class Gradients:
 
     def jacobian(self) -> torch.Tensor:
         """J, (K, D), in the rows' dtype and on their device. Not to be written to: it may be the rows themselves."""
-        matrix = _matrix_behind(self.rows)
-        if matrix is None:
+        if self.packed and not self._loose:
+            matrix = self.packed[0].matrix if len(self.packed) == 1 else torch.cat([p.matrix for p in self.packed], 1)
+        else:
             flat = [[g.reshape(-1) for g in row] for row in self.rows]
             matrix = torch.stack([row[0] if len(row) == 1 else torch.cat(row) for row in flat])
-        factors = [factor / self.scale for factor in self.factors or [1.0] * len(self.rows)]
+        factors = [factor / self.scale for factor in self.factors or [1.0] * len(matrix)]
         if all(factor == 1.0 for factor in factors):
             return matrix
         return matrix * torch.tensor(factors, dtype=torch.float64)[:, None].to(matrix)
@@ -95,20 +123,58 @@ class Gradients:
         coefficients: list[float] = weights.tolist() if isinstance(weights, torch.Tensor) else list(weights)
         if self.factors is not None:
             coefficients = [c * factor for c, factor in zip(coefficients, self.factors, strict=True)]
-        first = self.rows[0]
+        loose = self._loose
         wide = _wide(coefficients)
-        if wide or any(g.dtype in _LOW_PRECISION for g in first):
+        if wide or any(dtype in _LOW_PRECISION for dtype in self._dtypes(loose)):
             dtype = torch.float64 if wide else torch.float32
-            return [self._combined_in(dtype, p, coefficients) for p in range(len(first))]
-        result = _scaled(first, coefficients[0], spend)
-        _add(result, self.rows[1:], coefficients[1:])
+            return [self._combined_in(dtype, p, coefficients) for p in range(len(self.rows[0]))]
+        packed, rows = self.packed, self._rows
+        if packed:
+            rows = [[row[p] for p in loose] for row in rows]
         if spend:
             self.let_go()
-        return result
+        sums = _combined(rows, coefficients, spend) if loose else []  # type: ignore[arg-type]
+        if not packed:
+            return sums
+        totals = [(part.positions, part.shapes, part.combined(coefficients)) for part in packed]
+        del packed  # with ``spend`` nothing else holds the matrices
+        found = dict(zip(loose, sums, strict=True))
+        for positions, shapes, total in totals:
+            pieces = [total.reshape(shapes[0])] if len(shapes) == 1 else cut(total, shapes)
+            # copied, so that one that is kept does not keep them all, and in-place work on one does not reach another
+            found.update(zip(positions, pieces if len(shapes) == 1 else [p.clone() for p in pieces], strict=True))
+        return [found[position] for position in range(len(found))]
 
     def let_go(self) -> None:
         """Drop the rows. The Gramian stays, if it was asked for."""
-        self.rows = [[] for _ in self.rows]
+        self._rows, self.packed = [[] for _ in self._rows], ()
+
+    @property
+    def _loose(self) -> Sequence[int]:
+        """The positions of the tensors that lie in no matrix."""
+        count = len(self._rows[0])
+        if not self.packed:
+            return range(count)
+        if len(self.packed[0].positions) == count:
+            return ()
+        return sorted(set(range(count)).difference(*[part.positions for part in self.packed]))
+
+    def _dtypes(self, loose: Sequence[int]) -> list[torch.dtype]:
+        first = self._rows[0]
+        return [*[first[p].dtype for p in loose], *[part.matrix.dtype for part in self.packed]]  # type: ignore[union-attr]
+
+    def _blocks(self) -> Iterator[Block]:
+        for part in self.packed:
+            yield from torch.split(part.matrix, CHUNK, 1)
+        loose = self._loose
+        if loose:
+            yield from _blocks([[row[p] for p in loose] for row in self._rows] if self.packed else self._rows)  # type: ignore[arg-type,misc]
+
+    def with_gramian(self, gramian: torch.Tensor) -> Gradients:
+        """The same rows, with other inner products for a rule that looks at these alone."""
+        found = copy.copy(self)
+        found.gramian = gramian
+        return found
 
     def add_to(self, total: Sequence[torch.Tensor], weight: float) -> None:
         """Add ``weight`` times the only row to ``total``."""
@@ -124,6 +190,12 @@ class Gradients:
         for row, coefficient in zip(self.rows, coefficients, strict=True):
             total.add_(row[index], alpha=coefficient)
         return total.to(like.dtype if self.places is None else self.places[index].parameter.dtype)
+
+
+def _combined(rows: Sequence[Sequence[torch.Tensor]], coefficients: Sequence[float], spend: bool) -> list[torch.Tensor]:
+    result = _scaled(rows[0], coefficients[0], spend)
+    _add(result, rows[1:], coefficients[1:])
+    return result
 
 
 def _wide(coefficients: Sequence[float]) -> bool:
@@ -170,24 +242,6 @@ def _add_in_chunks(total: torch.Tensor, parts: Sequence[torch.Tensor], coefficie
             piece.add_(source[start : start + CHUNK], alpha=coefficient)
 
 
-def _matrix_behind(rows: Sequence[Sequence[torch.Tensor]]) -> torch.Tensor | None:
-    """The (K, D) matrix whose rows these tensors are, one after the other; None where they lie elsewhere."""
-    first = rows[0][0]
-    stride = rows[1][0].storage_offset() - first.storage_offset() if len(rows) > 1 else 0
-    width = sum(tensor.numel() for tensor in rows[0])
-    memory = first.untyped_storage().data_ptr()
-    if len(rows) > 1 and stride < width:
-        return None
-    for k, row in enumerate(rows):
-        place = first.storage_offset() + k * stride
-        for tensor in row:
-            here = (tensor.untyped_storage().data_ptr(), tensor.storage_offset(), tensor.dtype)
-            if here != (memory, place, first.dtype) or not tensor.is_contiguous():
-                return None
-            place += tensor.numel()
-    return first.as_strided((len(rows), width), (stride if len(rows) > 1 else width, 1))
-
-
 def gramian_of(jacobian: torch.Tensor) -> torch.Tensor:
     """J Jᵀ of a (K, D) Jacobian: (K, K), float64, on the CPU.
 
@@ -201,7 +255,7 @@ def gramian_of(jacobian: torch.Tensor) -> torch.Tensor:
 
 
 def gramian_of_blocks(blocks: BlockSource) -> torch.Tensor:
-    """The sum of ``B @ B.T`` over column blocks ``B`` (K, n <= CHUNK); ``blocks()`` starts the iteration anew."""
+    """The sum of ``B @ B.T`` over column blocks ``B``; ``blocks()`` starts the iteration anew."""
     gramian = _sum_of_products(blocks(), exact=False)
     # A float32 square is exact enough between these bounds. A zero may be one, or an underflow; infinity may be
     # the row's or an overflow. Both are settled in float64.
@@ -210,13 +264,13 @@ def gramian_of_blocks(blocks: BlockSource) -> torch.Tensor:
     return gramian
 
 
-def _sum_of_products(blocks: Iterator[torch.Tensor], *, exact: bool) -> torch.Tensor:
+def _sum_of_products(blocks: Iterator[Block], *, exact: bool) -> torch.Tensor:
     products: list[torch.Tensor] = []
     rounding: dict[str, bool] = {}  # of the products of a kind of device
     for block in blocks:
-        kind = block.device.type
+        kind = (block[0] if isinstance(block, tuple) else block).device.type
         if kind not in rounding:
-            rounding[kind] = _rounds_products(kind)
+            rounding[kind] = rounds_products(kind)
         in_double = exact or rounding[kind]
         if torch.is_autocast_enabled(kind):  # asked first: entering the context takes its time
             with torch.autocast(kind, enabled=False):
@@ -232,7 +286,12 @@ def _sum_of_products(blocks: Iterator[torch.Tensor], *, exact: bool) -> torch.Te
     return totals[0] if len(totals) == 1 else torch.stack(totals).sum(0)
 
 
-def _product(block: torch.Tensor, in_double: bool) -> torch.Tensor:
+def _product(block: Block, in_double: bool) -> torch.Tensor:
+    if isinstance(block, tuple):
+        if not in_double:
+            return _product_of_two(*block)
+        parts = zip(*[torch.split(row, CHUNK) for row in block], strict=True)
+        return torch.stack([_product(torch.stack(part), True) for part in parts]).sum(0)
     if in_double or block.dtype == torch.float64:
         block = block.double()
         return block @ block.T
@@ -244,7 +303,8 @@ def _product_in_float32(block: torch.Tensor) -> torch.Tensor:
     count = block.shape[1] // SEGMENT
     if count == 0:
         return (block @ block.T).double()
-    segments = block[:, : count * SEGMENT].view(len(block), count, SEGMENT).transpose(0, 1)
+    down, along = block.stride()
+    segments = block.as_strided((count, len(block), SEGMENT), (SEGMENT * along, down, along))
     product = torch.bmm(segments, segments.mT).sum(0, dtype=torch.float64)
     if block.shape[1] == count * SEGMENT:
         return product
@@ -252,16 +312,20 @@ def _product_in_float32(block: torch.Tensor) -> torch.Tensor:
     return product + (rest @ rest.T).double()
 
 
-def _rounds_products(device_type: str) -> bool:
-    """Whether float32 matrix products may be TF32 or bfloat16 ones: the user allowed that for the model, not here."""
-    backend = {"cpu": torch.backends.mkldnn, "cuda": torch.backends.cuda}.get(device_type)
-    precision = getattr(getattr(backend, "matmul", None), "fp32_precision", None)
-    if precision is not None:  # the settings of PyTorch 2.9; the older function reads them, too, but not every mixture
-        return precision not in ("none", "ieee")
-    return torch.get_float32_matmul_precision() != "highest"
+def _product_of_two(one: torch.Tensor, other: torch.Tensor) -> torch.Tensor:
+    """The same for two rows that lie apart, which are not copied to one place: half the time for long ones."""
+    count = len(one) // SEGMENT
+    end = count * SEGMENT
+    a, b = one[:end].view(count, 1, SEGMENT), other[:end].view(count, 1, SEGMENT)
+    sums = [torch.bmm(x, y.mT).sum(dtype=torch.float64) for x, y in ((a, a), (a, b), (b, b))]
+    product = torch.stack([sums[0], sums[1], sums[1], sums[2]]).view(2, 2)
+    if end == len(one):
+        return product
+    rest = torch.stack([one[end:], other[end:]])
+    return product + (rest @ rest.T).double()
 
 
-def _blocks(rows: Sequence[Sequence[torch.Tensor]]) -> Iterator[torch.Tensor]:
+def _blocks(rows: Sequence[Sequence[torch.Tensor]]) -> Iterator[Block]:
     """Column blocks (K, n <= CHUNK) of the rows: big tensors are cut, small neighbours are joined.
 
     A block holds until the next one is asked for: those that are cut lie in one place. A new place for each would leave
@@ -278,6 +342,9 @@ def _blocks(rows: Sequence[Sequence[torch.Tensor]]) -> Iterator[torch.Tensor]:
             pending, columns = [], 0
         if size > CHUNK:
             flat = [row[index].reshape(-1) for row in rows]
+            if len(flat) == 2 and tensor.is_cpu and tensor.dtype == torch.float32:
+                yield flat[0], flat[1]
+                continue
             if window is None or not _alike(window, tensor):
                 window = tensor.new_empty(len(rows) * CHUNK)
             for start in range(0, size, CHUNK):

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-
 import torch
 
 from mtopt.combiners._base import Combiner
@@ -14,9 +12,7 @@ def rescaled(gradients: Gradients, factors: torch.Tensor, rule: Combiner) -> Gra
     """The rows ``factors[k] g_k`` as ``rule`` needs them; for one that looks at inner products alone, only these."""
     if rule.needs == "jacobian" or not rule.weighted:
         return _with_rows(gradients, factors)
-    scaled = _like(gradients, gradients.rows, gradients.scale, gradients.factors)
-    scaled.gramian = gradients.gramian * factors * factors[:, None]
-    return scaled
+    return gradients.with_gramian(gradients.gramian * factors * factors[:, None])
 
 
 def _with_rows(gradients: Gradients, factors: torch.Tensor) -> Gradients:
@@ -28,17 +24,4 @@ def _with_rows(gradients: Gradients, factors: torch.Tensor) -> Gradients:
         # in float64, since the factor of a short row may be too large for float32
         products = ((tensor.double() * factor).to(torch.promote_types(tensor.dtype, torch.float32)) for tensor in row)
         rows.append(list(products))
-    return _like(gradients, rows, 1.0, None)
-
-
-def _like(
-    gradients: Gradients, rows: Sequence[Sequence[torch.Tensor]], scale: float, factors: Sequence[float] | None
-) -> Gradients:
-    return Gradients(
-        rows,
-        objectives=gradients.objectives,
-        total=gradients.total,
-        scale=scale,
-        places=gradients.places,
-        factors=factors,
-    )
+    return Gradients(rows, objectives=gradients.objectives, total=gradients.total, places=gradients.places)

@@ -74,4 +74,4 @@ class ExcessMTL(JacobianCombiner):
         moved += before.logsumexp(0) - moved.logsumexp(0)  # their sum stays: K when all are there
         self._logits = logits.index_copy(0, torch.tensor(positions), moved)
         self.last_weights = moved.exp()
-        return Gradients([[row] for row in jacobian]).combined(self.last_weights)[0]
+        return Gradients.of(jacobian).combined(self.last_weights)[0]

@@ -104,7 +104,7 @@ class HAMU(JacobianCombiner):
             self.last_weights[bound] = asked / fixed / fixed
         else:
             return self._between(rows, best, bound, norms, radius, asked / fixed).to(jacobian.dtype)
-        return Gradients([[row] for row in rows]).combined(self.last_weights)[0].to(jacobian.dtype)
+        return Gradients.of(rows).combined(self.last_weights)[0].to(jacobian.dtype)
 
     def _between(
         self, rows: torch.Tensor, best: int, bound: int, norms: list[float], radius: float, reach: float

@@ -76,7 +76,7 @@ class MoCoPlus(JacobianCombiner):
             return super().__call__(jacobian, losses)
         if len(jacobian) != 2:
             raise ValueError(f"jacobian must have shape (2, K, D) or (K, D), found {tuple(jacobian.shape)}")
-        here, before = (Gradients([[row] for row in rows]) for rows in jacobian.detach())
+        here, before = (Gradients.of(rows) for rows in jacobian.detach())
         direction = self.combine_revisited(here, before, None).direction
         assert direction is not None
         return direction

@@ -84,7 +84,7 @@ class Normalized(Wrapper):
         return weights * factors if self.applied_to == "normalized" else weights
 
     def _combine(self, gradients: Gradients, losses: torch.Tensor | None) -> Outcome:
-        values = self._losses(losses, len(gradients.rows)) if self._by_loss else losses
+        values = self._losses(losses, len(gradients.objectives)) if self._by_loss else losses
         norms = gradients.gramian.diagonal().sqrt() if self._by_norm else None
         factors = self._factors(norms, values, gradients.objectives)
         scaled = rescaled(gradients, factors, self.rule)

@@ -80,7 +80,7 @@ class Subject:
         """What the engine gets, for rows of the objectives ``at`` out of ``total``."""
         self.case = case
         rule = self.fresh() if rule is None else rule
-        gradients = Gradients([[row] for row in case.jacobian], objectives=at, total=total)
+        gradients = Gradients.of(case.jacobian, objectives=at, total=total)
         if rule.draws > 1:
             return rule.combine_draws([gradients] * rule.draws, case.losses)
         return rule.combine(gradients, case.losses)

@@ -5,20 +5,24 @@ import os
 import subprocess
 import sys
 
+import pytest
+
 from benchmarks.speed._memory import MIB
 from benchmarks.speed.models import build
 
 
-def test_a_gramian_step_takes_one_jacobian_beyond_a_plain_one():
+@pytest.mark.parametrize(("model", "most"), [("mlp", 1.2), ("transformer", 1.45)])
+def test_a_gramian_step_takes_one_jacobian_beyond_a_plain_one(model, most):
+    """And the row that is on its way; the loop written by hand takes 1.5 on the transformer, with its activations."""
     lines = ["plain sum", "mgda"]
     unset = {name: value for name, value in os.environ.items() if not name.startswith("MALLOC_")}
     done = subprocess.run(
-        [sys.executable, "-m", "benchmarks.speed._memory", "mlp", "8", "resident", *lines],
+        [sys.executable, "-m", "benchmarks.speed._memory", model, "8", "resident", *lines],
         env={**unset, "OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1"},
         capture_output=True,
         text=True,
         check=True,
     )
     plain, mine = (dict(json.loads(line) for line in done.stdout.splitlines())[name] for name in lines)
-    jacobian = 4 * 8 * build("mlp", 8).shared_size / MIB
-    assert 0.7 * jacobian <= mine - plain <= 1.2 * jacobian
+    jacobian = 4 * 8 * build(model, 8).shared_size / MIB
+    assert 0.7 * jacobian <= mine - plain <= most * jacobian
