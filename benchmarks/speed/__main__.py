@@ -27,6 +27,7 @@ from benchmarks.speed._lines import Line, lines
 from benchmarks.speed._memory import Memory, weigh
 from benchmarks.speed._peers import missing
 from benchmarks.speed._step_report import draw, markdown, write_json
+from benchmarks.speed._targets import NAMES
 from benchmarks.speed.models import MODELS
 from benchmarks.speed.step import Cell, time_cell
 
@@ -38,6 +39,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         options.rounds, options.seconds = min(options.rounds, 3), min(options.seconds, 1.0)
         options.models = [name for name in options.models if name != "transformer"] or options.models
         options.threads, options.memory_ks = options.threads[:1], []
+    if options.targets:
+        options.peers, options.memory_ks = False, []
     if options.device == "cuda" and not torch.cuda.is_available():
         print("--device cuda: torch finds no CUDA device here", file=sys.stderr)
         return 2
@@ -64,7 +67,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def _timed(model: str, tasks: int, threads: int, options: argparse.Namespace) -> Cell:
-    chosen = lines(tasks, peers=options.peers)
+    chosen = _lines(tasks, options)
     return time_cell(
         model, tasks, threads, chosen, rounds=options.rounds, seconds=options.seconds, device=options.device
     )
@@ -86,8 +89,16 @@ def _finish(
 
 def _all_lines(options: argparse.Namespace) -> list[Line]:
     """The lines of any K, each once, in order."""
-    by_name = {line.name: line for tasks in (2, *options.ks) for line in lines(tasks, peers=options.peers)}
+    by_name = {line.name: line for tasks in (2, *options.ks) for line in _lines(tasks, options)}
     return list(by_name.values())
+
+
+def _lines(tasks: int, options: argparse.Namespace) -> list[Line]:
+    found = lines(tasks, peers=options.peers)
+    if not options.targets:
+        return found
+    by_name = {line.name: line for line in found}
+    return [by_name[name] for name in NAMES if name in by_name]
 
 
 def _say(text: str) -> None:
@@ -121,6 +132,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--rounds", type=_positive, default=11, metavar="N", help="samples a line (%(default)s)")
     parser.add_argument("--seconds", type=float, default=60.0, metavar="S", help="stop a model at one K after")
     parser.add_argument("--memory-ks", nargs="*", type=_count, default=[8], metavar="K", help="weighed (%(default)s)")
+    parser.add_argument("--targets", action="store_true", help="only the steps that targets are about, side by side")
     parser.add_argument("--no-peers", dest="peers", action="store_false", help="leave TorchJD and LibMTL out")
     parser.add_argument("--device", choices=("cpu", "cuda"), default="cpu", help="%(default)s")
     parser.add_argument("--quick", action="store_true", help="three rounds on one thread, no transformer, no memory")

@@ -30,7 +30,8 @@ def markdown(cells: Sequence[Cell], weighed: Weighed, chosen: Sequence[Line]) ->
     if weighed:
         parts += ["\n## Peak memory of a step, MiB\n", *_memories(weighed, chosen)]
     one = [cell for cell in cells if cell.threads == min(cell.threads for cell in cells)]
-    parts += ["\n## Cost model: measured over predicted\n", *_predictions(one, weighed, chosen)]
+    if any(line.kind == "part" for line in chosen):
+        parts += ["\n## Cost model: measured over predicted\n", *_predictions(one, weighed, chosen)]
     failed = {f"{name}: {words}" for cell in cells for name, words in cell.failed.items()}
     parts += [f"\nNot run: {words}" for words in sorted(failed)]
     return "\n".join(parts) + "\n"

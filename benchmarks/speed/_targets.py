@@ -39,6 +39,9 @@ TARGETS = (
     Target(_FREE, "nash_mtl, matrix-free displacement", "plain sum", 1.7),
 )
 
+NAMES = tuple(dict.fromkeys(name for target in TARGETS for name in (target.base, target.line)))
+"""The lines that targets are about, each next to what it is compared with."""
+
 MEMORY_LIMIT = 1.2
 """Jacobians that a Gramian rule's step may take beyond a plain one."""
 

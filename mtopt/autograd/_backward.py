@@ -69,10 +69,11 @@ def backward(
 
             - ``"auto"``: a backward a loss, on every device. A batched one takes 0.95 to 1.5 times as long on a CPU; an
               accelerator may do a small model faster in a batch, which nothing that is known before a step tells: try
-              it. Rows are kept, but for two cases: three or more losses of a rule that weighs each gradient by its own
-              norm (NGDiff) are added up as they come where K gradients are more than 16 MiB, or with
-              ``store="recompute"``: two gradients of memory whatever K, and the record then has no ``cosines``; and
-              where K gradients do not fit in the free memory of a CUDA device, as ``store="recompute"``.
+              it. Rows are kept (many small tensors in one matrix), but for two cases: three or more losses of a rule
+              that weighs each gradient by its own norm (NGDiff) are added up as they come where K gradients are more
+              than 16 MiB, or with ``store="recompute"``: two gradients of memory whatever K, and the record then has no
+              ``cosines``; and where K gradients do not fit in the free memory of a CUDA device, as
+              ``store="recompute"``.
             - ``"loop"``: a backward a loss, and all rows are kept.
             - ``"batched"``: one backward for all losses by ``torch.vmap``. It takes K times the memory of a backward's
               temporaries and leaves the graph to be freed with the losses. Where vmap cannot go (compiled modules,

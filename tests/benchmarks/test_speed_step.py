@@ -10,7 +10,7 @@ from benchmarks.speed import __main__ as program
 from benchmarks.speed import _cost_model, _floor, _lines, _own
 from benchmarks.speed._memory import MIB, Memory, peak_tensor_bytes
 from benchmarks.speed._step_report import markdown
-from benchmarks.speed._targets import jacobians, time_verdicts
+from benchmarks.speed._targets import TARGETS, jacobians, time_verdicts
 from benchmarks.speed.models import build
 from benchmarks.speed.step import Cell, Spread
 
@@ -110,6 +110,17 @@ def test_end_to_end(tmp_path, monkeypatch, capsys):
     assert (tmp_path / "step.png").stat().st_size > 10_000
     with pytest.raises(SystemExit):
         program.main(["--ks", "1"])
+
+
+def test_the_steps_that_targets_are_about_stand_side_by_side(tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr(program, "weigh", lambda *_: pytest.fail("no memory is weighed"))
+    arguments = ["--targets", "--models", "small", "--ks", "2", "--threads", "1", "--rounds", "3", "--seconds", "0"]
+    assert program.main([*arguments, "--out", str(tmp_path)]) == 0
+    (times,) = json.loads((tmp_path / "step.json").read_text())["times"]
+    names = list(times["cpu"])
+    assert names[:2] == ["hand-written, mgda", "mgda"]
+    assert set(names) == {name for target in TARGETS for name in (target.line, target.base)}
+    assert "Cost model" not in capsys.readouterr().out
 
 
 def test_the_tables_of_memory():
