@@ -64,8 +64,8 @@ def backward(
             gradient, unweighted (default for rules on gradients). ``"weighted"``: times the loss's weight (default
             for rules on losses). ``"combined"``: it counts as shared, with zero gradients from the other losses.
         strict: raise on a NaN or infinite loss or gradient instead of skipping the step.
-        plan: how the gradients of a rule on gradients are made. All give the same direction. (A rule on losses takes
-            one weighted backward, and kept weights do, whatever is said here.)
+        plan: how the gradients of a rule on gradients are made. All but ``"features"`` and ``"matrix_free"`` give the
+            same direction. (A rule on losses takes one weighted backward, and kept weights do, whatever is said here.)
 
             - ``"auto"``: a backward a loss, on every device. A batched one takes 0.95 to 1.5 times as long on a CPU; an
               accelerator may do a small model faster in a batch, which nothing that is known before a step tells: try
@@ -78,6 +78,11 @@ def backward(
             - ``"batched"``: one backward for all losses by ``torch.vmap``. It takes K times the memory of a backward's
               temporaries and leaves the graph to be freed with the losses. Where vmap cannot go (compiled modules,
               custom functions without a batching rule, RNNs on GPUs) the rows are made in a loop, and the record says
+              why.
+            - ``"features"``: the rule is fed the gradients with respect to ``features`` in place of those of the
+              parameters behind them, and one weighted backward of the trunk follows, whatever K. That is another
+              direction, a bound as in MGDA-UB (which takes this plan by itself), for rules on norms and inner products.
+              Where a loss reaches the trunk around ``features``, rows of the parameters are made, and the record says
               why.
             - ``"matrix_free"``, or a :class:`MatrixFree` with settings: one weighted backward and one product with the
               Gramian, whatever K, for the rules that declare ``matrix_free``. They follow their weights from step to
@@ -148,7 +153,12 @@ def _step(
     kept = keep_weights(request, combiner, features, private, strict)
     if kept is not None:
         return kept
-    if combiner.on_features:
+    if plan == "features" and (features is None or not request.all_tensors):
+        raise ValueError(
+            "plan='features' weighs by the gradients of a representation: give features, the trunk's output, and "
+            "losses that were computed from it, as tensors"
+        )
+    if combiner.on_features or plan == "features":
         bound = weigh_representation(request, combiner, features, private, strict)
         if bound is not None:
             return bound

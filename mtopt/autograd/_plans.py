@@ -11,7 +11,7 @@ import torch
 from mtopt.autograd._record import StepRecord
 from mtopt.combiners import Combiner
 
-Plan = Literal["auto", "loop", "batched", "matrix_free"]
+Plan = Literal["auto", "loop", "batched", "features", "matrix_free"]
 
 Store = Literal["recompute"] | torch.dtype | None
 
@@ -32,6 +32,14 @@ def check_plan(plan: object, store: object, combiner: Combiner) -> None:
             f"store must be None, 'recompute', torch.bfloat16 or torch.float16, found {store!r}; "
             "None keeps the gradients as they are"
         )
+    if plan == "features":
+        if not (may_recompute(combiner) and combiner.features):
+            raise ValueError(
+                f"plan='features' weighs by inner products of the representation's gradients, and {combiner!r} needs "
+                "those of the parameters; leave it out"
+            )
+        if store is not None:
+            raise ValueError(f"plan='features' keeps no gradients of the parameters; leave store={store!r} out")
     if combiner.draws > 1 and (plan not in ("auto", "loop") or store is not None):
         raise ValueError(
             f"{combiner!r} takes {combiner.draws} mini-batches a step, a backward a loss of each; "

@@ -42,6 +42,73 @@ def test_weights_are_the_min_norm_point_of_the_representation():
     assert list(record.norms.values()) == pytest.approx(rows.norm(dim=1).tolist())
 
 
+@pytest.mark.parametrize("rule", ["mgda", "upgrad", "nash_mtl", "cagrad", "ngdiff", "imtl_g"])
+def test_any_rule_on_inner_products_may_be_fed_the_representation(rule):
+    trunk, heads, x = network()
+    features = trunk(x)
+    losses = losses_of(heads, features)
+    rows = torch.stack([torch.autograd.grad(loss, features, retain_graph=True)[0].flatten() for loss in losses])
+    combiner = mtopt.create_combiner(rule)
+    wanted = combiner.fresh()(rows)
+    through = torch.autograd.grad(features, list(trunk.parameters()), wanted.view_as(features), retain_graph=True)
+
+    model = torch.nn.ModuleList([trunk, *heads])
+    record = mtopt.backward(losses, model, combiner, features=features, plan="features")
+    assert record.backwards == 1
+    for param, gradient in zip(trunk.parameters(), through, strict=True):
+        torch.testing.assert_close(param.grad, gradient, rtol=1e-9, atol=1e-12)
+    assert torch.allclose(heads[0].bias.grad, torch.autograd.grad(losses_of(heads, trunk(x))[0], heads[0].bias)[0])
+
+
+def test_the_representation_with_a_linear_trunk_of_orthonormal_rows_gives_the_rules_own_weights():
+    """Then ``||J_Z' g|| = ||g||``: the bound is no bound but the thing itself."""
+    torch.manual_seed(0)
+    shift = torch.nn.Parameter(torch.zeros(4, dtype=torch.float64))
+    head = torch.randn(3, 4, dtype=torch.float64)
+    found = []
+    for options in ({}, {"plan": "features"}):
+        features = shift + 1.0
+        shift.grad = None
+        record = mtopt.backward(
+            list(head @ features), [shift], mtopt.create_combiner("upgrad"), features=features, **options
+        )
+        found.append((record.weights, shift.grad))
+    assert found[0][0] == pytest.approx(found[1][0])
+    assert torch.allclose(found[0][1], found[1][1])
+
+
+def test_what_the_plan_cannot_do_is_said():
+    trunk, heads, x = network()
+    model = torch.nn.ModuleList([trunk, *heads])
+    mgda = mtopt.create_combiner("mgda")
+
+    def run(rule=mgda, **options):
+        features = trunk(x)
+        return mtopt.backward(losses_of(heads, features), model, rule, plan="features", **options)
+
+    with pytest.raises(ValueError, match="give features"):
+        run()
+    with pytest.raises(ValueError, match="give features"):
+        mtopt.backward([lambda: heads[0](trunk(x)).sum()], model, mgda, plan="features")
+    features = trunk(x)
+    for name in ("graddrop", "moco", "gru"):
+        with pytest.raises(ValueError, match="needs those of the parameters"):
+            run(mtopt.create_combiner(name), features=features)
+    with pytest.raises(ValueError, match="leave store"):
+        run(features=features, store=torch.bfloat16)
+
+
+def test_a_loss_around_the_representation_is_told_and_takes_rows():
+    trunk, heads, x = network()
+    features = trunk(x)
+    losses = losses_of(heads, features)
+    losses[0] = losses[0] + trunk[0].weight.square().sum()
+    model = torch.nn.ModuleList([trunk, *heads])
+    record = mtopt.backward(losses, model, mtopt.create_combiner("mgda"), features=features, plan="features")
+    assert record.backwards == 3
+    assert "reached around" in record.plan
+
+
 def test_heads_are_weighted_when_asked():
     trunk, heads, x = network(count=2)
     features = trunk(x)
