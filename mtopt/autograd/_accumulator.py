@@ -140,7 +140,7 @@ class JacobianAccumulator:
         step = Step(
             objectives=self.objectives,
             present=present,
-            values=torch.stack([self._values[k] for k in present]).cpu(),
+            values=torch.stack([self._values[k] for k in present]).tolist(),
             private=private or "own",
             trunk=None,
             scale=self._scale,

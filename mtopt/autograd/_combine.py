@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Literal, NamedTuple
+from typing import Literal
 
 import torch
 
@@ -33,7 +34,7 @@ class Step:
     Attributes:
         objectives: all K of them.
         present: positions in ``objectives`` of the losses that this step has.
-        values: their values as the user knows them, float64 on the CPU.
+        values: their values as the user knows them.
         private: what a parameter gets that a single loss reaches: its own gradient, that times the loss's weight, or a
             place in the rule's rows.
         trunk: ids of parameters that are shared whatever reaches them in this step; None when nobody said.
@@ -48,7 +49,7 @@ class Step:
 
     objectives: Sequence[Objective]
     present: Sequence[int]
-    values: torch.Tensor
+    values: Sequence[float]
     private: Private
     trunk: set[int] | None
     scale: float
@@ -65,7 +66,7 @@ class Step:
         return cls(
             objectives=request.objectives,
             present=request.present,
-            values=torch.empty(0),
+            values=(),
             private=private,
             trunk=trunk,
             scale=request.scale,
@@ -92,13 +93,13 @@ class Step:
     @property
     def losses(self) -> dict[str, float]:
         """The values by name."""
-        return dict(zip(self.names, self.values.tolist(), strict=True))
+        return dict(zip(self.names, self.values, strict=True))
 
     @property
     def minimised(self) -> torch.Tensor:
-        """The values with the sign that the rule sees."""
-        signs = [self.objectives[k].sign for k in self.present]
-        return self.values if -1.0 not in signs else self.values * torch.tensor(signs, dtype=torch.float64)
+        """The values with the sign that the rule sees: (K,), float64 on the CPU."""
+        signed = [self.objectives[k].sign * value for k, value in zip(self.present, self.values, strict=True)]
+        return torch.tensor(signed, dtype=torch.float64)
 
     def skip(self, reason: str, *, backwards: int) -> StepRecord:
         """The record of a skipped step, or the error in strict mode."""
@@ -124,7 +125,7 @@ def combine_rows(rows: Sequence[Row], combiner: Combiner, step: Step) -> StepRec
     groups = groups_of(reach_of_rows(rows, step.laid), step)
     shared = shared_groups(groups, step)
     gradients = [gradients_of(group, rows, step) for group in shared]
-    own = _own_of([group for group in groups if not group.shared], rows, step)
+    own = Own.of([group for group in groups if not group.shared], rows, step)
     step.laid = None
     for row in rows:
         row.clear()
@@ -146,45 +147,55 @@ def combine_rows(rows: Sequence[Row], combiner: Combiner, step: Step) -> StepRec
     factors = {group.reach[0]: own_weight(group, weights, combiner, step) for group in groups if not group.shared}
     for group, outcome, found in zip(shared, outcomes, gradients, strict=True):
         write(group.indices, direction_of(outcome, found, group, step), step)
-    write([entry.at for entry in own], _times(own, factors, step), step)
+    if own.indices:
+        write(own.indices, own.times(factors, step), step)
     main = (shared[0], gradients[0]) if shared else None
     return record_of(main, weights, combiner, step, backwards=len(rows))
 
 
-class Own(NamedTuple):
-    """A gradient of a parameter that no other loss reaches."""
+@dataclass(slots=True)
+class Own:
+    """Gradients of parameters that a single loss reaches: their losses, the parameters' indices, the gradients."""
 
-    loss: int
-    at: int
-    gradient: torch.Tensor
+    losses: list[int] = field(default_factory=list)
+    indices: list[int] = field(default_factory=list)
+    gradients: list[torch.Tensor] = field(default_factory=list)
+
+    @classmethod
+    def of(cls, groups: Sequence[Group], rows: Sequence[Row], step: Step) -> Own:
+        own = cls()
+        for group in groups:
+            (k,) = group.reach
+            for index in group.indices:
+                gradient = rows[k][index]
+                if gradient is None:  # a copy, since a view would keep the matrix
+                    assert step.laid is not None
+                    gradient = step.laid.gradient(k, index, step.places[index].parameter).clone()
+                own.losses.append(k)
+                own.indices.append(index)
+                own.gradients.append(gradient)
+        return own
+
+    def times(self, weights: Mapping[int, float], step: Step) -> list[torch.Tensor]:
+        """Each times its loss's weight. The gradients are spent: big ones may be written over."""
+        by = {k: weights[k] if step.factors is None else weights[k] * step.factors[k] for k in set(self.losses)}
+        # heads are many and small: in one go where they have one factor, else loss by loss
+        runs = [range(len(self.losses))] if len(set(by.values())) == 1 else _runs(self.losses)
+        parts = [
+            (by[self.losses[run[0]]], Gradients([self.gradients[run.start : run.stop]], places=self._places(run, step)))
+            for run in runs
+        ]
+        self.gradients = []
+        return [product for factor, part in parts for product in part.combined([factor], spend=True)]
+
+    def _places(self, run: range, step: Step) -> list[Place]:
+        return [step.places[index] for index in self.indices[run.start : run.stop]]
 
 
-def _own_of(groups: Sequence[Group], rows: Sequence[Row], step: Step) -> list[Own]:
-    own = []
-    for group in groups:
-        (k,) = group.reach
-        for index in group.indices:
-            gradient = rows[k][index]
-            if gradient is None:
-                assert step.laid is not None
-                gradient = step.laid.gradient(k, index, step.places[index].parameter)
-            own.append(Own(k, index, gradient))
-    return own
-
-
-def _times(own: Sequence[Own], weights: Mapping[int, float], step: Step) -> list[torch.Tensor]:
-    """The gradients of single losses, each times its loss's weight."""
-    if not own:
-        return []
-    factors = step.factors
-    by = [weights[k] if factors is None else weights[k] * factors[k] for k, _, _ in own]
-    places = [step.places[entry.at] for entry in own]
-    plain = all(e.gradient.dtype == p.parameter.dtype for e, p in zip(own, places, strict=True))
-    if plain and all(factor == 0.0 or 1e-30 < abs(factor) < 1e30 for factor in by):
-        return list(torch._foreach_mul([entry.gradient for entry in own], by))
-    # a factor beyond what the dtype holds, or gradients that are kept in fewer bits
-    given = [Gradients([[entry.gradient]], places=[place]) for entry, place in zip(own, places, strict=True)]
-    return [one.combined([factor])[0] for one, factor in zip(given, by, strict=True)]
+def _runs(values: Sequence[int]) -> list[range]:
+    """Where equal neighbours stand."""
+    ends = [n for n in range(1, len(values)) if values[n] != values[n - 1]]
+    return [range(start, end) for start, end in itertools.pairwise([0, *ends, len(values)])]
 
 
 def reach_of_rows(rows: Sequence[Row], laid: Laid | None = None) -> list[Reach]:
@@ -280,15 +291,14 @@ def own_weight(group: Group, weights: dict[int, float], combiner: Combiner, step
 
 
 def non_finite(
-    groups: Sequence[Group], gradients: Sequence[Gradients], step: Step, own: Sequence[Own] = ()
+    groups: Sequence[Group], gradients: Sequence[Gradients], step: Step, own: Own | None = None
 ) -> str | None:
     """Which losses or gradients are NaN or infinite, in words; None when all is well."""
-    values = step.values.tolist()
-    if not all(map(math.isfinite, values)):
-        bad = [name for name, value in zip(step.names, values, strict=True) if not math.isfinite(value)]
+    if not all(map(math.isfinite, step.values)):
+        bad = [name for name, value in step.losses.items() if not math.isfinite(value)]
         return f"non-finite loss: {', '.join(bad)}"
     rows: set[int] = set()
-    single = [(entry.loss, entry.gradient) for entry in own]
+    single = [] if own is None else list(zip(own.losses, own.gradients, strict=True))
     for group, found in zip(groups, gradients, strict=True):
         if group.shared:
             squares = found.gramian.diagonal().tolist()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from types import TracebackType
 from typing import Any, Self
@@ -111,7 +112,7 @@ class Instances:
         step = Step(
             objectives=[Objective(f"loss_{k}") for k in range(count)],
             present=range(count),
-            values=losses.detach().double().cpu(),
+            values=losses.detach().double().tolist(),
             private="combined",
             trunk=None,
             scale=scale,
@@ -120,7 +121,7 @@ class Instances:
             plan="",
             places=places,
         )
-        bad = (~step.values.isfinite()).nonzero()[:, 0].tolist()
+        bad = [k for k, value in enumerate(step.values) if not math.isfinite(value)]
         if bad:
             everything = Group(tuple(range(count)), shared=True, indices=list(range(len(places))))
             return skipped(f"non-finite loss: {_named(bad)}", [everything], step.with_plan("no backward"), backwards=0)
@@ -132,7 +133,7 @@ class Instances:
         if bad:
             return skipped(f"non-finite gradient: {_named(bad)}", [group], step, backwards=found.backwards)
         gradients = InnerProducts(found.gramian, [places[index] for index in indices], found.dtype)
-        weights = combiner.combine(gradients, step.values).weights
+        weights = combiner.combine(gradients, step.minimised).weights
         assert weights is not None  # the rule declares that it is weighted
         seeds = (weights * scale).to(losses.device, losses.dtype)
         params = [places[index].parameter for index in indices]

@@ -119,8 +119,8 @@ def _laid_out(row: Row, count: int, below: float) -> Laid | None:
     first: torch.Tensor | None = None
     end = 0
     for index, gradient in enumerate(row):
-        if gradient is None or (size := gradient.numel()) >= below or not gradient.is_contiguous():
-            continue
+        if type(gradient) is not torch.Tensor or (size := gradient.numel()) >= below or not gradient.is_contiguous():
+            continue  # not there, of a class with its own ideas, big, or in another order
         if first is None:
             first = gradient
         elif gradient.dtype != first.dtype or gradient.device != first.device:

@@ -120,7 +120,7 @@ def follow_weights(
         return skipped(reason, groups, step, backwards=0)
     dtypes = [request.given[k].dtype for k in request.present]  # type: ignore[union-attr]
     point = Point(
-        params, losses, generators, request.objectives, request.present, step.values.numpy(), dtypes, step.scale
+        params, losses, generators, request.objectives, request.present, np.array(step.values), dtypes, step.scale
     )
     shared = shared_groups(groups, step)
     follower = _Follower(point, step, shared, combiner, options)

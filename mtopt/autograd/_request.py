@@ -52,12 +52,13 @@ class Request:
         """All that are present, where all are tensors."""
         return [self.loss(k) for k in self.present]
 
-    def values(self) -> torch.Tensor:
-        """The losses run so far as the user knows them, float64 on the CPU: one transfer, when all is queued."""
-        values = list(self._values.values())
+    def values(self) -> list[float]:
+        """The losses run so far as the user knows them: one transfer from a device, when all is queued."""
+        values = self._values.values()
         if all(value.is_cpu for value in values):
-            return torch.tensor([float(value) for value in values], dtype=torch.float64)
-        return torch.stack([value.reshape(()).double() for value in values]).cpu()
+            return [float(value) for value in values]
+        found: list[float] = torch.stack([value.reshape(()).double() for value in values]).tolist()
+        return found
 
 
 @dataclass(slots=True)

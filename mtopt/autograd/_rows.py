@@ -24,10 +24,7 @@ def trainable(params: Params) -> list[Place]:
         raise TypeError("params must be an iterable of parameters (or a module), found one tensor; give [tensor]")
     found: dict[int, Place] = {}
     for index, entry in enumerate(params):
-        name = None
-        param = entry
-        if isinstance(entry, tuple) and len(entry) == 2:
-            name, param = entry
+        name, param = entry if isinstance(entry, tuple) and len(entry) == 2 else (None, entry)
         if not isinstance(param, torch.Tensor) or not (name is None or isinstance(name, str)):
             raise TypeError(f"params[{index}] must be a tensor, found {type(entry).__name__}; give model.parameters()")
         if not param.requires_grad or id(param) in found:

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 _SECTIONS = ("losses", "weights", "norms", "cosines")
-_NUMBERS = ("step", "epoch", "learning_rate", "skipped", "conflicts")
+_NUMBERS = ("step", "epoch", "learning_rate", "skipped", "conflicts", "backwards")
 
 # (losses, weights, norms, cosines kept, certificate's method, plan, reason): what a record holds beside its numbers.
 # Few of them are ever distinct, so a step stores an index.
@@ -56,6 +56,7 @@ class History:
             ("epoch", record.epoch),
             ("learning_rate", record.learning_rate),
             ("conflicts", conflicts),
+            ("backwards", record.backwards),
         ):
             if number is not None:
                 row[(name,)] = number
@@ -105,7 +106,7 @@ class History:
         """A column by name, or the record of a step by position.
 
         ``"losses"``, ``"weights"``, ``"norms"``: a dictionary from names to arrays. ``"cosines"``: from pairs of names.
-        ``"step"``, ``"epoch"``, ``"learning_rate"``, ``"skipped"``, ``"conflicts"``: one array.
+        ``"step"``, ``"epoch"``, ``"learning_rate"``, ``"skipped"``, ``"conflicts"``, ``"backwards"``: one array.
 
         Raises:
             UnknownNameError: no such column, with the nearest names.
@@ -209,6 +210,7 @@ class History:
             skipped=bool(self._steps.value(("skipped",), row)),
             reason=reason,
             plan=plan,
+            backwards=int(self._steps.value(("backwards",), row)),
             step=None if step is None else int(step),
             epoch=None if epoch is None else int(epoch),
             learning_rate=rate,

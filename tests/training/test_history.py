@@ -11,7 +11,7 @@ from tests.training.support import Point, PointTrainer, loader, point, two_losse
 
 def same(a: mtopt.StepRecord, b: mtopt.StepRecord) -> bool:
     """Equality of records, whose arrays and NaN know none."""
-    fields = ("losses", "weights", "norms", "certificate", "skipped", "reason", "plan", "step", "epoch")
+    fields = ("losses", "weights", "norms", "certificate", "skipped", "reason", "plan", "backwards", "step", "epoch")
     return (
         all(str(getattr(a, name)) == str(getattr(b, name)) for name in fields)
         and a.learning_rate == b.learning_rate
@@ -160,4 +160,4 @@ def test_a_hundred_thousand_steps_are_arrays():
         history.append(record)
     state = history.state_dict()
     assert len(state["forms"]) == 1
-    assert len(state["steps"]["columns"]) == 7
+    assert len(state["steps"]["columns"]) == 8

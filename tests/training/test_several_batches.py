@@ -204,6 +204,15 @@ def test_matrix_free_steps_in_the_trainer_are_those_of_a_loop(tmp_path):
     assert fingerprint(resumed) == fingerprint(whole)
 
 
+def test_the_gradients_of_the_representation_in_the_trainer():
+    for plan, backwards in (("features", 1), ("auto", 2)):
+        trainer = plain("upgrad", Plain(), plan=plan)
+        trainer.fit(batches(8, 2), steps=2)
+        assert [record.backwards for record in trainer.history] == [backwards] * 2
+    with pytest.raises(ValueError, match="needs those of the parameters"):
+        plain("graddrop", Plain(), plan="features")
+
+
 def test_matrix_free_wants_the_whole_model():
     model = Plain()
     with pytest.raises(ValueError, match=r"the optimizer lacks \['trunk.0.weight', .*freeze them"):
