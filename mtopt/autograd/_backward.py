@@ -12,6 +12,7 @@ from mtopt.autograd._draws import Draws, combine_draws
 from mtopt.autograd._hints import Hints
 from mtopt.autograd._keeping import SMALL, kept_in_matrix, kept_short
 from mtopt.autograd._matrix_free import MatrixFree, follow_weights, matrix_free
+from mtopt.autograd._matrix_free_draws import follow_draws
 from mtopt.autograd._objective import Losses
 from mtopt.autograd._plans import Plan, Store, check_plan, logged, may_recompute, rows_fit
 from mtopt.autograd._recompute import ALIVE, recompute
@@ -112,9 +113,8 @@ def backward(
     free = matrix_free(plan, features, store)
     if free is not None:
         refuse_ranks()
-        return logged(
-            follow_weights(losses, params, combiner, free, scaler=scaler, private=private or "own", strict=strict)
-        )
+        follow = follow_weights if combiner.draws == 1 else follow_draws
+        return logged(follow(losses, params, combiner, free, scaler=scaler, private=private or "own", strict=strict))
     check_plan(plan, store, combiner)
     refuse_ranks()
     places = trainable(params)

@@ -38,7 +38,7 @@ def combine_draws(
     strict: bool,
 ) -> StepRecord:
     """K rows of each draw but the last, the rule, and one weighted backward on the last."""
-    collections = _collections(draws, combiner)
+    collections = collections_of(draws, combiner)
     count = len(collections)
     last: Request | None = None
     if combiner.kept_weights((), 0) is not None:  # the last draw is all that such a step looks at
@@ -89,7 +89,7 @@ def combine_draws(
     return record_of(main, result.weights, combiner, step, backwards=backwards)
 
 
-def _collections(draws: object, combiner: Combiner) -> Sequence[Losses | Callable[[], Losses]]:
+def collections_of(draws: object, combiner: Combiner) -> Sequence[Losses | Callable[[], Losses]]:
     """``draws`` itself, once it is as many collections of losses as the rule takes."""
     wanted = f"{combiner!r} takes {combiner.draws} independent mini-batches a step: losses must be a sequence of "
     wanted += f"{combiner.draws} collections, one a mini-batch, each a sequence or a mapping of losses"

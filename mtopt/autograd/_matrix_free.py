@@ -29,7 +29,7 @@ from mtopt.autograd._record import StepRecord
 from mtopt.autograd._request import Request
 from mtopt.autograd._rows import Params, trainable
 from mtopt.autograd._second_forward import Generators, run
-from mtopt.combiners import Combiner, list_combiners
+from mtopt.combiners import Combiner, Place, list_combiners
 from mtopt.combiners._matrix_free import Following
 from mtopt.solvers._gramian import Array
 
@@ -77,6 +77,11 @@ class MatrixFree:
     def makes(self) -> Product:
         return exact if self.product == "exact" else displaced(self.displacement)
 
+    @property
+    def kind(self) -> str:
+        """What a product is called in a record's plan."""
+        return "forward-mode product" if self.product == "exact" else "displaced forward"
+
 
 def matrix_free(plan: object, features: object, store: object) -> MatrixFree | None:
     """The settings that ``plan`` stands for; None for another plan."""
@@ -102,16 +107,10 @@ def follow_weights(
 ) -> StepRecord:
     """The step of a rule that follows its weights. Nothing is written, and no state moved, before all is known."""
     require_following(combiner)
-    if not isinstance(params, nn.Module):
-        raise TypeError(
-            f"plan='matrix_free' replaces the model's parameters for a second forward: params must be the module that "
-            f"the losses run, found {type(params).__name__}; several modules go into one nn.ModuleList"
-        )
-    places = trainable(params)
+    model = require_module(params)
+    places = trainable(model)
     generators = Generators([place.parameter.device for place in places])
-    request = Request(run(losses), places, scaler)
-    if not request.all_tensors:
-        raise TypeError("plan='matrix_free' takes a callable that returns losses, found one that returns callables")
+    request = requested(losses, places, scaler)
     source = OnGraph(request.losses())
     step = Step.of(request, private=private, trunk=None, strict=strict, plan="matrix-free: one weighted backward")
     groups = groups_of(source.reaches(step), step)
@@ -120,7 +119,7 @@ def follow_weights(
         return skipped(reason, groups, step, backwards=0)
     dtypes = [request.given[k].dtype for k in request.present]  # type: ignore[union-attr]
     point = Point(
-        params, losses, generators, request.objectives, request.present, np.array(step.values), dtypes, step.scale
+        model, losses, generators, request.objectives, request.present, np.array(step.values), dtypes, step.scale
     )
     shared = shared_groups(groups, step)
     follower = _Follower(point, step, shared, combiner, options)
@@ -242,22 +241,40 @@ class _Follower:
         return products / along  # exact along w: the part of the error that all the losses share is gone
 
     def plan(self, backwards: int) -> str:
-        kind = "forward-mode product" if self.options.product == "exact" else "displaced forward"
         plan = f"matrix-free: {_counted(backwards, 'weighted backward')}"
         if self.shared and not self.moves:
             return f"{plan}: the rule keeps weights"
-        plan = f"{plan} and {_counted(self.made, kind)}"
+        plan = f"{plan} and {_counted(self.made, self.options.kind)}"
         if self.obstacle:
             return f"{plan}; {self.obstacle}"
         return f"{plan}, {self.off:.1e} off along the weights before correction" if self.made else plan
 
 
+def require_module(params: Params) -> nn.Module:
+    """``params`` itself, once it is the module whose parameters can be replaced."""
+    if not isinstance(params, nn.Module):
+        raise TypeError(
+            f"plan='matrix_free' replaces the model's parameters for a second forward: params must be the module that "
+            f"the losses run, found {type(params).__name__}; several modules go into one nn.ModuleList"
+        )
+    return params
+
+
+def requested(losses: Any, places: Sequence[Place], scaler: Any) -> Request:
+    """The losses of a callable, run with a graph."""
+    request = Request(run(losses), places, scaler)
+    if not request.all_tensors:
+        raise TypeError("plan='matrix_free' takes a callable that returns losses, found one that returns callables")
+    return request
+
+
 def require_following(combiner: Combiner) -> None:
     """Raise for a rule that does not follow its weights."""
     if not (isinstance(combiner, Following) and combiner.matrix_free):
+        names = ", ".join(list_combiners(matrix_free=True, draws=combiner.draws))
         raise ValueError(
             f"plan='matrix_free' takes a rule that follows its weights by products of the Gramian with a vector, and "
-            f"{combiner!r} does not: one of {', '.join(list_combiners(matrix_free=True))}, or Every around one"
+            f"{combiner!r} does not: one of {names}, or Every around one"
         )
 
 

@@ -81,15 +81,15 @@ def value_of(loss: torch.Tensor | Callable[[], torch.Tensor]) -> torch.Tensor:
     return loss if isinstance(loss, torch.Tensor) else loss()
 
 
-def check_loss(name: str, loss: object) -> torch.Tensor:
-    """``loss`` itself, once it is a scalar with a graph behind it."""
+def check_loss(name: str, loss: object, *, graph: bool = True) -> torch.Tensor:
+    """``loss`` itself, once it is a scalar, with a graph behind it where one is wanted."""
     if not isinstance(loss, torch.Tensor):
         raise TypeError(f"loss {name!r} must be a scalar tensor, found {type(loss).__name__}")
     if loss.numel() != 1:
         raise ValueError(
             f"loss {name!r} must be a scalar, found shape {tuple(loss.shape)}; reduce it, e.g. with .mean()"
         )
-    if not loss.requires_grad:
+    if graph and not loss.requires_grad:
         raise ValueError(
             f"loss {name!r} has no graph: nothing it was computed from requires gradients (or it was computed under "
             "torch.no_grad, or detached); compute it from the parameters"

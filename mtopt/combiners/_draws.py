@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from abc import abstractmethod
 from collections.abc import Sequence
+from typing import Protocol, runtime_checkable
 
 import torch
 
@@ -13,6 +14,15 @@ from mtopt.combiners._gradients import Gradients
 from mtopt.combiners._tracked import grown_weights, joined
 from mtopt.solvers import project_simplex
 from mtopt.solvers._gramian import Array, as_array
+
+
+@runtime_checkable
+class FollowingDraws(Protocol):
+    """What an engine asks of a rule on draws with ``matrix_free = True``: one product of its cross-Gramian will do."""
+
+    def weights_to_follow(self, objectives: Sequence[int]) -> torch.Tensor: ...
+
+    def weights_of_product(self, objectives: Sequence[int], products: Array) -> torch.Tensor: ...
 
 
 class DrawsCombiner(Combiner):

@@ -8,6 +8,7 @@ from typing import cast
 import torch
 
 from mtopt.combiners._base import Combiner, Outcome
+from mtopt.combiners._draws import FollowingDraws
 from mtopt.combiners._gradients import Gradients
 from mtopt.combiners._matrix_free import Following
 from mtopt.combiners._wrapper import Wrapper, require_weights, weights_of
@@ -96,6 +97,11 @@ class Every(Wrapper):
     def lengthening(self, objectives: Sequence[int], squared_length: float) -> float:
         """What gives a direction with the weights to follow the rule's own length."""
         return self._following().lengthening(objectives, squared_length)
+
+    def weights_of_product(self, objectives: Sequence[int], products: Array) -> torch.Tensor:
+        """Those of a rule on several draws, in a step in which none are kept."""
+        weights = cast(FollowingDraws, self.rule).weights_of_product(objectives, products)
+        return self._hold(weights, objectives)
 
     def _following(self) -> Following:
         return cast(Following, self.rule)  # as matrix_free says

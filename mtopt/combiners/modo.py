@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import torch
 
 from mtopt.combiners._draws import DrawsCombiner, as_cross_gramian, project_mass
 from mtopt.combiners._registry import register_combiner
-from mtopt.solvers._gramian import answer
+from mtopt.combiners._tracked import grown_weights, joined
+from mtopt.solvers._gramian import Array, answer
 
 
 @register_combiner("modo")
@@ -26,11 +29,15 @@ class MoDo(DrawsCombiner):
     equality for long; on noise-free gradients with ``rho = 0`` they tend to MGDA's. The weights sum to one: with equal
     gradients the step is theirs.
 
+    With ``plan="matrix_free"`` the update is the same, and no Jacobian is made: ``J2' lambda`` is one weighted
+    backward, and its product with J1 one forward more. A step then costs the same whatever K.
+
     Args:
         gamma: step of the weights, > 0.
         rho: regulariser of the weights, >= 0; it pulls them to equality.
     """
 
+    matrix_free = True
     homogeneous = False  # gamma has the unit of an inverse squared gradient
     search_space = {"gamma": ("log", 1e-4, 1.0), "rho": ("choice", 0.0, 0.01, 0.1)}  # noqa: RUF012  (a class-level constant)
 
@@ -47,8 +54,25 @@ class MoDo(DrawsCombiner):
         """lambda (K,) after one update with the cross-Gramian ``J1 J2'`` (K, K)."""
         cross = as_cross_gramian(gramian)
         positions = self._joined(len(cross))
-        current = self._lambda[positions].numpy()
-        moved = current - self.gamma * (cross @ current + self.rho * current)
+        return answer(self._moved(positions, cross @ self._lambda[positions].numpy()), gramian)
+
+    def weights_to_follow(self, objectives: Sequence[int]) -> torch.Tensor:
+        """lambda (K,) of the losses of ``objectives``, to make ``J1 (J2' lambda)`` with."""
+        members, positions = joined(self._members, objectives)
+        return grown_weights(self._lambda, len(members))[positions]
+
+    def weights_of_product(self, objectives: Sequence[int], products: Array) -> torch.Tensor:
+        """lambda (K,) after one update with ``products = J1 J2' lambda`` (K,): no more of the Gramian is needed."""
+        self.objectives = tuple(objectives)
+        try:
+            positions = self._joined(len(products))
+            return torch.from_numpy(self._moved(positions, products))
+        finally:
+            self.objectives = ()
+
+    def _moved(self, positions: Sequence[int], products: Array) -> Array:
+        current = self._lambda[list(positions)].numpy()
+        moved = current - self.gamma * (products + self.rho * current)
         updated = project_mass(moved, self._mass(positions))
         self._store(positions, updated)
-        return answer(updated, gramian)
+        return updated

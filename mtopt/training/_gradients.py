@@ -27,10 +27,11 @@ def step_gradients(trainer: MultiLossTrainer, batch: Any) -> StepRecord:
         if trainer.accumulate > 1:
             return _accumulated(trainer, batch, params, scaler).combine(rule, **options)
         options["scaler"] = scaler
-        if rule.draws > 1:  # each is run, differentiated and freed in turn
-            return backward([partial(_losses_alone, trainer, one) for one in batch], params, rule, **options)
         options |= {"plan": trainer.plan, "store": trainer.store}
         free = matrix_free(trainer.plan, None, trainer.store) is not None
+        if rule.draws > 1:  # each is run, differentiated and freed in turn
+            draws = [partial(_losses_alone, trainer, one) for one in batch]
+            return backward(draws, trainer.model if free else params, rule, **options)
         if free or rule.revisits:  # the losses are run again, with other parameters in the model
             return backward(partial(_losses_alone, trainer, batch), trainer.model if free else params, rule, **options)
         losses = losses_of(trainer, batch)
