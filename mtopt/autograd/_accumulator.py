@@ -9,11 +9,12 @@ from typing import Any
 import torch
 
 from mtopt.autograd._backward import check_rule, refuse_ranks
-from mtopt.autograd._combine import Private, Step, combine_rows
+from mtopt.autograd._combine import combine_rows
 from mtopt.autograd._hints import Hints
 from mtopt.autograd._objective import LossValue, Objective, check_loss, value_of
 from mtopt.autograd._record import StepRecord
 from mtopt.autograd._rows import Params, Row, require_reach, row_of, trainable
+from mtopt.autograd._step import Private, Step
 from mtopt.combiners import Combiner
 
 

@@ -7,7 +7,7 @@ from typing import Any
 
 import torch
 
-from mtopt.autograd._combine import Private, Step, combine_rows
+from mtopt.autograd._combine import combine_rows
 from mtopt.autograd._draws import Draws, combine_draws
 from mtopt.autograd._hints import Hints
 from mtopt.autograd._keeping import SMALL, kept_in_matrix, kept_short
@@ -21,6 +21,7 @@ from mtopt.autograd._representation import weigh_representation
 from mtopt.autograd._request import Features, Request, source_of
 from mtopt.autograd._revisits import combine_revisited
 from mtopt.autograd._rows import Params, trainable
+from mtopt.autograd._step import Private, Step
 from mtopt.autograd._streaming import is_streamed, remember, stream
 from mtopt.autograd._weighted import keep_weights, weigh_losses
 from mtopt.combiners import Combiner, Place

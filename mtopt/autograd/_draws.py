@@ -5,22 +5,13 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
-from mtopt.autograd._combine import (
-    Private,
-    Step,
-    gradients_of,
-    groups_of,
-    non_finite,
-    record_of,
-    rule_of,
-    shared_groups,
-    skipped,
-)
+from mtopt.autograd._combine import gradients_of, groups_of, non_finite, record_of, rule_of, shared_groups, skipped
 from mtopt.autograd._objective import Losses
 from mtopt.autograd._passes import OnGraph, OnRows
 from mtopt.autograd._record import StepRecord
 from mtopt.autograd._request import Request, rows_of
 from mtopt.autograd._rows import Row
+from mtopt.autograd._step import Private, Step
 from mtopt.autograd._weighted import keep_weights
 from mtopt.combiners import Combiner, Place
 

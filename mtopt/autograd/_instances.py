@@ -11,7 +11,7 @@ import torch
 from torch import nn
 
 from mtopt.autograd._calls import Calls
-from mtopt.autograd._combine import Group, Step, record_of, skipped
+from mtopt.autograd._combine import record_of, skipped
 from mtopt.autograd._inner_products import InnerProducts, require_inner_products_to_do
 from mtopt.autograd._instance_gramian import InstancePass, require_dense
 from mtopt.autograd._objective import Objective
@@ -19,6 +19,7 @@ from mtopt.autograd._passes import Weighted
 from mtopt.autograd._record import StepRecord
 from mtopt.autograd._request import Request
 from mtopt.autograd._rows import trainable
+from mtopt.autograd._step import Group, Step
 from mtopt.autograd._weighted import weigh_losses
 from mtopt.combiners import Combiner
 

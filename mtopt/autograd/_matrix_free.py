@@ -12,23 +12,14 @@ import torch
 from torch import nn
 
 from mtopt._errors import NonFiniteError
-from mtopt.autograd._combine import (
-    Group,
-    Private,
-    Step,
-    are_finite,
-    groups_of,
-    non_finite,
-    rule_of,
-    shared_groups,
-    skipped,
-)
+from mtopt.autograd._combine import are_finite, groups_of, non_finite, rule_of, shared_groups, skipped
 from mtopt.autograd._passes import OnGraph, Weighted, owned
 from mtopt.autograd._products import Point, Product, displaced, exact, norm
 from mtopt.autograd._record import StepRecord
 from mtopt.autograd._request import Request
 from mtopt.autograd._rows import Params, trainable
 from mtopt.autograd._second_forward import Generators, run
+from mtopt.autograd._step import Group, Private, Step
 from mtopt.combiners import Combiner, Place, list_combiners
 from mtopt.combiners._matrix_free import Following
 from mtopt.solvers._gramian import Array

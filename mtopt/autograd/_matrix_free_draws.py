@@ -9,7 +9,7 @@ from typing import Any, Self, cast
 import numpy as np
 import torch
 
-from mtopt.autograd._combine import Group, Private, Step, groups_of, non_finite, rule_of, shared_groups, skipped
+from mtopt.autograd._combine import groups_of, non_finite, rule_of, shared_groups, skipped
 from mtopt.autograd._draws import collections_of
 from mtopt.autograd._matrix_free import MatrixFree, requested, require_module
 from mtopt.autograd._objective import Objective, check_loss, read_losses
@@ -19,6 +19,7 @@ from mtopt.autograd._record import StepRecord
 from mtopt.autograd._request import Request
 from mtopt.autograd._rows import Params, trainable
 from mtopt.autograd._second_forward import Generators, run
+from mtopt.autograd._step import Group, Private, Step
 from mtopt.autograd._weighted import keep_weights
 from mtopt.combiners import Combiner, list_combiners
 from mtopt.combiners._draws import FollowingDraws

@@ -6,22 +6,13 @@ from collections.abc import Sequence
 
 import torch
 
-from mtopt.autograd._combine import (
-    Group,
-    Private,
-    Step,
-    groups_of,
-    non_finite,
-    record_of,
-    rule_of,
-    shared_groups,
-    skipped,
-)
+from mtopt.autograd._combine import groups_of, non_finite, record_of, rule_of, shared_groups, skipped
 from mtopt.autograd._graph import leaves_behind
 from mtopt.autograd._passes import OnGraph
 from mtopt.autograd._record import StepRecord
 from mtopt.autograd._request import Features, Request, boundary_of
 from mtopt.autograd._rows import row_of
+from mtopt.autograd._step import Group, Private, Step
 from mtopt.combiners import Combiner, Gradients
 
 ALIVE = 2

@@ -7,9 +7,6 @@ from collections.abc import Sequence
 import torch
 
 from mtopt.autograd._combine import (
-    Group,
-    Private,
-    Step,
     gradients_of,
     groups_of,
     non_finite,
@@ -22,6 +19,7 @@ from mtopt.autograd._combine import (
 from mtopt.autograd._record import StepRecord
 from mtopt.autograd._request import Features, Request, boundary_of, trunk_behind
 from mtopt.autograd._rows import Row, require_reach, row_of
+from mtopt.autograd._step import Group, Private, Step
 from mtopt.combiners import Combiner, Gradients
 
 PLAN = "features only: the rule weighs by the gradients of the representation, then one trunk backward"

@@ -11,12 +11,13 @@ from typing import Any
 import torch
 
 from mtopt.autograd._buffers import buffers_kept
-from mtopt.autograd._combine import Private, Step, combine_rows, groups_of, reach_of_rows, skipped
+from mtopt.autograd._combine import combine_rows, groups_of, reach_of_rows, skipped
 from mtopt.autograd._objective import Losses, Objective, read_losses
 from mtopt.autograd._record import StepRecord
 from mtopt.autograd._request import Request, rows_of
 from mtopt.autograd._rows import Row
 from mtopt.autograd._second_forward import Generators
+from mtopt.autograd._step import Private, Step
 from mtopt.combiners import Combiner, Gradients, Outcome, Place
 
 Visited = Losses | Callable[[], Losses]

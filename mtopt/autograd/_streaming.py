@@ -10,10 +10,6 @@ import torch
 from torch.utils.weak import WeakIdKeyDictionary
 
 from mtopt.autograd._combine import (
-    Group,
-    Private,
-    Reach,
-    Step,
     groups_of,
     non_finite,
     own_weight,
@@ -29,6 +25,7 @@ from mtopt.autograd._plans import LOG
 from mtopt.autograd._record import StepRecord
 from mtopt.autograd._request import Features, Request, source_of
 from mtopt.autograd._rows import Row
+from mtopt.autograd._step import Group, Private, Reach, Step
 from mtopt.combiners import Combiner, Gradients, NormCombiner
 
 LEAST = 3

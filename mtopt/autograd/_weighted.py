@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import torch
 
-from mtopt.autograd._combine import Private, Step, groups_of, non_finite, rule_of, shared_groups, skipped, spoil
+from mtopt.autograd._combine import groups_of, non_finite, rule_of, shared_groups, skipped, spoil
 from mtopt.autograd._graph import leaves_behind
 from mtopt.autograd._passes import OnGraph, seeds
 from mtopt.autograd._record import StepRecord
 from mtopt.autograd._request import Features, Request, boundary_of
+from mtopt.autograd._step import Private, Step
 from mtopt.combiners import Combiner
 
 

@@ -9,8 +9,8 @@ import torch
 
 from mtopt.autograd import JacobianAccumulator, Losses, StepRecord, backward
 from mtopt.autograd._backward import check_rule
-from mtopt.autograd._combine import Private
 from mtopt.autograd._objective import LossValue, read_losses, value_of
+from mtopt.autograd._step import Private
 from mtopt.combiners import Combiner
 
 

@@ -7,7 +7,7 @@ from typing import Any
 import torch
 
 from mtopt.autograd import Losses, StepRecord
-from mtopt.autograd._combine import Private
+from mtopt.autograd._step import Private
 from mtopt.combiners import Combiner
 from mtopt.integrations._extras import require
 from mtopt.integrations._micro_batches import micro_batches_of

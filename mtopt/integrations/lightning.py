@@ -12,7 +12,7 @@ import torch
 from mtopt._errors import CheckpointError
 from mtopt.autograd import Losses, StepRecord
 from mtopt.autograd._backward import check_rule
-from mtopt.autograd._combine import Private
+from mtopt.autograd._step import Private
 from mtopt.combiners import Combiner
 from mtopt.integrations._extras import require
 from mtopt.integrations._micro_batches import MicroBatches, micro_batches_of

@@ -14,10 +14,10 @@ import torch
 
 from mtopt._errors import NonFiniteError
 from mtopt.autograd import Losses, Objective, Probe, StepRecord
-from mtopt.autograd._combine import Private
 from mtopt.autograd._matrix_free import MatrixFree
 from mtopt.autograd._objective import read_losses, value_of
 from mtopt.autograd._plans import Plan, Store
+from mtopt.autograd._step import Private
 from mtopt.combiners import Combiner
 from mtopt.training._callbacks import Callback
 from mtopt.training._checks import check_accumulate, check_callbacks, check_how, check_limits, check_parts, rule_of
