@@ -9,8 +9,9 @@ r, what the rule does to a (K, D) Jacobian, all measured in the same rounds as t
 - the rule every n steps: S + ((K - 1) b + r) / n;
 - matrix-free: S + f by displacement; S + 3 f by a forward-mode product, where every product of the forward is three.
 
-In bytes, with P of one gradient and M of the plain step: M + (K - 1) P for K rows, M + P for sums of rows, M + K P / 2
-in 16 bits. These are bytes of tensors that live together; an allocator may hold more.
+In bytes, with P of one gradient and M of the plain step: M + (K - 1) P for K rows, or M + K P where all tensors are
+small and go to one matrix; M + P for sums of rows, M + K P / 2 in 16 bits. These are bytes of tensors that live
+together; an allocator may hold more.
 """
 
 from __future__ import annotations
@@ -20,6 +21,9 @@ import math
 from benchmarks.speed.step import Cell
 
 EVERY = 10
+
+SMALL = 1.0
+"""MiB of a tensor from which on it stays where it is."""
 
 PLAIN = ("linear", "uw", "mgda_ub")
 ROWS = ("hand-written, mgda", "mgda", "upgrad", "mgda, batched", "mgda, features first", "mgda, bfloat16", "ngdiff")
@@ -58,7 +62,8 @@ def mebibytes(line: str, count: int, plain: float, gradient: float, largest: flo
     if line == "hand-written, mgda":
         return plain + count * gradient  # the buffer, and the row that is copied into it
     if line in ("mgda", "mgda, features first", "mgda, batched", f"Every(mgda, {EVERY})"):
-        return plain + (count - 1) * gradient
+        moved = largest < SMALL and line != "mgda, batched"  # the matrix, and the row on its way to it
+        return plain + (count if moved else count - 1) * gradient
     if line == "mgda, bfloat16":
         return plain + count * gradient / 2
     if line == "ngdiff":

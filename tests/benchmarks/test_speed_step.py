@@ -76,6 +76,7 @@ def test_the_cost_model_adds_up_its_parts():
     assert _cost_model.seconds("backward, UPGrad", found) is None
     assert _cost_model.seconds("mgda", cell({"plain sum": [10.0]})) is None
     assert _cost_model.mebibytes("mgda", 8, 12.0, 10.0, 4.0) == 82
+    assert _cost_model.mebibytes("mgda", 8, 12.0, 10.0, 0.5) == 92
     assert _cost_model.mebibytes("mgda, recompute", 8, 12.0, 10.0, 4.0) == 2 + 32
 
 
