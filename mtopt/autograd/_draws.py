@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any
+from typing import Any, Protocol
 
 from mtopt.autograd._combine import gradients_of, groups_of, non_finite, record_of, rule_of, shared_groups, skipped
-from mtopt.autograd._objective import Losses
+from mtopt.autograd._objective import Losses, Objective
 from mtopt.autograd._passes import OnGraph, OnRows
 from mtopt.autograd._record import StepRecord
 from mtopt.autograd._request import Request, rows_of
@@ -42,10 +42,10 @@ def combine_draws(
     rows: list[list[Row]] = []
     for number in range(count - 1):
         requests.append(_request(collections, number, places, scaler))
-        _check_same(requests[0], requests[-1], number)
+        check_same(requests[0], requests[-1], number)
         rows.append(rows_of(requests[-1])[0])
     last = last or _request(collections, count - 1, places, scaler)
-    _check_same(requests[0], last, count - 1)
+    check_same(requests[0], last, count - 1)
     on_last = OnGraph(last.losses()) if last.all_tensors else OnRows(rows_of(last)[0])
 
     losses = len(last.present)
@@ -104,7 +104,21 @@ def _request(
         raise
 
 
-def _check_same(first: Request, other: Request, number: int) -> None:
+class Given(Protocol):
+    """Losses of a draw: those of all objectives, and which of them are there."""
+
+    @property
+    def objectives(self) -> Sequence[Objective]: ...
+
+    @property
+    def present(self) -> Sequence[int]: ...
+
+    @property
+    def names(self) -> Sequence[str]: ...
+
+
+def check_same(first: Given, other: Given, number: int) -> None:
+    """Raise where draw ``number`` has other losses than the first."""
     if (first.objectives, first.present) != (other.objectives, other.present):
         raise ValueError(
             f"the draws must hold the same objectives, found {first.names} in draw 0 and {other.names} in draw {number}"

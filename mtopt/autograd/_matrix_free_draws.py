@@ -10,7 +10,7 @@ import numpy as np
 import torch
 
 from mtopt.autograd._combine import groups_of, non_finite, rule_of, shared_groups, skipped
-from mtopt.autograd._draws import collections_of
+from mtopt.autograd._draws import check_same, collections_of
 from mtopt.autograd._matrix_free import MatrixFree, requested, require_module
 from mtopt.autograd._objective import Objective, check_loss, read_losses
 from mtopt.autograd._passes import OnGraph
@@ -52,7 +52,7 @@ def follow_draws(
     generators = Generators([place.parameter.device for place in places])
     first = _First.of(on_first)
     second = requested(on_second, places, scaler)
-    first.check(second, 1)
+    check_same(first, second, 1)
     source = OnGraph(second.losses())
     step = Step.of(second, private=private, trunk=None, strict=strict, plan=plan)
     groups = groups_of(source.reaches(step), step)
@@ -77,7 +77,7 @@ def follow_draws(
         return skipped(reason, groups, step, backwards=along.backwards)
 
     last = last or requested(on_last, places, scaler)
-    first.check(last, 2)
+    check_same(first, last, 2)
     end = OnGraph(last.losses())
     step = Step.of(last, private=private, trunk=None, strict=strict, plan=plan)
     reason = non_finite([], [], step)
@@ -123,14 +123,9 @@ class _First:
         given = [check_loss(objectives[k].name, found[k], graph=False) for k in present]
         return cls(objectives, present, [float(loss) for loss in given], [loss.dtype for loss in given])
 
-    def check(self, other: Request, number: int) -> None:
-        """Raise where another draw has other losses."""
-        if (other.objectives, other.present) != (self.objectives, self.present):
-            names = [self.objectives[k].name for k in self.present]
-            raise ValueError(
-                f"the draws must hold the same objectives, found {names} in draw 0 and {other.names} in draw {number}; "
-                "give None in all of them for a loss that is absent from one"
-            )
+    @property
+    def names(self) -> list[str]:
+        return [self.objectives[k].name for k in self.present]
 
 
 def _product(

@@ -213,6 +213,19 @@ def test_the_gradients_of_the_representation_in_the_trainer():
         plain("graddrop", Plain(), plan="features")
 
 
+@pytest.mark.filterwarnings("ignore:`torch.jit.script` is deprecated:DeprecationWarning")
+def test_modo_without_jacobians_in_the_trainer():
+    torch.manual_seed(0)
+    model = Plain()
+    trainers = [plain("modo", model), plain("modo", model, plan="matrix_free")]
+    for trainer in trainers:
+        trainer.fit(batches(7, 6), steps=2)
+    rows, free = ([record.backwards for record in trainer.history] for trainer in trainers)
+    assert (min(rows), free) == (5, [2, 2])
+    for one, other in zip(*(trainer.model.parameters() for trainer in trainers), strict=True):
+        torch.testing.assert_close(one, other, rtol=0, atol=1e-10)
+
+
 def test_matrix_free_wants_the_whole_model():
     model = Plain()
     with pytest.raises(ValueError, match=r"the optimizer lacks \['trunk.0.weight', .*freeze them"):
