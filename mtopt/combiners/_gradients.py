@@ -105,7 +105,7 @@ class Gradients:
 
     def jacobian(self) -> torch.Tensor:
         """J, (K, D), in the rows' dtype and on their device. Not to be written to: it may be the rows themselves."""
-        if self.packed and not self._loose:
+        if [p for part in self.packed for p in part.positions] == list(range(len(self._rows[0]))):
             matrix = self.packed[0].matrix if len(self.packed) == 1 else torch.cat([p.matrix for p in self.packed], 1)
         else:
             flat = [[g.reshape(-1) for g in row] for row in self.rows]

@@ -177,6 +177,21 @@ def test_a_jacobian_is_not_copied() -> None:
         torch.testing.assert_close(Gradients.of(turned).gramian, turned @ turned.T)
 
 
+def test_matrices_whose_columns_take_turns() -> None:
+    rows = rows_like((3,), (2,), (4,), (1,))
+    packed = [
+        Packed(
+            positions,
+            [rows[0][p].shape for p in positions],
+            torch.stack([torch.cat([r[p] for p in positions]) for r in rows]),
+        )
+        for positions in ((0, 2), (1, 3))
+    ]
+    gradients = Gradients([[None] * 4 for _ in rows], packed=packed)
+    assert torch.equal(gradients.jacobian(), Gradients(rows).jacobian())
+    assert_sums(gradients.combined(WEIGHTS), added_up(rows, WEIGHTS))
+
+
 @given(
     cut=st.lists(st.tuples(st.sampled_from([1, 3, 700, 1024, CHUNK, BIG]), st.booleans()), min_size=1, max_size=6),
     count=st.integers(1, 3),
