@@ -193,13 +193,13 @@ def _on_rows(
     if isinstance(store, torch.dtype):
         rows, factors = kept_short(source.rows, store)
         source.plan += f"; kept in {str(store).removeprefix('torch.')}"
-    elif plan == "batched":
-        rows = list(source.rows)
-    elif combiner.needs == "jacobian":
+    elif combiner.needs == "jacobian" and plan != "batched":
         rows, laid = kept_in_matrix(source.rows, request.params, count, scale=request.scale)
         factors = [request.scale] * count
-    else:
+    elif request.all_tensors and plan != "batched":  # of losses in turn each graph is gone before the next: no holes
         rows, laid = kept_in_matrix(source.rows, request.params, count, below=SMALL)
+    else:
+        rows = list(source.rows)
     if streams:
         remember(request, rows, laid)
     step = Step.of(request, private=private, trunk=source.trunk, strict=strict, plan=source.plan)

@@ -96,10 +96,11 @@ def kept_in_matrix(
     """``rows`` divided by ``scale``, with the tensors of the first row's parameters moved to one matrix.
 
     A rule that needs coordinates takes the matrix as it is, and no second Jacobian is made for it. For other rules it
-    is for small tensors, those with fewer than ``below`` entries, where they are many: kept one by one they would leave
-    holes in the heap as activations come and go, more than a Jacobian on a transformer.
+    is for small tensors, those with fewer than ``below`` entries, where they are many and on the CPU: kept one by one
+    they would leave holes in the heap as activations come and go, more than a Jacobian on a transformer.
     """
-    if below < math.inf and count * sum([p.numel() for p in params if p.numel() < below]) <= LITTLE:
+    small = [p.numel() for p in params if p.numel() < below and p.is_cpu] if below < math.inf else None
+    if small is not None and count * sum(small) <= LITTLE:
         return list(rows), None
     kept: list[Row] = []
     laid: Laid | None = None

@@ -12,6 +12,7 @@ import torch
 from torch import nn
 
 import mtopt
+from benchmarks.speed._memory import peak_tensor_bytes
 from mtopt.autograd import _streaming
 from tests.autograd.helpers import MultiHead, Reference, close, flat_gradient
 
@@ -274,17 +275,9 @@ def peak_gradients(name: str, **options: Any) -> float:
     losses = [sum(torch.dot(u, p @ (v + n)) for n, p in enumerate(params)) for u, v in ends]
     gc.collect()  # what other tests left is not to be freed meanwhile
     rule = MeanRow() if name == "mean_row" else mtopt.create_combiner(name)
-    with torch.profiler.profile(activities=[torch.profiler.ProfilerActivity.CPU], profile_memory=True) as profile:
-        record = mtopt.backward(losses, params, rule, **options)  # type: ignore[arg-type]
-    assert not record.skipped
-    events = [e for e in profile.profiler.kineto_results.events() if e.name() == "[memory]"]  # type: ignore[union-attr]
-    total = peak = 0
-    for event in sorted(events, key=lambda e: e.start_ns()):
-        total += event.nbytes()
-        peak = max(peak, total)
-    size = 4 * side * side * layers
-    assert total >= size, "the direction is in .grad when all is done"
-    return peak / size
+    peak = peak_tensor_bytes(lambda: mtopt.backward(losses, params, rule, **options))  # type: ignore[arg-type]
+    assert all(param.grad is not None for param in params)
+    return peak / (4 * side * side * layers)
 
 
 @pytest.mark.parametrize(
