@@ -14,6 +14,7 @@ from mtopt.autograd._record import StepRecord, geometry
 from mtopt.autograd._rows import Row
 from mtopt.autograd._step import Group, Reach, Step
 from mtopt.combiners import Combiner, Gradients, Outcome, Place
+from mtopt.combiners._packed import cut
 
 _SMALL = 8_192
 """Entries of a tensor that is copied to one place with others rather than looked at by itself."""
@@ -257,10 +258,8 @@ def direction_of(outcome: Outcome, gradients: Gradients, group: Group, step: Ste
     direction = outcome.direction
     if gradients.scale != 1.0:
         direction = direction * gradients.scale
-    shapes = [step.places[i].parameter.shape for i in group.indices]
-    pieces = torch.split(direction, [shape.numel() for shape in shapes])
     # cloned: a view would keep the whole vector alive, and in-place work on one .grad must not reach another
-    return [piece.view(shape).clone() for piece, shape in zip(pieces, shapes, strict=True)]
+    return [piece.clone() for piece in cut(direction, [step.places[i].parameter.shape for i in group.indices])]
 
 
 def write(indices: Sequence[int], direction: Sequence[torch.Tensor], step: Step) -> None:
