@@ -7,6 +7,7 @@ import torch
 from numpy.typing import ArrayLike, NDArray
 
 from mtopt._errors import NonFiniteError
+from mtopt._real_numbers import as_real
 
 Points = torch.Tensor | ArrayLike | Sequence[torch.Tensor]
 """(N, K) objective values."""
@@ -15,30 +16,14 @@ Vector = torch.Tensor | ArrayLike | Sequence[torch.Tensor]
 """(K,) values."""
 
 
-def as_float64(argument: str, value: Points) -> NDArray[np.float64]:
-    """`value` as a float64 array; NaN and infinity pass.
-
-    Raises:
-        ValueError: its rows differ in length, or it holds something that is no number.
-    """
-    if isinstance(value, torch.Tensor):
-        return np.asarray(value.detach().to("cpu", torch.float64).numpy())
-    if isinstance(value, list | tuple) and any(isinstance(row, torch.Tensor) for row in value):
-        value = [as_float64(argument, row) for row in value]
-    try:
-        return np.asarray(value, dtype=np.float64)
-    except (ValueError, TypeError) as error:
-        raise ValueError(f"{argument} must be numbers in rows of equal length: {error}") from error
-
-
 def as_points(argument: str, value: Points) -> NDArray[np.float64]:
     """`value` as a finite float64 array (N, K), N >= 1, K >= 1.
 
     Raises:
-        ValueError: another number of dimensions, or empty.
+        ValueError: another number of dimensions, empty, complex or masked.
         NonFiniteError: NaN or infinity, with the rows that hold it.
     """
-    array = as_float64(argument, value)
+    array = as_real(argument, value)
     if array.ndim != 2:
         raise ValueError(f"{argument} must have shape (N, K), one objective vector a row, found shape {array.shape}")
     if array.size == 0:
@@ -57,10 +42,10 @@ def as_vector(argument: str, value: Vector, length: int, meaning: str) -> NDArra
     """`value` as a finite float64 array (length,); `meaning` says what there is one entry of.
 
     Raises:
-        ValueError: another shape.
+        ValueError: another shape, complex or masked.
         NonFiniteError: NaN or infinity.
     """
-    array = as_float64(argument, value)
+    array = as_real(argument, value)
     if array.shape != (length,):
         raise ValueError(
             f"{argument} must have shape ({length},), one entry for each {meaning}, found shape {array.shape}"

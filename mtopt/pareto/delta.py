@@ -6,7 +6,8 @@ from typing import Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from mtopt.pareto._inputs import Points, Vector, as_float64, as_vector
+from mtopt._real_numbers import as_real
+from mtopt.pareto._inputs import Points, Vector, as_vector
 
 
 def delta_m(
@@ -38,7 +39,7 @@ def delta_m(
     """
     if average not in ("metric", "task"):
         raise ValueError(f"average must be 'metric' or 'task', found {average!r}")
-    shape = as_float64("values", values).shape
+    shape = as_real("values", values).shape
     if len(shape) != 1 or shape[0] == 0:
         raise ValueError(f"values must have shape (M,) with M >= 1, found shape {shape}")
     metrics = as_vector("values", values, shape[0], "metric")
@@ -82,7 +83,7 @@ def mean_rank(values: Points, higher_is_better: Sequence[bool]) -> NDArray[np.fl
     """
     from scipy.stats import rankdata
 
-    table = as_float64("values", values)
+    table = as_real("values", values)
     if table.ndim != 2 or table.size == 0:
         raise ValueError(f"values must have shape (methods, M), a method a row, found shape {table.shape}")
     better_high = np.asarray(higher_is_better)

@@ -3,6 +3,7 @@
 import torch
 
 from mtopt._errors import NonFiniteError
+from mtopt._real_numbers import as_real, require_real
 
 
 def hypervolume_2d(points: torch.Tensor, reference: torch.Tensor) -> torch.Tensor:
@@ -30,7 +31,9 @@ def hypervolume_2d(points: torch.Tensor, reference: torch.Tensor) -> torch.Tenso
         raise TypeError(f"points must be a torch.Tensor of a floating dtype, found {type(points).__name__}")
     if points.ndim != 2 or points.shape[1] != 2:
         raise ValueError(f"points must have shape (N, 2), two objectives in each row, found {tuple(points.shape)}")
-    border = torch.as_tensor(reference, dtype=points.dtype, device=points.device)
+    border = reference if isinstance(reference, torch.Tensor) else torch.from_numpy(as_real("reference", reference))
+    require_real("reference", border)
+    border = border.to(points)
     if border.shape != (2,):
         raise ValueError(f"reference must have shape (2,), one entry for each objective, found {tuple(border.shape)}")
     if not (points.isfinite().all() and border.isfinite().all()):

@@ -7,6 +7,7 @@ import torch
 from numpy.typing import ArrayLike
 
 from mtopt._errors import NonFiniteError
+from mtopt._real_numbers import require_real
 from mtopt.pareto._inputs import as_points
 
 _CHUNK = 1 << 20
@@ -29,7 +30,7 @@ def kkt_residual(jacobian: torch.Tensor | ArrayLike, *, gramian: bool = False) -
         gramian: whether `jacobian` is the Gramian.
 
     Raises:
-        ValueError: a wrong shape, or NaN or infinity.
+        ValueError: a wrong shape, NaN or infinity, or complex numbers.
         SolverError: the weights could not be certified.
     """
     from mtopt.solvers import min_norm
@@ -46,6 +47,7 @@ def kkt_residual(jacobian: torch.Tensor | ArrayLike, *, gramian: bool = False) -
 
     # The float32 or bfloat16 rows of a model stay where and what they are: only chunks are converted.
     if isinstance(jacobian, torch.Tensor):
+        require_real("jacobian", jacobian)
         rows = jacobian.detach()
     else:
         rows = torch.from_numpy(as_points("jacobian", jacobian))

@@ -6,6 +6,7 @@ import numpy as np
 import torch
 
 from mtopt._errors import NonFiniteError
+from mtopt._real_numbers import require_real
 
 
 def moo_svgd(
@@ -53,6 +54,8 @@ def moo_svgd(
         raise ValueError(f"bandwidth must be positive, found {bandwidth}")
     if not repulsion >= 0:
         raise ValueError(f"repulsion must be non-negative, found {repulsion}")
+    require_real("points", points)
+    require_real("jacobians", jacobians)
     rows, values = jacobians.detach(), points.detach().to("cpu", torch.float64)
     gramians = [gramian_of(one) for one in rows]
     bad = [

@@ -8,7 +8,8 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from mtopt.pareto._inputs import Points, Vector, as_float64, as_points
+from mtopt._real_numbers import as_real
+from mtopt.pareto._inputs import Points, Vector, as_points
 from mtopt.pareto.dominance import hypervolume, is_nondominated
 
 
@@ -104,7 +105,7 @@ def _run(train: Callable[..., Any], preference: torch.Tensor) -> torch.Tensor:
 
 
 def _values_of(result: Any, preference: torch.Tensor) -> torch.Tensor:
-    values = as_float64("the result of train", result)
+    values = as_real("the result of train", result)
     if values.shape != preference.shape:
         raise ValueError(
             f"train must return {len(preference)} objective values, one for each entry of its preference, "

@@ -7,6 +7,8 @@ import numpy as np
 import torch
 from numpy.typing import ArrayLike, NDArray
 
+from mtopt._real_numbers import as_real
+
 FloatArray = NDArray[np.float64]
 BoolArray = NDArray[np.bool_]
 Array = ArrayLike | torch.Tensor
@@ -14,12 +16,7 @@ Array = ArrayLike | torch.Tensor
 
 def as_floats(value: Any, argument: str) -> FloatArray:
     """A float64 array of anything array-like, tensors that require grad and of any dtype included."""
-    if isinstance(value, torch.Tensor):
-        return np.asarray(value.detach().cpu().double().numpy(), dtype=np.float64)
-    try:
-        return np.asarray(value, dtype=np.float64)
-    except (TypeError, ValueError) as error:
-        raise ValueError(f"{argument} must be an array of numbers; found {type(value).__name__}: {error}") from error
+    return as_real(argument, value)
 
 
 def as_points(value: Any, argument: str, columns: Sequence[int]) -> FloatArray:

@@ -58,3 +58,59 @@ def test_nan_and_infinity_are_refused(indicator, value):
 def test_wrong_shapes_are_named(indicator, points, message):
     with pytest.raises(ValueError, match=message):
         indicator(points)
+
+
+@every_indicator
+@pytest.mark.parametrize(
+    "points",
+    [
+        np.array(POINTS) + 1j,
+        torch.tensor(POINTS, dtype=torch.complex64),
+        [list(map(complex, row)) for row in POINTS],
+        [torch.tensor(row, dtype=torch.complex128) for row in POINTS],
+        [np.array(row, dtype=complex) for row in POINTS],
+    ],
+    ids=["array", "tensor", "lists", "list of tensors", "list of arrays"],
+)
+def test_complex_points_are_refused(indicator, points):
+    with pytest.raises(ValueError, match="points must be real, found complex"):
+        indicator(points)
+
+
+@every_indicator
+def test_masked_points_are_refused(indicator):
+    masked = np.ma.array(POINTS, mask=[[True, False], [False, False], [False, False]])
+    for points in (masked, list(masked), np.ma.array(POINTS)):
+        with pytest.raises(ValueError, match="points must not be masked, found a masked array"):
+            indicator(points)
+
+
+@every_indicator
+@pytest.mark.parametrize("points", [[["1", "2"]], np.array([["1", "2"]]), np.zeros((1, 2), dtype="datetime64[s]")])
+def test_what_only_reads_like_numbers_is_refused(indicator, points):
+    with pytest.raises(ValueError, match="points must be numbers in rows of equal length, found"):
+        indicator(points)
+
+
+def test_other_arguments_are_refused_alike():
+    odd = np.array([1.5, 1.5]) + 1j
+    masked = np.ma.array([1.5, 1.5], mask=[False, True])
+    for value, word in ((odd, "reference must be real"), (masked, "reference must not be masked")):
+        with pytest.raises(ValueError, match=word):
+            pareto.hypervolume(POINTS, value)
+        with pytest.raises(ValueError, match=word):
+            pareto.hypervolume_2d(torch.tensor(POINTS), value)
+    with pytest.raises(ValueError, match="reference must be real"):
+        pareto.hypervolume_2d(torch.tensor(POINTS), torch.tensor(odd))
+    with pytest.raises(ValueError, match="front must be real"):
+        pareto.igd(POINTS, [odd])
+    with pytest.raises(ValueError, match="values must be real"):
+        pareto.delta_m(odd, [1.0, 1.0], [True, False])
+    with pytest.raises(ValueError, match="values must not be masked"):
+        pareto.mean_rank(np.ma.array(POINTS), [True, False])
+    with pytest.raises(ValueError, match="the result of train must be real"):
+        pareto.trace_front(lambda preference: odd, [[0.5, 0.5]])
+    with pytest.raises(ValueError, match="jacobian must be real"):
+        pareto.kkt_residual(torch.ones(2, 3, dtype=torch.complex64))
+    with pytest.raises(ValueError, match="jacobians must be real"):
+        pareto.moo_svgd(torch.ones(2, 2), torch.ones(2, 2, 3, dtype=torch.complex64))

@@ -189,7 +189,7 @@ def test_a_shared_legend_names_each_rule_once():
         ({"series": np.eye(2)}, "series must be a mapping"),
         ({"series": {"a": np.zeros((3, 4))}}, r"series\['a'\] must have shape .*found \(3, 4\).*columns"),
         ({"series": {"a": np.zeros((0, 2))}}, r"series\['a'\] must have at least one point"),
-        ({"series": {"a": "text"}}, r"series\['a'\] must be an array of numbers"),
+        ({"series": {"a": "text"}}, r"series\['a'\] must be numbers"),
         ({"series": {"a": np.eye(2), "b": np.eye(3)}}, "same number of columns"),
         ({"true_front": np.zeros((4, 3))}, r"true_front must have shape \(N, 2\); found \(4, 3\)"),
         ({"reference": 1.0}, "reference must have shape"),
