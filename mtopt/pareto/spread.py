@@ -29,9 +29,15 @@ def spacing(points: Points, *, norm: Literal["l1", "l2"] = "l1") -> float:
         raise ValueError(f"points must hold at least two points for a spacing, found shape {array.shape}")
     from scipy.spatial import KDTree
 
-    # The nearest is the point itself, or a copy of it at the same distance 0: the second is the one to take.
-    distances, _ = KDTree(array).query(array, k=[2], p=1 if norm == "l1" else 2)
-    return float(np.std(distances))
+    # A copy is as near as can be; and a tree of many copies cannot be cut, and would look at all of them for each.
+    distinct, counts = np.unique(array, axis=0, return_counts=True)
+    nearest = np.zeros(len(distinct))
+    single = counts == 1
+    if single.any():
+        # the nearest is the point itself: the second is the one to take
+        found, _ = KDTree(distinct).query(distinct[single], k=[2], p=1 if norm == "l1" else 2)
+        nearest[single] = found[:, 0]
+    return float(np.std(np.repeat(nearest, counts)))
 
 
 def sparsity(points: Points) -> float:

@@ -1,5 +1,6 @@
 """Spacing and sparsity against their definitions."""
 
+import time
 from itertools import pairwise
 
 import numpy as np
@@ -19,6 +20,22 @@ def test_definition(norm, order, points):
     nearest = gaps.min(axis=1)
     expected = np.sqrt(((nearest - nearest.mean()) ** 2).mean())
     assert spacing(points, norm=norm) == pytest.approx(expected, rel=1e-12, abs=1e-12)
+
+
+def test_copies_are_as_near_as_can_be():
+    """Two values ten times each and one alone: 20 distances of zero, and one to the nearer of the two."""
+    points = np.array([[0.0, 0.0]] * 10 + [[1.0, -0.0]] * 10 + [[1.0, 3.0]])
+    assert spacing(points) == pytest.approx(np.std([0.0] * 20 + [3.0]))
+    assert spacing(points[:20]) == 0.0
+
+
+def test_many_copies_take_no_longer_than_points():
+    """A tree of copies cannot be cut: 15 s before they were counted, and here nothing but the sorting."""
+    rng = np.random.default_rng(0)
+    points = rng.random((10, 3))[rng.integers(10, size=100_000)]
+    before = time.process_time()
+    assert spacing(points) == 0.0
+    assert time.process_time() - before < 3.0
 
 
 def test_even_spread_is_zero():
