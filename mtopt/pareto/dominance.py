@@ -2,8 +2,11 @@
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 
 from mtopt.pareto._inputs import Points, Vector, as_points, as_vector
+
+Array = NDArray[np.float64]
 
 
 def is_nondominated(points: Points) -> torch.Tensor:
@@ -64,4 +67,25 @@ def hypervolume_contributions(points: Points, reference: Vector) -> torch.Tensor
     corner = as_vector("reference", reference, array.shape[1], "objective of points")
     if array.shape[1] == 1:  # moocore wants two objectives: a second one in which all are equal changes nothing
         array, corner = np.pad(array, ((0, 0), (0, 1))), np.append(corner, 1.0)
-    return torch.from_numpy(moocore.hv_contributions(array, ref=corner))
+    if array.shape[1] <= 3:
+        return torch.from_numpy(moocore.hv_contributions(array, ref=corner))
+    found = np.zeros(len(array))
+    counted = np.flatnonzero(moocore.is_nondominated(array, keep_weakly=True) & (array < corner).all(axis=1))
+    for place, index in enumerate(counted):
+        found[index] = exclusive_volume(array[index], array[np.delete(counted, place)], corner)
+    return torch.from_numpy(found)
+
+
+def exclusive_volume(point: Array, others: Array, corner: Array) -> float:
+    """The volume between ``point`` (K,), which is below ``corner``, and that corner that none of ``others`` dominates.
+
+    In units of the point's own box: a share of it is not lost beside the volume of all, nor in small units.
+    """
+    import moocore
+
+    sides = corner - point
+    if len(others) == 0 or not (sides > 0).all():
+        return float(np.prod(sides))
+    # what the others cover of the box is what they cover once they are moved into it
+    within = (np.maximum(others, point) - corner) / sides
+    return float(np.prod(sides)) * max(1.0 - float(moocore.hypervolume(within, ref=np.zeros(len(sides)))), 0.0)

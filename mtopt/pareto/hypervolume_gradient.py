@@ -5,8 +5,7 @@ import torch
 from numpy.typing import NDArray
 
 from mtopt.pareto._inputs import Points, Vector, as_points, as_vector
-
-Array = NDArray[np.float64]
+from mtopt.pareto.dominance import Array, exclusive_volume
 
 
 def hypervolume_weights(
@@ -86,17 +85,5 @@ def _faces(points: Array, corner: Array) -> Array:
             ends = np.where(before, np.maximum(others.T, others), rim)
             faces[:, k] = np.minimum(ends.min(axis=1), rim) - others[:, 0]
         else:
-            faces[:, k] = [_gain(others[i], others[before[i]], rim) for i in range(len(points))]
+            faces[:, k] = [exclusive_volume(others[i], others[before[i]], rim) for i in range(len(points))]
     return faces
-
-
-def _gain(point: Array, others: Array, corner: Array) -> float:
-    """The volume between `point` and `corner` that none of `others` dominates."""
-    whole = float(np.prod(corner - point))
-    if len(others) == 0:
-        return whole
-    # what the others cover of the point's box is what they cover once they are moved into it
-    within = np.maximum(others, point)
-    import moocore
-
-    return max(whole - float(moocore.hypervolume(within, ref=corner)), 0.0)
