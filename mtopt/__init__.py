@@ -26,7 +26,18 @@ from mtopt.combiners import (
 )
 
 if TYPE_CHECKING:
-    from mtopt import experiments, integrations, pareto, plotting, problems, testing, training
+    from mtopt import (
+        autograd,
+        combiners,
+        experiments,
+        integrations,
+        pareto,
+        plotting,
+        problems,
+        solvers,
+        testing,
+        training,
+    )
     from mtopt.experiments import Comparison, compare
     from mtopt.training import Callback, Evaluator, GeN, History, MultiLossTrainer, ProgressBar, seed_everything
 
@@ -58,7 +69,9 @@ __all__ = [
     "StepRecord",
     "UnknownNameError",
     "__version__",
+    "autograd",
     "backward",
+    "combiners",
     "compare",
     "create_combiner",
     "experiments",
@@ -70,12 +83,16 @@ __all__ = [
     "problems",
     "register_combiner",
     "seed_everything",
+    "solvers",
     "testing",
     "training",
 ]
 
 # What an existing loop does not need is imported when it is first named.
 _LAZY: dict[str, tuple[str, str | None]] = {
+    "autograd": ("mtopt.autograd", None),
+    "combiners": ("mtopt.combiners", None),
+    "solvers": ("mtopt.solvers", None),
     "pareto": ("mtopt.pareto", None),
     "plotting": ("mtopt.plotting", None),
     "problems": ("mtopt.problems", None),
@@ -104,3 +121,7 @@ def __getattr__(name: str) -> Any:
         value = getattr(value, attribute)
     globals()[name] = value
     return value
+
+
+def __dir__() -> list[str]:
+    return list(__all__)

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import pkgutil
 import subprocess
 import sys
+import types
 
 import pytest
 
@@ -59,7 +61,19 @@ def test_every_public_name_is_there() -> None:
     assert set(STABLE) <= set(mtopt.__all__)
     for name in mtopt.__all__:
         assert getattr(mtopt, name) is not None
-    assert set(mtopt.__all__) <= {*dir(mtopt), *mtopt._LAZY}
+
+
+def test_dir_lists_everything_public_and_nothing_else() -> None:
+    packages = {found.name for found in pkgutil.iter_modules(mtopt.__path__) if found.ispkg}
+    assert {*STABLE, *packages} <= set(dir(mtopt))
+    assert all(not name.startswith("_") or name == "__version__" for name in dir(mtopt))
+    assert sorted(mtopt.__all__) == dir(mtopt)
+
+
+@pytest.mark.parametrize("package", [mtopt, mtopt.plotting, mtopt.integrations], ids=lambda package: package.__name__)
+def test_dir_of_what_is_imported_when_named_is_what_is_public(package: types.ModuleType) -> None:
+    assert dir(package) == sorted(package.__all__)
+    assert all(hasattr(package, name) for name in dir(package) if package is not mtopt.integrations)
 
 
 def test_an_unknown_attribute_is_an_attribute_error() -> None:

@@ -33,12 +33,29 @@ def test_the_loop_runs_as_printed():
     assert set(namespace["record"].weights) == {"retain", "forget"}
 
 
+RULES = [
+    pytest.param(text, name, id=f"{path.name}: {name}")
+    for path in (ROOT / "README.md", *sorted((ROOT / "docs").glob("**/*.md")))
+    for text in re.findall(r"```python\n(.*?)```", path.read_text(), flags=re.DOTALL)
+    for name in re.findall(r"register_combiner\(\"(\w+)\"", text)
+]
+
+
+@pytest.mark.parametrize(("text", "name"), RULES)
+def test_a_rule_that_is_printed_keeps_what_every_rule_promises(text, name):
+    exec(text, {})
+    mtopt.testing.check_combiner(name)
+    jacobian = torch.tensor([[3.0, 4.0, 0.0], [0.0, 0.0, 0.0]])
+    assert mtopt.create_combiner(name)(jacobian).isfinite().all()
+
+
 def test_the_rule_of_ones_own_works_in_a_loop():
-    exec(block('register_combiner("inverse_norm")'), {"mtopt": mtopt})
+    exec(block('register_combiner("inverse_norm")'), {})
     model = torch.nn.Linear(2, 2, bias=False)
-    losses = [model.weight[0].sum(), (2 * model.weight).sum()]
+    losses = [model.weight[0].sum(), (2 * model.weight).sum(), 0 * model.weight.sum()]
     record = mtopt.backward(losses, model, mtopt.create_combiner("inverse_norm"), private="combined")
-    assert list(record.weights.values()) == pytest.approx([2**-0.5, 0.25])
+    assert list(record.weights.values()) == pytest.approx([2**-0.5, 0.25, 0.0])
+    torch.testing.assert_close(model.weight.grad, torch.tensor([[2**-0.5 + 0.5] * 2, [0.5] * 2]))
 
 
 def test_the_trainer_runs_as_printed(tmp_path, monkeypatch):
