@@ -10,6 +10,7 @@ import torch
 
 from mtopt.autograd._backward import check_rule, refuse_ranks
 from mtopt.autograd._combine import combine_rows
+from mtopt.autograd._graph import refuse_reentrant
 from mtopt.autograd._hints import Hints
 from mtopt.autograd._objective import LossValue, Objective, check_loss, value_of
 from mtopt.autograd._record import StepRecord
@@ -80,6 +81,7 @@ class JacobianAccumulator:
             return
         objective = self.objectives[index]
         given = check_loss(objective.name, value_of(loss))
+        refuse_reentrant([given])
         if self._scale is None:
             self._scale = self._factor()
         factor = objective.sign * self._scale

@@ -12,6 +12,7 @@ from torch import nn
 
 from mtopt.autograd._calls import Calls
 from mtopt.autograd._combine import record_of, skipped
+from mtopt.autograd._graph import refuse_reentrant
 from mtopt.autograd._inner_products import InnerProducts, require_inner_products_to_do
 from mtopt.autograd._instance_gramian import InstancePass, require_dense
 from mtopt.autograd._objective import Objective
@@ -161,6 +162,7 @@ class Instances:
             )
         if not losses.requires_grad:
             raise ValueError("losses have no graph: nothing they were computed from requires gradients")
+        refuse_reentrant([losses])
         if torch.distributed.is_available() and torch.distributed.is_initialized():
             ranks = torch.distributed.get_world_size()
             if ranks > 1:

@@ -9,7 +9,7 @@ from typing import Any
 import torch
 
 from mtopt.autograd._batched import NotBatchedError, batched_rows, unit_cotangents
-from mtopt.autograd._graph import edge_of, leaves_behind, nested, reach_behind
+from mtopt.autograd._graph import edge_of, leaves_behind, nested, reach_behind, refuse_reentrant
 from mtopt.autograd._objective import Losses, check_loss, read_losses
 from mtopt.autograd._rows import Ends, Row, heads_of, require_reach, row_of, rows_through_features
 from mtopt.combiners import Place
@@ -34,6 +34,11 @@ class Request:
 
     def loss(self, k: int) -> torch.Tensor:
         """Loss ``k``, run if it is a callable: the value is kept, what is returned is signed and scaled."""
+        loss = self._read(k)
+        refuse_reentrant([loss])
+        return loss
+
+    def _read(self, k: int) -> torch.Tensor:
         loss = self.given[k]
         name = self.objectives[k].name
         loss = check_loss(name, loss if isinstance(loss, torch.Tensor) else loss())  # type: ignore[misc]
@@ -50,7 +55,9 @@ class Request:
 
     def losses(self) -> list[torch.Tensor]:
         """All that are present, where all are tensors."""
-        return [self.loss(k) for k in self.present]
+        found = [self._read(k) for k in self.present]
+        refuse_reentrant(found)
+        return found
 
     def values(self) -> list[float]:
         """The losses run so far as the user knows them: one transfer from a device, when all is queued."""
