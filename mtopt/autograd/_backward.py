@@ -18,7 +18,7 @@ from mtopt.autograd._plans import Plan, Store, check_plan, logged, may_recompute
 from mtopt.autograd._recompute import ALIVE, recompute
 from mtopt.autograd._record import StepRecord
 from mtopt.autograd._representation import weigh_representation
-from mtopt.autograd._request import Features, Request, source_of
+from mtopt.autograd._request import Features, Request, check_features, source_of
 from mtopt.autograd._revisits import combine_revisited
 from mtopt.autograd._rows import Params, trainable
 from mtopt.autograd._step import Private, Step
@@ -111,6 +111,7 @@ def backward(
         NonFiniteError: in strict mode, naming the objectives.
     """
     check_rule(combiner, private)
+    check_features(features)
     free = matrix_free(plan, features, store)
     if free is not None:
         refuse_ranks()

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 
 import torch
 
+from mtopt.autograd._retained import add_retained, retained_behind, set_aside
 from mtopt.autograd._rows import Row
 
 
@@ -29,17 +30,24 @@ def batched_rows(
         reaches: for each parameter the rows that reach it; a batch has zeros where a row does not.
         count: the number of rows.
 
-    The graph is kept: autograd frees nothing on the way, so that the rows can be made one by one if this fails.
+    The graph is kept: autograd frees nothing on the way, so that the rows can be made one by one if this fails. A
+    result in the graph that retains its gradient gets the sum of the K, as from K backwards: autograd would leave it a
+    tensor of the batch, which nothing can be done with once the batch is over.
 
     Raises:
         NotBatchedError: a function in the graph has no batching rule, or the batch does not fit in memory.
     """
+    retained = retained_behind(outputs)
+    inputs = [*params, *retained]
     try:
-        found = torch.autograd.grad(
-            list(outputs), list(params), list(cotangents), retain_graph=True, allow_unused=True, is_grads_batched=True
-        )
+        with set_aside(retained):
+            batches = torch.autograd.grad(
+                list(outputs), inputs, list(cotangents), retain_graph=True, allow_unused=True, is_grads_batched=True
+            )
     except RuntimeError as error:  # torch has no class of its own for it; what is wrong otherwise, the loop raises, too
         raise NotBatchedError(str(error).strip().partition("\n")[0].rstrip(".")) from error
+    found = batches[: len(params)]
+    add_retained(retained, batches[len(params) :])
     return [
         [None if batch is None or k not in reach else batch[k] for batch, reach in zip(found, reaches, strict=True)]
         for k in range(count)

@@ -45,20 +45,25 @@ def refuse_reentrant(tensors: Iterable[torch.Tensor]) -> None:
 
     Its node hides the parameters that are used inside: gradients by ``inputs`` would be had of what lies outside alone.
     """
-    pending = [node for node, _ in map(edge_of, tensors)]
-    seen: set[Node] = set()
-    while pending:
-        node = pending.pop()
-        if node in seen:
-            continue
-        seen.add(node)
+    for node in nodes_behind(tensors):
         if type(node).__name__.endswith("CheckpointFunctionBackward"):  # torch's, and those made after it
             raise ValueError(
                 "losses were computed through re-entrant activation checkpointing, which hides the parameters inside: "
                 "they would not be trained. Use the other form, torch.utils.checkpoint.checkpoint(..., "
                 "use_reentrant=False); in transformers gradient_checkpointing_kwargs={'use_reentrant': False}"
             )
-        pending.extend([function for function, _ in node.next_functions if function is not None])
+
+
+def nodes_behind(tensors: Iterable[torch.Tensor]) -> set[Node]:
+    """All nodes of the graph of ``tensors``."""
+    pending = [node for node, _ in map(edge_of, tensors)]
+    seen: set[Node] = set()
+    while pending:
+        node = pending.pop()
+        if node not in seen:
+            seen.add(node)
+            pending.extend([function for function, _ in node.next_functions if function is not None])
+    return seen
 
 
 def _top_down(roots: Iterable[Node]) -> list[tuple[Node, list[Node]]]:

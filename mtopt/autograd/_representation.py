@@ -18,6 +18,7 @@ from mtopt.autograd._combine import (
 )
 from mtopt.autograd._record import StepRecord
 from mtopt.autograd._request import Features, Request, boundary_of, trunk_behind
+from mtopt.autograd._retained import set_aside
 from mtopt.autograd._rows import Row, require_reach, row_of
 from mtopt.autograd._step import Group, Private, Step
 from mtopt.combiners import Combiner, Gradients
@@ -73,7 +74,8 @@ def weigh_representation(
         pieces.append((group.indices, found.combined(given)))
     trained = [step.places[i].parameter for i in behind]
     if trained:  # all frozen, the heads are left to train
-        through = torch.autograd.grad(boundary, trained, representation.combined(weights), allow_unused=True)
+        with set_aside(boundary):  # where they retain their gradient they have had it from the heads
+            through = torch.autograd.grad(boundary, trained, representation.combined(weights), allow_unused=True)
         reached = [(i, g) for i, g in zip(behind, through, strict=True) if g is not None]
         write([i for i, _ in reached], [g.clone() for _, g in reached], step)
     for indices, direction in pieces:

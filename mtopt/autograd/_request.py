@@ -11,6 +11,7 @@ import torch
 from mtopt.autograd._batched import NotBatchedError, batched_rows, unit_cotangents
 from mtopt.autograd._graph import edge_of, leaves_behind, nested, reach_behind, refuse_reentrant
 from mtopt.autograd._objective import Losses, check_loss, read_losses
+from mtopt.autograd._retained import set_aside
 from mtopt.autograd._rows import Ends, Row, heads_of, require_reach, row_of, rows_through_features
 from mtopt.combiners import Place
 
@@ -159,7 +160,8 @@ def _batch(
             for index, zero in enumerate(zeros)
         ]
         inside = [reached.get(id(param), ()) for param in ends.inside]
-        through = batched_rows(ends.features, columns, ends.inside, inside, count) if ends.inside else [[]] * count
+        with set_aside(ends.features):
+            through = batched_rows(ends.features, columns, ends.inside, inside, count) if ends.inside else [[]] * count
         rows = [ends.joined(k, row, request.params) for k, row in enumerate(through)]
     for name, row in zip(request.names, rows, strict=True):
         require_reach(name, row)
@@ -177,11 +179,24 @@ def trunk_behind(
     return trunk, "one of the features is computed from another" if nested(boundary) else None
 
 
+def check_features(features: object) -> None:
+    """Raise for what is neither a tensor nor some of them, whatever the plan makes of it."""
+    if features is None or isinstance(features, torch.Tensor):
+        return
+    if not isinstance(features, Sequence) or isinstance(features, str):
+        raise TypeError(f"features must be a tensor or a sequence of tensors, found {type(features).__name__}")
+    if len(features) == 0:
+        raise ValueError("features is empty: give what the shared trunk gave, or None where no trunk is shared")
+    for index, feature in enumerate(features):
+        if not isinstance(feature, torch.Tensor):
+            raise ValueError(f"features[{index}] must be a tensor with a graph, found {type(feature).__name__}")
+
+
 def boundary_of(features: torch.Tensor | Sequence[torch.Tensor]) -> list[torch.Tensor]:
     """``features`` as a list without repetitions."""
     boundary = [features] if isinstance(features, torch.Tensor) else list(features)
     for index, feature in enumerate(boundary):
-        if not isinstance(feature, torch.Tensor) or not feature.requires_grad:
+        if not feature.requires_grad:
             raise ValueError(
                 f"features[{index}] must be a tensor with a graph: what the trunk gave and the losses came from"
             )

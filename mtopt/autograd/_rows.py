@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 import torch
 
+from mtopt.autograd._retained import set_aside
 from mtopt.combiners import Place
 
 Params = torch.nn.Module | Iterable[torch.Tensor] | Iterable[tuple[str, torch.Tensor]]
@@ -116,12 +117,12 @@ def rows_through_features(names: Sequence[str], params: Sequence[torch.Tensor], 
         through: Sequence[torch.Tensor | None] = [None] * len(ends.inside)
         if seen and ends.inside:
             outputs, cotangents = zip(*seen, strict=True)
-            through = _dense(
-                name,
-                torch.autograd.grad(
+            with set_aside(outputs):  # where they retain their gradient they have had it from the heads
+                gradients = torch.autograd.grad(
                     outputs, list(ends.inside), cotangents, retain_graph=k + 1 < len(names), allow_unused=True
-                ),
-            )
+                )
+            through = _dense(name, gradients)
+            del gradients
         row = ends.joined(k, through, params)
         del through
         require_reach(name, row)

@@ -248,3 +248,36 @@ def test_a_sparse_gradient_behind_the_features_is_named() -> None:
         mtopt.backward(
             losses, [*table.parameters(), *model.heads.parameters()], mtopt.create_combiner("mgda"), features=features
         )
+
+
+# -- what is no features -------------------------------------------------------------------------------------------
+
+WAYS: dict[str, dict[str, object]] = {
+    "auto": {},
+    "loop": {"plan": "loop"},
+    "batched": {"plan": "batched"},
+    "features": {"plan": "features"},
+    "recompute": {"store": "recompute"},
+}
+
+
+@pytest.mark.parametrize("options", WAYS.values(), ids=WAYS.keys())
+@pytest.mark.parametrize("name", ["linear", "ngdiff", "mgda", "mgda_ub", "graddrop"])
+@pytest.mark.parametrize(
+    ("features", "error", "message"),
+    [
+        ([], ValueError, "features is empty: give what the shared trunk gave, or None"),
+        ((), ValueError, "features is empty"),
+        ("trunk", TypeError, "features must be a tensor or a sequence of tensors, found str"),
+        ({"trunk": torch.ones(2)}, TypeError, "features must be a tensor or a sequence of tensors, found dict"),
+        (iter([]), TypeError, "features must be a tensor or a sequence of tensors, found list_iterator"),
+        ([None], ValueError, r"features\[0\] must be a tensor with a graph, found NoneType"),
+    ],
+)
+def test_what_is_no_features_is_named(
+    options: dict[str, object], name: str, features: object, error: type[Exception], message: str
+) -> None:
+    model = MultiHead(2)
+    with pytest.raises(error, match=message):
+        mtopt.backward(model.losses(), model, mtopt.create_combiner(name), features=features, **options)  # type: ignore[arg-type]
+    assert all(param.grad is None for param in model.parameters())

@@ -106,7 +106,7 @@ each_step = pytest.mark.parametrize("step", STEPS.values(), ids=STEPS.keys())
 @each_step
 def test_it_is_refused_before_anything_is_written(step: Callable[[Checkpointed], Any]) -> None:
     model = Checkpointed(reentrant=True)
-    with pytest.raises(ValueError, match="re-entrant activation checkpointing.*use_reentrant=False"):
+    with pytest.raises(ValueError, match=r"re-entrant activation checkpointing.*use_reentrant=False"):
         step(model)
     assert all(param.grad is None for param in model.parameters())
 
