@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import itertools
 import math
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
 import torch
@@ -13,6 +13,7 @@ from mtopt.autograd._keeping import Laid
 from mtopt.autograd._record import StepRecord, geometry
 from mtopt.autograd._rows import Row
 from mtopt.autograd._step import Group, Reach, Step
+from mtopt.autograd._write import spoil, write
 from mtopt.combiners import Combiner, Gradients, Outcome, Place
 from mtopt.combiners._packed import cut
 
@@ -260,28 +261,6 @@ def direction_of(outcome: Outcome, gradients: Gradients, group: Group, step: Ste
         direction = direction * gradients.scale
     # cloned: a view would keep the whole vector alive, and in-place work on one .grad must not reach another
     return [piece.clone() for piece in cut(direction, [step.places[i].parameter.shape for i in group.indices])]
-
-
-def write(indices: Sequence[int], direction: Sequence[torch.Tensor], step: Step) -> None:
-    """Accumulate as ``loss.backward()`` does. The tensors become the parameters' own."""
-    for index, gradient in zip(indices, direction, strict=True):
-        param = step.places[index].parameter
-        if param.grad is None:
-            param.grad = gradient if gradient.dtype == param.dtype else gradient.to(param.dtype)
-        else:
-            param.grad.add_(gradient)
-
-
-def spoil(params: Iterable[torch.Tensor]) -> None:
-    """Write NaN to ``.grad``: a GradScaler skips its step and lowers its factor only when it meets such a gradient.
-
-    The gradients themselves will not do: those of an infinite loss may be finite.
-    """
-    for param in params:
-        if param.grad is None:
-            param.grad = torch.full_like(param, torch.nan)
-        else:
-            param.grad.fill_(torch.nan)
 
 
 def record_of(

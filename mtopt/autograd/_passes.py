@@ -7,10 +7,11 @@ from dataclasses import dataclass
 
 import torch
 
-from mtopt.autograd._combine import are_finite, gradients_of, own_weight, reach_of_rows, write
+from mtopt.autograd._combine import are_finite, gradients_of, own_weight, reach_of_rows
 from mtopt.autograd._graph import reach_behind
 from mtopt.autograd._rows import Row, require_dense, unreached
 from mtopt.autograd._step import Group, Reach, Step
+from mtopt.autograd._write import write
 from mtopt.combiners import Combiner
 
 _LOW_PRECISION = (torch.float16, torch.bfloat16)

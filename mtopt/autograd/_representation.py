@@ -14,13 +14,13 @@ from mtopt.autograd._combine import (
     record_of,
     rule_of,
     skipped,
-    write,
 )
 from mtopt.autograd._record import StepRecord
 from mtopt.autograd._request import Features, Request, boundary_of, trunk_behind
 from mtopt.autograd._retained import set_aside
 from mtopt.autograd._rows import Row, require_reach, row_of
 from mtopt.autograd._step import Group, Private, Step
+from mtopt.autograd._write import write
 from mtopt.combiners import Combiner, Gradients
 
 PLAN = "features only: the rule weighs by the gradients of the representation, then one trunk backward"

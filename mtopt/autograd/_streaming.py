@@ -17,7 +17,6 @@ from mtopt.autograd._combine import (
     rule_of,
     shared_groups,
     skipped,
-    write,
 )
 from mtopt.autograd._graph import reach_behind
 from mtopt.autograd._keeping import Laid
@@ -26,6 +25,7 @@ from mtopt.autograd._record import StepRecord
 from mtopt.autograd._request import Features, Request, source_of
 from mtopt.autograd._rows import Row
 from mtopt.autograd._step import Group, Private, Reach, Step
+from mtopt.autograd._write import write
 from mtopt.combiners import Combiner, Gradients, NormCombiner
 
 LEAST = 3

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import torch
 
-from mtopt.autograd._combine import groups_of, non_finite, rule_of, shared_groups, skipped, spoil
+from mtopt.autograd._combine import groups_of, non_finite, rule_of, shared_groups, skipped
 from mtopt.autograd._graph import leaves_behind
 from mtopt.autograd._passes import OnGraph, seeds
 from mtopt.autograd._record import StepRecord
 from mtopt.autograd._request import Features, Request, boundary_of
 from mtopt.autograd._step import Private, Step
+from mtopt.autograd._write import make_writable, spoil
 from mtopt.combiners import Combiner
 
 
@@ -26,6 +27,7 @@ def weigh_losses(request: Request, combiner: Combiner, strict: bool) -> StepReco
             spoil(p for p in request.params if id(p) in reached)
         return record
     weights = combiner.weigh(step.minimised, step.present, len(step.objectives)).tolist()
+    make_writable(request.params)
     before = [_state_of(p.grad) for p in request.params]
     torch.autograd.backward(losses, seeds(losses, weights), inputs=request.params)
     if all(_state_of(p.grad) == state for p, state in zip(request.params, before, strict=True)):

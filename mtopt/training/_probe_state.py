@@ -9,6 +9,8 @@ from typing import Any
 
 import torch
 
+from mtopt.autograd._write import takes_writes
+
 _PLAIN = (type(None), bool, int, float, complex, str, bytes)
 
 
@@ -41,6 +43,8 @@ def optimizer_kept(optimizer: torch.optim.Optimizer) -> Iterator[None]:
 def _keeper(value: Any) -> Callable[[], Any]:
     """A function that gives ``value`` back as it is now: the same object wherever it can be put right in place."""
     if isinstance(value, torch.Tensor):
+        if value.layout == torch.strided and not takes_writes(value):
+            return lambda: value  # nor can a step write to it
         with torch.no_grad():
             saved = value.detach().clone()
 

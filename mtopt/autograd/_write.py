@@ -1,0 +1,52 @@
+"""The end of a step: what comes to ``.grad``, whatever stands there."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+
+import torch
+
+from mtopt.autograd._step import Step
+
+
+def write(indices: Sequence[int], direction: Sequence[torch.Tensor], step: Step) -> None:
+    """Accumulate as ``loss.backward()`` does. The tensors become the parameters' own."""
+    with torch.no_grad():  # a gradient may require one itself
+        for index, gradient in zip(indices, direction, strict=True):
+            param = step.places[index].parameter
+            if param.grad is None:
+                param.grad = gradient if gradient.dtype == param.dtype else gradient.to(param.dtype)
+            elif takes_writes(param.grad):
+                param.grad.add_(gradient)
+            else:
+                param.grad = (gradient + param.grad).to(param.grad.dtype)  # in this order for a sparse one
+
+
+def spoil(params: Iterable[torch.Tensor]) -> None:
+    """Write NaN to ``.grad``: a GradScaler skips its step and lowers its factor only when it meets such a gradient.
+
+    The gradients themselves will not do: those of an infinite loss may be finite.
+    """
+    with torch.no_grad():
+        for param in params:
+            if param.grad is not None and takes_writes(param.grad):
+                param.grad.fill_(torch.nan)
+            else:
+                param.grad = torch.full_like(param, torch.nan)
+
+
+def make_writable(params: Iterable[torch.Tensor]) -> None:
+    """Give each ``.grad`` that autograd cannot add to in place memory of its own, with what it holds."""
+    for param in params:
+        if param.grad is not None and param.grad.layout == torch.strided and not takes_writes(param.grad):
+            param.grad = param.grad.detach().clone(memory_format=torch.contiguous_format)
+
+
+def takes_writes(gradient: torch.Tensor) -> bool:
+    """Whether there is a place for each entry: not in a sparse tensor, nor in one that was expanded."""
+    if gradient.layout != torch.strided or gradient.is_inference():
+        return False
+    if gradient.is_contiguous():
+        return True
+    reach = sum((size - 1) * stride for size, stride in zip(gradient.shape, gradient.stride(), strict=True))
+    return reach + 1 >= gradient.numel()
