@@ -22,7 +22,7 @@ from mtopt.autograd._request import Request
 from mtopt.autograd._rows import trainable
 from mtopt.autograd._step import Group, Step
 from mtopt.autograd._weighted import weigh_losses
-from mtopt.combiners import Combiner
+from mtopt.combiners import Combiner, norm_of
 
 
 def per_instance(model: nn.Module) -> Instances:
@@ -176,10 +176,7 @@ def _require_agreement(
     direction: Sequence[torch.Tensor | None], found: InstancePass, weights: torch.Tensor, scale: float
 ) -> None:
     """Raise unless ``||d||² = w' G w`` for the direction d that autograd gave."""
-    pieces = [piece for piece in direction if piece is not None]
-    wide = [piece.to(torch.promote_types(piece.dtype, torch.float32)) for piece in pieces]
-    norms = torch.stack([norm.double().cpu() for norm in torch._foreach_norm(wide)])
-    square = float((norms / scale).square().sum())
+    square = (norm_of([piece for piece in direction if piece is not None]) / scale) ** 2
     expected = float(weights @ found.gramian @ weights)
     bound = float((weights.abs() * found.gramian.diagonal().sqrt()).sum()) ** 2
     tolerance = min(1000 * torch.finfo(found.dtype).eps, 0.02)

@@ -14,13 +14,13 @@ from torch import nn
 from mtopt._errors import NonFiniteError
 from mtopt.autograd._combine import are_finite, groups_of, non_finite, rule_of, shared_groups, skipped
 from mtopt.autograd._passes import OnGraph, Weighted, owned
-from mtopt.autograd._products import Point, Product, displaced, exact, norm
+from mtopt.autograd._products import Point, Product, displaced, exact
 from mtopt.autograd._record import StepRecord
 from mtopt.autograd._request import Request
 from mtopt.autograd._rows import Params, trainable
 from mtopt.autograd._second_forward import Generators, run
 from mtopt.autograd._step import Group, Private, Step
-from mtopt.combiners import Combiner, Place, list_combiners
+from mtopt.combiners import Combiner, Place, list_combiners, norm_of
 from mtopt.combiners._matrix_free import Following
 from mtopt.solvers._gramian import Array
 
@@ -175,7 +175,7 @@ class _Follower:
         ):  # the main group is the last
             direction = [g for g in gradients[: len(group.indices)] if g is not None]
             heads += [g for g in gradients[len(group.indices) :] if g is not None]
-            lengths.append(norm(direction) / self.step.scale if direction else 0.0)
+            lengths.append(norm_of(direction) / self.step.scale if direction else 0.0)
         return lengths if all(map(math.isfinite, lengths)) and are_finite(heads) else None
 
     def move(self, found: Weighted, weights: Sequence[torch.Tensor], lengths: Sequence[float]) -> Weighted:

@@ -14,14 +14,14 @@ from mtopt.autograd._draws import check_same, collections_of
 from mtopt.autograd._matrix_free import MatrixFree, requested, require_module
 from mtopt.autograd._objective import Objective, check_loss, read_losses
 from mtopt.autograd._passes import OnGraph
-from mtopt.autograd._products import Point, norm
+from mtopt.autograd._products import Point
 from mtopt.autograd._record import StepRecord
 from mtopt.autograd._request import Request
 from mtopt.autograd._rows import Params, trainable
 from mtopt.autograd._second_forward import Generators, run
 from mtopt.autograd._step import Group, Private, Step
 from mtopt.autograd._weighted import keep_weights
-from mtopt.combiners import Combiner, list_combiners
+from mtopt.combiners import Combiner, list_combiners, norm_of
 from mtopt.combiners._draws import FollowingDraws
 from mtopt.solvers._gramian import Array
 
@@ -139,7 +139,7 @@ def _product(
     """``J1 d`` (K,) of a group; NaN where d is not finite."""
     reached = [(step.places[i], g) for i, g in zip(group.indices, gradients, strict=True) if g is not None]
     places, direction = [place for place, _ in reached], [g for _, g in reached]
-    length = norm(direction) / step.scale if direction else 0.0
+    length = norm_of(direction) / step.scale if direction else 0.0
     if not 0.0 < length < np.inf:
         return np.full(len(weights), 0.0 if length == 0.0 else np.nan)
     full = np.zeros(len(point.present))

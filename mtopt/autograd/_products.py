@@ -19,14 +19,8 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from mtopt.autograd._objective import Objective, read_losses
 from mtopt.autograd._second_forward import Generators, forward_with
-from mtopt.combiners import Place
+from mtopt.combiners import Place, norm_of
 from mtopt.solvers._gramian import Array
-
-_SEGMENT = 1_024
-"""Entries of a vector whose squares are added in its own precision."""
-
-_LARGE = 65_536
-"""Entries of a tensor that is not worth a copy beside others."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,7 +69,7 @@ def exact(
     """The directional derivatives of all losses, by forward-mode differentiation."""
     # a tangent as long as the parameters: those of the activations are then of their size, in 16 bits, too
     _load_formulas()
-    size = _rough_norm([place.parameter for place in places]) or 1.0
+    size = norm_of([place.parameter for place in places]) or 1.0
     with torch.no_grad(), forward_ad.dual_level(), _differentiable(point.model):
         replaced = {}
         factor = size / (length * point.scale)
@@ -118,7 +112,7 @@ def displaced(share: float | None) -> Product:
         unit = max(torch.finfo(dtype).eps for dtype in [*point.dtypes, *(param.dtype for param in params)])
         size = float(weights @ np.abs(point.values))
         fall = (math.sqrt(unit) if share is None else share) * size / length  # e ||d||
-        bound = unit ** (1.0 / 3.0) * _rough_norm(params)
+        bound = unit ** (1.0 / 3.0) * norm_of(params)
         far = min(fall, bound) if bound > 0.0 and fall > 0.0 else max(fall, bound)
         if not far > 0.0:
             raise ValueError(
@@ -198,45 +192,6 @@ def _load_formulas() -> None:
 def _dual(param: torch.Tensor, tangent: torch.Tensor) -> torch.Tensor:
     made: torch.Tensor = forward_ad.make_dual(param.detach(), tangent)  # type: ignore[no-untyped-call]
     return made
-
-
-def norm(tensors: Sequence[torch.Tensor]) -> float:
-    """The norm of all of them together: of 1,024 entries in their own precision, of the rest in float64."""
-    found = _norm(tensors, exact=False)
-    # a square in single precision is exact enough between these bounds, over- or underflow beyond
-    return found if 1e-12 < found < 1e15 else _norm(tensors, exact=True)
-
-
-def _rough_norm(tensors: Sequence[torch.Tensor]) -> float:
-    """The same to a few digits, in one pass: a length to measure others by."""
-    wide = [torch.promote_types(tensor.dtype, torch.float32) for tensor in tensors]
-    parts = [torch.linalg.vector_norm(t.detach(), dtype=dtype).double() for t, dtype in zip(tensors, wide, strict=True)]
-    found = float(torch.linalg.vector_norm(torch.stack([part.cpu() for part in parts])))
-    return found if 1e-12 < found < 1e15 else _norm(tensors, exact=True)
-
-
-def _norm(tensors: Sequence[torch.Tensor], *, exact: bool) -> float:
-    parts = []
-    for flat in _joined(tensors):
-        if exact or flat.dtype in (torch.float16, torch.bfloat16):
-            flat = flat.double() if exact else flat.float()
-        whole = flat.numel() // _SEGMENT * _SEGMENT
-        pieces = [flat[:whole].view(-1, _SEGMENT), flat[whole:].view(1, -1)]
-        parts += [torch.linalg.vector_norm(torch.linalg.vector_norm(p, dim=1).double()) for p in pieces if p.numel()]
-    return float(torch.linalg.vector_norm(torch.stack([part.cpu() for part in parts])))
-
-
-def _joined(tensors: Sequence[torch.Tensor]) -> list[torch.Tensor]:
-    """The entries of the tensors: each large one by itself, the small ones of a kind in one vector."""
-    found: list[torch.Tensor] = []
-    small: dict[tuple[torch.dtype, torch.device], list[torch.Tensor]] = {}
-    for tensor in tensors:
-        flat = tensor.detach().reshape(-1)
-        if len(flat) > _LARGE:
-            found.append(flat)
-        else:
-            small.setdefault((flat.dtype, flat.device), []).append(flat)
-    return found + [torch.cat(flats) for flats in small.values()]
 
 
 def _on_cpu(scalars: Sequence[torch.Tensor]) -> Array:

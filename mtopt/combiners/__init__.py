@@ -10,6 +10,7 @@ from mtopt.combiners._base import (
 )
 from mtopt.combiners._draws import DrawsCombiner
 from mtopt.combiners._gradients import Gradients, Place, gramian_of
+from mtopt.combiners._norms import norm_of
 from mtopt.combiners._registry import combiner_class, create_combiner, list_combiners, register_combiner
 from mtopt.combiners.aligned_mtl import AlignedMTL
 from mtopt.combiners.blur import BLUR
@@ -129,5 +130,6 @@ __all__ = [
     "create_combiner",
     "gramian_of",
     "list_combiners",
+    "norm_of",
     "register_combiner",
 ]

@@ -6,6 +6,7 @@ import torch
 
 from mtopt.combiners._base import Combiner, Outcome
 from mtopt.combiners._gradients import Gradients
+from mtopt.combiners._norms import CHUNK
 from mtopt.combiners._wrapper import Wrapper
 
 
@@ -46,8 +47,9 @@ def _to_norm(values: torch.Tensor, norm: float, *, dim: int) -> torch.Tensor:
     """Each vector along ``dim`` at the given norm; by its largest entry first, so that no square overflows."""
     largest = values.abs().amax(dim, keepdim=True)
     values = values / torch.where(largest > 0, largest, 1.0)
-    norms = values.norm(dim=dim, keepdim=True)
-    return values * (norm / torch.where(norms > 0, norms, 1.0))
+    # sums are made in pairs, which is exact enough but for those of very many
+    norms = values.square().sum(dim, keepdim=True, dtype=torch.float64 if values.shape[dim] > CHUNK else None).sqrt()
+    return values * (norm / torch.where(norms > 0, norms, 1.0)).to(values.dtype)
 
 
 class MultiNormalized(Wrapper):

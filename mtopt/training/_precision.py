@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager, nullcontext
 from typing import Any
@@ -9,6 +10,7 @@ from typing import Any
 import torch
 
 from mtopt.autograd import Losses, LossValue
+from mtopt.combiners import norm_of
 
 
 class Precision:
@@ -61,12 +63,11 @@ class Precision:
             return None
         if self.scaler is not None:
             self.scaler.unscale_(optimizer)
-        norm = torch.nn.utils.get_total_norm(gradients)
-        if not bool(norm.isfinite()):
-            return f"the norm of the direction is {float(norm)}"
-        if self.clip_norm is not None:
-            params = [p for group in optimizer.param_groups for p in group["params"]]
-            torch.nn.utils.clip_grads_with_norm_(params, self.clip_norm, norm)
+        norm = norm_of(gradients)
+        if not math.isfinite(norm):
+            return f"the norm of the direction is {norm}"
+        if self.clip_norm is not None and norm > self.clip_norm:
+            torch._foreach_mul_(gradients, self.clip_norm / norm)
         return None
 
     def step(self, optimizer: torch.optim.Optimizer) -> None:

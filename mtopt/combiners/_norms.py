@@ -1,0 +1,58 @@
+"""The length of what lies in many tensors: of a gradient, a direction, a model's parameters."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Sequence
+
+import torch
+
+CHUNK = 65_536
+"""Entries looked at together: what is turned to float64 at a time, and what is not worth a copy beside others."""
+
+
+def norm_of(tensors: Iterable[torch.Tensor]) -> float:
+    """``sqrt(sum of all squares)`` of all the entries of ``tensors``, of any dtypes, on any devices.
+
+    Squares are added in float64: relative to the exact norm the error is near 1e-14 whatever the number of entries,
+    where a sum in float32 is off by 1e-2 at 25 million equal ones; and no square over- or underflows. NaN and infinity
+    pass. Entries that a sparse tensor does not hold are zero.
+    """
+    parts = _parts(tensors)
+    square = _square(parts)
+    if 1e-280 < square < 1e280 or math.isnan(square):
+        return math.sqrt(square)
+    largest = max((float(part.abs().max()) for part in parts), default=0.0)
+    if not 0.0 < largest < math.inf:
+        return largest
+    return largest * math.sqrt(_square([part.double() / largest for part in parts]))
+
+
+def _square(parts: Sequence[torch.Tensor]) -> float:
+    by_device: dict[torch.device, list[torch.Tensor]] = {}
+    for part in parts:
+        by_device.setdefault(part.device, []).extend(_squares(part))
+    return sum(float(torch.stack(found).sum()) for found in by_device.values())  # one transfer a device
+
+
+def _squares(part: torch.Tensor) -> list[torch.Tensor]:
+    if not part.is_cpu:
+        return [torch.linalg.vector_norm(part, dtype=torch.float64).square()]
+    wide = [piece.double() for piece in torch.split(part, CHUNK)]
+    return [piece.dot(piece) for piece in wide]
+
+
+def _parts(tensors: Iterable[torch.Tensor]) -> list[torch.Tensor]:
+    """The entries as vectors: each large tensor by itself, the small ones of a kind in one."""
+    found: list[torch.Tensor] = []
+    small: dict[tuple[torch.dtype, torch.device], list[torch.Tensor]] = {}
+    for tensor in tensors:
+        values = tensor.detach()
+        if values.is_sparse:
+            values = values.coalesce().values()
+        flat = (torch.view_as_real(values.resolve_conj()) if values.is_complex() else values).reshape(-1)
+        if len(flat) > CHUNK:
+            found.append(flat)
+        elif len(flat):
+            small.setdefault((flat.dtype, flat.device), []).append(flat)
+    return found + [torch.cat(flats) for flats in small.values()]
