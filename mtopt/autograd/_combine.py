@@ -183,9 +183,12 @@ def _dense(
 
 def own_weight(group: Group, weights: dict[int, float], combiner: Combiner, step: Step) -> float:
     """The factor on the gradient of the one loss that reaches a private group."""
-    if step.private == "own":
-        return 1.0
     (k,) = group.reach
+    if step.private == "own":
+        if not step.values:  # streamed: the rule needs norms alone
+            return 1.0
+        objective = step.present[k]
+        return combiner.own_factor(step.objectives[objective].sign * step.values[k], objective)
     if k not in weights:
         raise ValueError(
             f"private='weighted' needs a weight for loss {step.names[k]!r}, and {combiner!r} gives none here; "

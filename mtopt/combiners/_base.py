@@ -151,6 +151,13 @@ class Combiner(ABC):
         (None in the first step): the engine's entry to a rule that ``revisits``."""
         raise TypeError(f"{self!r} looks at each batch at one point; a rule that looks at two declares revisits = True")
 
+    def own_factor(self, loss: float, objective: int) -> float:
+        """What multiplies the gradient of a loss where it alone reaches a parameter that gets its own (a task's head).
+
+        One, unless the rule works with another gradient of that loss everywhere.
+        """
+        return 1.0
+
     def kept_weights(self, objectives: Sequence[int], total: int) -> torch.Tensor | None:
         """Weights from an earlier step that the next one is to be made with, for the losses of ``objectives``.
 

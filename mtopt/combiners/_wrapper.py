@@ -64,6 +64,10 @@ class Wrapper(Combiner):
         """The rules inside that may await the losses after a step."""
         return (self.rule,)
 
+    def own_factor(self, loss: float, objective: int) -> float:
+        """That of the rule inside."""
+        return self.rule.own_factor(loss, objective)
+
     @property
     def awaits_losses(self) -> bool:
         """Whether a rule inside awaits the losses after the optimizer's step."""

@@ -21,7 +21,8 @@ class DBMTL(JacobianCombiner):
     ``d = max_i ||y_i|| * sum_k y_k / ||y_k||``.
 
     Lin et al., "Dual-balancing for multi-task learning", 2023 (arXiv 2308.12029), as the authors' code in LibMTL, which
-    adds 1e-8 to losses and norms; here a zero vector gets weight zero instead. Without a conflict the direction is K
+    adds 1e-8 to losses and norms; here a zero vector gets weight zero instead. That code steps along the gradient of
+    ``log l_k`` in the heads, too, which ``heads`` chooses. Without a conflict the direction is K
     times as long as the longest averaged log gradient; as y starts from zero, the first one is shorter by
     ``1 - beta_1`` (a tenth of its length, with the defaults).
 
@@ -31,6 +32,9 @@ class DBMTL(JacobianCombiner):
         transform: ``"log"`` (the paper), which needs positive losses; or None, which takes the gradients as they are
             and reads no losses. The norms are equal either way; the logarithm decides how steps are averaged, and the
             length.
+        heads: what a parameter gets that one loss alone reaches, unless ``private=`` of the step says otherwise:
+            ``"log"``, the gradient of ``log l_k``, as in LibMTL; or ``"loss"``, that of ``l_k``, as under other rules.
+            With ``transform=None`` both are the latter.
 
     A loss that is absent from a batch keeps its averaged gradient, which still takes part in the step. The state is K
     vectors of D entries in float32 (float64 for a float64 model). They belong to parameters, so the rule does not take
@@ -45,16 +49,26 @@ class DBMTL(JacobianCombiner):
     search_space = {"beta": ("uniform", 0.0, 0.95), "decay": ("choice", 0.0, 0.5)}  # noqa: RUF012  (a class-level constant)
     state = ("_members", "_tracked", "_step")
 
-    def __init__(self, *, beta: float = 0.9, decay: float = 0.0, transform: Literal["log"] | None = "log") -> None:
+    def __init__(
+        self,
+        *,
+        beta: float = 0.9,
+        decay: float = 0.0,
+        transform: Literal["log"] | None = "log",
+        heads: Literal["log", "loss"] = "log",
+    ) -> None:
         if not 0 <= beta < 1:
             raise ValueError(f"beta must be in [0, 1), found {beta}")
         if not decay >= 0:
             raise ValueError(f"decay must be non-negative, found {decay}")
         if transform not in (None, "log"):
             raise ValueError(f"transform must be 'log' or None, found {transform!r}")
+        if heads not in ("log", "loss"):
+            raise ValueError(f"heads must be 'log' or 'loss', found {heads!r}")
         self.beta = beta
         self.decay = decay
         self.transform = transform
+        self.heads = heads
         self.positive_losses = transform == "log"
         self._members: list[int] = []
         self._tracked: torch.Tensor | None = None
@@ -75,6 +89,12 @@ class DBMTL(JacobianCombiner):
         weights = torch.where(norms > 0, norms.max() / norms, 0.0)
         self.last_weights = weights[positions]
         return (tracked.T @ weights.to(tracked)).to(jacobian.dtype)
+
+    def own_factor(self, loss: float, objective: int) -> float:
+        """``1 / l_k`` where heads step along the gradient of the logarithm."""
+        if self.heads == "loss":
+            return 1.0
+        return self._factors(torch.tensor([loss], dtype=torch.float64), (objective,))[0]
 
     def _factors(self, losses: torch.Tensor | None, objectives: tuple[int, ...]) -> list[float]:
         """What turns each row into the gradient that is averaged."""

@@ -21,9 +21,9 @@ class MoDo(DrawsCombiner):
     simplex.
 
     Chen et al., "Three-way trade-off in multi-objective learning: optimization, generalization and
-    conflict-avoidance", NeurIPS 2023, and JMLR 2024. LibMTL does the same; the authors' own code takes two draws and
-    steps along ``(J1 + J2)' lambda``, and TorchJD replaces the projection by a softmax, which is another rule (its
-    weights tend to 1/K as gamma does to 0).
+    conflict-avoidance", NeurIPS 2023, and JMLR 2024. LibMTL and TorchJD project as well (TorchJD with gamma 0.1 by
+    default, and its caller takes the draws); the authors' own code can also take two draws and step along
+    ``(J1 + J2)' lambda``.
 
     ``J1 J2' lambda`` has the scale of squared gradients: gamma must fit the losses. The default keeps the weights near
     equality for long; on noise-free gradients with ``rho = 0`` they tend to MGDA's. The weights sum to one: with equal

@@ -52,8 +52,10 @@ def test_tensors_of_all_kinds_count_together() -> None:
 
 @pytest.mark.parametrize(
     ("size", "dtype"),
-    [(1e-40, torch.float32), (3e38, torch.float32), (6e-8, torch.float16), (6e4, torch.float16)]
-    + [(1e-300, torch.float64), (1e-160, torch.float64), (1e307, torch.float64), (1e160, torch.float64)],
+    [
+        *[(1e-40, torch.float32), (3e38, torch.float32), (6e-8, torch.float16), (6e4, torch.float16)],
+        *[(1e-300, torch.float64), (1e-160, torch.float64), (1e307, torch.float64), (1e160, torch.float64)],
+    ],
 )
 def test_no_square_over_or_underflows(size: float, dtype: torch.dtype) -> None:
     entries = torch.full((100,), size, dtype=dtype)
