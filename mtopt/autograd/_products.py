@@ -69,7 +69,7 @@ def exact(
     """The directional derivatives of all losses, by forward-mode differentiation."""
     # a tangent as long as the parameters: those of the activations are then of their size, in 16 bits, too
     _load_formulas()
-    size = norm_of([place.parameter for place in places]) or 1.0
+    size = _rough_norm([place.parameter for place in places]) or 1.0
     with torch.no_grad(), forward_ad.dual_level(), _differentiable(point.model):
         replaced = {}
         factor = size / (length * point.scale)
@@ -112,7 +112,7 @@ def displaced(share: float | None) -> Product:
         unit = max(torch.finfo(dtype).eps for dtype in [*point.dtypes, *(param.dtype for param in params)])
         size = float(weights @ np.abs(point.values))
         fall = (math.sqrt(unit) if share is None else share) * size / length  # e ||d||
-        bound = unit ** (1.0 / 3.0) * norm_of(params)
+        bound = unit ** (1.0 / 3.0) * _rough_norm(params)
         far = min(fall, bound) if bound > 0.0 and fall > 0.0 else max(fall, bound)
         if not far > 0.0:
             raise ValueError(
@@ -192,6 +192,14 @@ def _load_formulas() -> None:
 def _dual(param: torch.Tensor, tangent: torch.Tensor) -> torch.Tensor:
     made: torch.Tensor = forward_ad.make_dual(param.detach(), tangent)  # type: ignore[no-untyped-call]
     return made
+
+
+def _rough_norm(tensors: Sequence[torch.Tensor]) -> float:
+    """The norm of all of them together to a few digits, in one pass: a length to measure others by."""
+    wide = [torch.promote_types(tensor.dtype, torch.float32) for tensor in tensors]
+    parts = [torch.linalg.vector_norm(t.detach(), dtype=dtype).double() for t, dtype in zip(tensors, wide, strict=True)]
+    found = float(torch.linalg.vector_norm(torch.stack([part.cpu() for part in parts])))
+    return found if 1e-12 < found < 1e15 else norm_of(tensors)
 
 
 def _on_cpu(scalars: Sequence[torch.Tensor]) -> Array:

@@ -36,10 +36,9 @@ def _square(parts: Sequence[torch.Tensor]) -> float:
 
 
 def _squares(part: torch.Tensor) -> list[torch.Tensor]:
-    if not part.is_cpu:
-        return [torch.linalg.vector_norm(part, dtype=torch.float64).square()]
-    wide = [piece.double() for piece in torch.split(part, CHUNK)]
-    return [piece.dot(piece) for piece in wide]
+    # in pieces that fit in a cache: a processor makes a float64 copy of what it is given
+    pieces = torch.split(part, CHUNK) if part.is_cpu else [part]
+    return [torch.linalg.vector_norm(piece, dtype=torch.float64).square() for piece in pieces]
 
 
 def _parts(tensors: Iterable[torch.Tensor]) -> list[torch.Tensor]:

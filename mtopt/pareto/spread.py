@@ -36,7 +36,7 @@ def spacing(points: Points, *, norm: Literal["l1", "l2"] = "l1") -> float:
     if single.any():
         # the nearest is the point itself: the second is the one to take
         found, _ = KDTree(distinct).query(distinct[single], k=[2], p=1 if norm == "l1" else 2)
-        nearest[single] = found[:, 0]
+        nearest[single] = np.asarray(found)[:, 0]
     return float(np.std(np.repeat(nearest, counts)))
 
 

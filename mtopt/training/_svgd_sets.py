@@ -8,11 +8,12 @@ import torch
 
 from mtopt.autograd import StepRecord
 from mtopt.autograd._backward import refuse_ranks
-from mtopt.autograd._combine import direction_of, gradients_of, non_finite, skipped, write
+from mtopt.autograd._combine import direction_of, gradients_of, non_finite, skipped
 from mtopt.autograd._plans import logged
 from mtopt.autograd._request import Request, rows_of
 from mtopt.autograd._rows import Row, trainable
 from mtopt.autograd._step import Group, Step
+from mtopt.autograd._write import write
 from mtopt.combiners import Combiner, Gradients, Outcome, Place
 from mtopt.pareto import moo_svgd
 from mtopt.training._gradients import losses_of

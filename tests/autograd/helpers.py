@@ -11,6 +11,7 @@ from torch import nn
 
 import mtopt
 from mtopt.combiners import Combiner, LossCombiner, combiner_class
+from mtopt.combiners.db_mtl import DBMTL
 
 FIVE = ("linear", "mgda", "pcgrad", "moco", "ngdiff")
 GRADIENT_RULES = ("mgda", "pcgrad", "moco", "ngdiff")
@@ -84,10 +85,14 @@ class Reference:
         return cls(torch.stack(rows), torch.stack(reach), torch.stack(values))
 
     def direction(self, rule: Combiner) -> torch.Tensor:
-        """Loss rules weigh whole rows; gradient rules combine what all losses reach, the rest is each loss's own."""
+        """Loss rules weigh whole rows; gradient rules combine what all losses reach, the rest is each loss's own.
+
+        A head's own gradient is that of the loss; under DB-MTL, that of its logarithm.
+        """
         if isinstance(rule, LossCombiner):
             return rule.weights(self.losses).to(self.jacobian) @ self.jacobian
-        result = self.jacobian.sum(0)  # right where a single loss reaches
+        own = self.jacobian / self.losses[:, None] if isinstance(rule, DBMTL) else self.jacobian
+        result = own.sum(0)  # right where a single loss reaches
         shared = self.reach.all(0)
         result[shared] = rule(self.jacobian[:, shared], self.losses)
         return result
