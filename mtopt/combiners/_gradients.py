@@ -268,7 +268,14 @@ def _sum_of_products(blocks: Iterator[Block], *, exact: bool) -> torch.Tensor:
     products: list[torch.Tensor] = []
     rounding: dict[str, bool] = {}  # of the products of a kind of device
     for block in blocks:
-        kind = (block[0] if isinstance(block, tuple) else block).device.type
+        first = block[0] if isinstance(block, tuple) else block
+        if first.is_complex():
+            raise TypeError(
+                f"gradients of complex parameters ({str(first.dtype).removeprefix('torch.')}) have no real inner "
+                "products; hold such a parameter as two real numbers an entry, torch.view_as_real(value), and use "
+                "torch.view_as_complex in the model; or use a rule on losses"
+            )
+        kind = first.device.type
         if kind not in rounding:
             rounding[kind] = rounds_products(kind)
         in_double = exact or rounding[kind]
