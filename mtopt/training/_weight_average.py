@@ -3,25 +3,31 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
 import torch
-from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
+from torch import nn
+from torch.optim.swa_utils import AveragedModel
 
 from mtopt.autograd import StepRecord
+from mtopt.autograd._buffers import buffers_kept
 from mtopt.training._callbacks import Callback
 
 if TYPE_CHECKING:
     from mtopt.training._trainer import MultiLossTrainer
 
+Named = Iterable[tuple[str, torch.Tensor]]
+
 
 class WeightAverage(Callback):
-    """Exponential moving average of the model, buffers included: ``a <- decay * a + (1 - decay) * w`` after each step.
+    """Exponential moving average of the model: ``a <- decay * a + (1 - decay) * w`` after each step.
 
-    It starts as a copy of the weights after the first step, and never touches the training. Evaluate it beside the
-    weights themselves, under a split of its own, and keep the best::
+    Parameters and buffers of floating point are averaged (an infinite or NaN entry of a buffer is taken over); counts,
+    indices, masks and a module's extra state have no average: they are those of the last step. It starts as a copy
+    after the first step, and never touches the training. Evaluate it beside the weights themselves, under a split of
+    its own, and keep the best::
 
         average = mtopt.training.WeightAverage(0.999)
         callbacks = [
@@ -54,21 +60,26 @@ class WeightAverage(Callback):
 
     def on_step_end(self, trainer: MultiLossTrainer, record: StepRecord) -> None:
         if not record.skipped:
-            self._average_of(trainer.model).update_parameters(trainer.model)
+            _move(self._average_of(trainer.model), trainer.model, self.decay)
 
-    def copy_to(self, model: torch.nn.Module) -> None:
-        """Give ``model`` the averaged weights; its own are lost."""
-        model.load_state_dict(self._average_of(model).module.state_dict())
+    def copy_to(self, model: nn.Module) -> None:
+        """Give ``model`` the averaged weights and buffers; its own are lost."""
+        averaged = self._average_of(model).module
+        model.load_state_dict(averaged.state_dict())
+        with torch.no_grad():  # those that no state_dict holds, too
+            for mine, its in _pairs(model.named_buffers(), averaged.named_buffers()):
+                mine.copy_(its)
 
     @contextmanager
     def applied(self, trainer: MultiLossTrainer) -> Iterator[None]:
         """Within the block the trainer's model has the averaged weights; afterwards its own, bit for bit."""
         own = copy.deepcopy(trainer.model.state_dict())
-        self.copy_to(trainer.model)
-        try:
-            yield
-        finally:
-            trainer.model.load_state_dict(own)
+        with buffers_kept(trainer.model):
+            self.copy_to(trainer.model)
+            try:
+                yield
+            finally:
+                trainer.model.load_state_dict(own)
 
     def state_dict(self) -> dict[str, Any]:
         if self._averaged is not None:
@@ -78,11 +89,37 @@ class WeightAverage(Callback):
     def load_state_dict(self, state_dict: Mapping[str, Any]) -> None:
         self._averaged, self._loaded = None, state_dict
 
-    def _average_of(self, model: torch.nn.Module) -> AveragedModel:
+    def _average_of(self, model: nn.Module) -> AveragedModel:
         if self._averaged is None:
-            average: Any = get_ema_multi_avg_fn  # torch leaves it untyped
-            self._averaged = AveragedModel(model, multi_avg_fn=average(self.decay), use_buffers=True)
+            self._averaged = AveragedModel(model)
             if self._loaded is not None:
                 self._averaged.load_state_dict(self._loaded["averaged"])
                 self._loaded = None
         return self._averaged
+
+
+@torch.no_grad()
+def _move(average: AveragedModel, model: nn.Module, decay: float) -> None:
+    """One step of the average towards ``model``. (torch's own rounds averages of integers down.)"""
+    buffers = _pairs(average.module.named_buffers(), model.named_buffers())
+    pairs = _pairs(average.module.named_parameters(), model.named_parameters()) + buffers
+    begun = bool(average.n_averaged > 0)
+    moved = [begun and (mine.is_floating_point() or mine.is_complex()) for mine, _ in pairs]
+    for (mine, its), moves in zip(pairs, moved, strict=True):
+        if not moves:
+            mine.copy_(its)
+    if any(moved):
+        chosen = [(mine, its.to(mine)) for (mine, its), moves in zip(pairs, moved, strict=True) if moves]
+        torch._foreach_lerp_([mine for mine, _ in chosen], [its for _, its in chosen], 1.0 - decay)
+    for mine, its in buffers:  # a mask's infinities are no numbers to average
+        mine.copy_(torch.where(mine.isfinite(), mine, its))
+    for held, module in zip(average.module.modules(), model.modules(), strict=True):
+        if type(module).get_extra_state is not nn.Module.get_extra_state:
+            held.set_extra_state(copy.deepcopy(module.get_extra_state()))
+    average.n_averaged += 1
+
+
+def _pairs(first: Named, second: Named) -> list[tuple[torch.Tensor, torch.Tensor]]:
+    """The tensors of two models that have a name in common."""
+    others = dict(second)
+    return [(tensor.detach(), others[name].detach()) for name, tensor in first if name in others]

@@ -202,6 +202,82 @@ def test_an_average_can_be_loaded_before_there_is_a_fit(tmp_path):
     assert str(expected.state_dict()) == str(found.state_dict())
 
 
+class Counting(torch.nn.Module):
+    """A point among buffers of all kinds."""
+
+    def __init__(self):
+        super().__init__()
+        self.x = torch.nn.Parameter(torch.tensor([2.0, 3.0]))
+        self.register_buffer("positions", torch.arange(512))
+        self.register_buffer("seen", torch.zeros(4, dtype=torch.bool))
+        self.register_buffer("steps", torch.zeros((), dtype=torch.long))
+        self.register_buffer("mask", torch.tensor([0.0, -math.inf]))
+        self.register_buffer("running", torch.zeros(2))
+        self.register_buffer("hidden", torch.zeros((), dtype=torch.int32), persistent=False)
+        self.extra = 0
+
+    def get_extra_state(self):
+        return {"extra": self.extra}
+
+    def set_extra_state(self, state):
+        self.extra = state["extra"]
+
+    def move(self):
+        self.steps += 1
+        self.hidden += 1
+        self.extra += 1
+        self.seen[int(self.steps) % 4] = True
+        self.running.copy_(self.x.detach())
+
+
+class CountingTrainer(PointTrainer):
+    def after_step(self):
+        self.model.move()
+
+
+def test_what_is_no_floating_point_number_is_taken_over_and_not_averaged(tmp_path):
+    average = WeightAverage(0.9)
+    best = BestCheckpoint("averaged", "loss_0", path=tmp_path / "best.pt")
+    callbacks = [average, Evaluator(None, every=3, split="averaged", average=average), best]
+    model = Counting()
+    trainer = CountingTrainer(model, torch.optim.SGD(model.parameters(), lr=0.05), "mgda", callbacks=callbacks)
+    trainer.fit(steps=3)
+    assert best.step == 3
+    loaded, copied = Counting(), Counting()
+    loaded.load_state_dict(mtopt.training.read_checkpoint(best.path)["model"])
+    average.copy_to(copied)
+    with average.applied(trainer):
+        within = copy.deepcopy(model)
+    for found in (loaded, copied, within):
+        assert torch.equal(found.positions, torch.arange(512))
+        assert found.seen.tolist() == [False, True, True, True]
+        assert int(found.steps) == found.extra == 3
+        assert found.mask.tolist() == [0.0, -math.inf]
+        assert torch.equal(found.running, found.x)  # copies of one path have one average
+        assert not torch.equal(found.x, model.x)
+    assert int(copied.hidden) == int(within.hidden) == int(model.hidden) == 3
+
+
+def test_the_batches_that_a_norm_has_tracked_are_those_of_the_training():
+    average = WeightAverage(0.9)
+    trainer = two_losses(callbacks=[average])
+    trainer.fit(loader(), steps=7)
+    averaged = two_losses().model
+    average.copy_to(averaged)
+    assert int(averaged.trunk[1].num_batches_tracked) == 7
+
+
+def test_applied_gives_back_buffers_that_no_state_dict_holds():
+    average = WeightAverage(0.9)
+    model = Counting()
+    trainer = CountingTrainer(model, torch.optim.SGD(model.parameters(), lr=0.05), "mgda", callbacks=[average])
+    trainer.fit(steps=2)
+    model.hidden += 5
+    with average.applied(trainer):
+        assert int(model.hidden) == 2
+    assert int(model.hidden) == 7
+
+
 @pytest.mark.parametrize("decay", [1.0, -0.1, math.nan])
 def test_wrong_decay(decay):
     with pytest.raises(ValueError, match=r"decay must be in \[0, 1\)"):
