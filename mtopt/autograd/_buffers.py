@@ -14,8 +14,9 @@ _Held = dict[str, torch.Tensor | None]
 
 
 @contextmanager
-def buffers_kept(model: nn.Module | None = None) -> Iterator[None]:
-    """Afterwards the buffers of ``model``, or else of all modules that were called meanwhile, are as they were.
+def buffers_kept(model: nn.Module | None = None, *, called: bool | None = None) -> Iterator[None]:
+    """Afterwards the buffers of ``model``, and with ``called`` of all modules that were called meanwhile, are as they
+    were. Default of ``called``: where no model is given.
 
     They are the same tensors, put right in place, where others have taken their names, too; what was added is gone.
     """
@@ -31,10 +32,10 @@ def buffers_kept(model: nn.Module | None = None) -> Iterator[None]:
                 kept[id(module)] = held, dict(held), values
 
     handle = None
-    if model is None:
-        handle = register_module_forward_pre_hook(keep)
-    else:
+    if model is not None:
         keep(model)
+    if called or (called is None and model is None):
+        handle = register_module_forward_pre_hook(keep)
     try:
         yield
     finally:

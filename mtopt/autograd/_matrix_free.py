@@ -13,12 +13,13 @@ from torch import nn
 
 from mtopt._errors import NonFiniteError
 from mtopt.autograd._combine import are_finite, groups_of, non_finite, rule_of, shared_groups, skipped
+from mtopt.autograd._generators import Generators
 from mtopt.autograd._passes import OnGraph, Weighted, owned
 from mtopt.autograd._products import Point, Product, displaced, exact
 from mtopt.autograd._record import StepRecord
 from mtopt.autograd._request import Request
 from mtopt.autograd._rows import Params, trainable
-from mtopt.autograd._second_forward import Generators, run
+from mtopt.autograd._second_forward import run
 from mtopt.autograd._step import Group, Private, Step
 from mtopt.combiners import Combiner, Place, list_combiners, norm_of
 from mtopt.combiners._matrix_free import Following
@@ -46,12 +47,15 @@ class MatrixFree:
         displacement: for ``product="displacement"``, the share by which the weighted losses are to fall, to first
             order, from x to ``x - e d``. Default: the square root of the losses' relative precision (3.5e-4 in
             float32), which balances rounding and curvature. Under autocast to 16 bits, 0.05 or so.
+        needs_graph: the losses differentiate inside (gradient penalties, forces, residuals of differential equations),
+            so the second forward keeps a graph. Default: False.
     """
 
     product: Literal["exact", "displacement"] = "exact"
     iterations: int = 1
     rate: float = 0.2
     displacement: float | None = None
+    needs_graph: bool = False
 
     def __post_init__(self) -> None:
         if self.product not in ("exact", "displacement"):
@@ -100,7 +104,7 @@ def follow_weights(
     require_following(combiner)
     model = require_module(params)
     places = trainable(model)
-    generators = Generators([place.parameter.device for place in places])
+    generators = Generators.of(model)
     request = requested(losses, places, scaler)
     source = OnGraph(request.losses())
     step = Step.of(request, private=private, trunk=None, strict=strict, plan="matrix-free: one weighted backward")
@@ -110,7 +114,15 @@ def follow_weights(
         return skipped(reason, groups, step, backwards=0)
     dtypes = [request.given[k].dtype for k in request.present]  # type: ignore[union-attr]
     point = Point(
-        model, losses, generators, request.objectives, request.present, np.array(step.values), dtypes, step.scale
+        model,
+        losses,
+        generators,
+        request.objectives,
+        request.present,
+        np.array(step.values),
+        dtypes,
+        step.scale,
+        options.needs_graph,
     )
     shared = shared_groups(groups, step)
     follower = _Follower(point, step, shared, combiner, options)

@@ -11,14 +11,15 @@ import torch
 
 from mtopt.autograd._combine import groups_of, non_finite, rule_of, shared_groups, skipped
 from mtopt.autograd._draws import check_same, collections_of
+from mtopt.autograd._generators import Generators
 from mtopt.autograd._matrix_free import MatrixFree, requested, require_module
-from mtopt.autograd._objective import Objective, check_loss, read_losses
+from mtopt.autograd._objective import Objective, check_loss, number_of, read_losses
 from mtopt.autograd._passes import OnGraph
 from mtopt.autograd._products import Point
 from mtopt.autograd._record import StepRecord
 from mtopt.autograd._request import Request
 from mtopt.autograd._rows import Params, trainable
-from mtopt.autograd._second_forward import Generators, run
+from mtopt.autograd._second_forward import graph_where_needed, run
 from mtopt.autograd._step import Group, Private, Step
 from mtopt.autograd._weighted import keep_weights
 from mtopt.combiners import Combiner, list_combiners, norm_of
@@ -49,8 +50,8 @@ def follow_draws(
         kept = keep_weights(last, combiner, None, private, strict)
         if kept is not None:
             return kept
-    generators = Generators([place.parameter.device for place in places])
-    first = _First.of(on_first)
+    generators = Generators.of(model)
+    first = _First.of(on_first, options.needs_graph)
     second = requested(on_second, places, scaler)
     check_same(first, second, 1)
     source = OnGraph(second.losses())
@@ -66,7 +67,15 @@ def follow_draws(
     weights = [rule.weights_to_follow(each) for rule, each in zip(rules, objectives, strict=True)]
     along = source.weighted(shared, shared, weights, combiner, step)
     point = Point(
-        model, on_first, generators, first.objectives, first.present, np.array(first.values), first.dtypes, step.scale
+        model,
+        on_first,
+        generators,
+        first.objectives,
+        first.present,
+        np.array(first.values),
+        first.dtypes,
+        step.scale,
+        options.needs_graph,
     )
     products = [
         _product(options, point, group, gradients, given.numpy(), step)
@@ -116,12 +125,12 @@ class _First:
     dtypes: Sequence[torch.dtype]
 
     @classmethod
-    def of(cls, losses: Any) -> Self:
-        with torch.no_grad():
+    def of(cls, losses: Any, needs_graph: bool) -> Self:
+        with graph_where_needed(needs_graph, "mtopt.MatrixFree"):
             objectives, found = read_losses(run(losses))
         present = [k for k, loss in enumerate(found) if loss is not None]
         given = [check_loss(objectives[k].name, found[k], graph=False) for k in present]
-        return cls(objectives, present, [float(loss) for loss in given], [loss.dtype for loss in given])
+        return cls(objectives, present, [number_of(loss) for loss in given], [loss.dtype for loss in given])
 
     @property
     def names(self) -> list[str]:

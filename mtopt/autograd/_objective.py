@@ -81,6 +81,11 @@ def value_of(loss: torch.Tensor | Callable[[], torch.Tensor]) -> torch.Tensor:
     return loss if isinstance(loss, torch.Tensor) else loss()
 
 
+def number_of(loss: torch.Tensor | Callable[[], torch.Tensor]) -> float:
+    """The loss as a number."""
+    return float(value_of(loss).detach())
+
+
 def check_loss(name: str, loss: object, *, graph: bool = True) -> torch.Tensor:
     """``loss`` itself, once it is a scalar, with a graph behind it where one is wanted."""
     if not isinstance(loss, torch.Tensor):

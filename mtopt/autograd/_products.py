@@ -17,8 +17,9 @@ from torch import nn
 from torch.autograd import forward_ad
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
+from mtopt.autograd._generators import Generators
 from mtopt.autograd._objective import Objective, read_losses
-from mtopt.autograd._second_forward import Generators, forward_with
+from mtopt.autograd._second_forward import forward_with, graph_where_needed
 from mtopt.combiners import Place, norm_of
 from mtopt.solvers._gramian import Array
 
@@ -34,6 +35,7 @@ class Point:
         objectives, present, values: of the first forward, as the user knows them.
         dtypes: of the losses.
         scale: a GradScaler's factor, which directions carry; 1 without one.
+        needs_graph: the losses differentiate inside.
     """
 
     model: nn.Module
@@ -44,10 +46,14 @@ class Point:
     values: Array
     dtypes: Sequence[torch.dtype]
     scale: float
+    needs_graph: bool = False
 
     def again(self, replaced: Mapping[int, torch.Tensor]) -> list[torch.Tensor]:
         """The losses present, signed, from a forward with some parameters, by their ids, replaced."""
-        objectives, values = read_losses(forward_with(self.model, self.losses, replaced, self.generators))
+        with graph_where_needed(self.needs_graph, "mtopt.MatrixFree"):
+            if self.needs_graph:  # they may differentiate with respect to parameters, too
+                replaced = {key: tensor.requires_grad_() for key, tensor in replaced.items()}
+            objectives, values = read_losses(forward_with(self.model, self.losses, replaced, self.generators))
         present = [k for k, value in enumerate(values) if value is not None]
         if (objectives, present) != (list(self.objectives), list(self.present)):
             raise ValueError(
@@ -203,4 +209,4 @@ def _rough_norm(tensors: Sequence[torch.Tensor]) -> float:
 
 
 def _on_cpu(scalars: Sequence[torch.Tensor]) -> Array:
-    return np.asarray(torch.stack([s.reshape(()).double() for s in scalars]).cpu().numpy())
+    return np.asarray(torch.stack([s.detach().reshape(()).double() for s in scalars]).cpu().numpy())

@@ -12,11 +12,11 @@ import torch
 
 from mtopt.autograd._buffers import buffers_kept
 from mtopt.autograd._combine import combine_rows, groups_of, reach_of_rows, skipped
+from mtopt.autograd._generators import Generators
 from mtopt.autograd._objective import Losses, Objective, read_losses
 from mtopt.autograd._record import StepRecord
 from mtopt.autograd._request import Request, rows_of
 from mtopt.autograd._rows import Row
-from mtopt.autograd._second_forward import Generators
 from mtopt.autograd._step import Private, Step
 from mtopt.combiners import Combiner, Gradients, Outcome, Place
 
@@ -74,26 +74,20 @@ class _Visits:
                 )
 
     def first(self) -> Losses:
-        if callable(self.losses):
-            self.generators[None] = Generators(self.devices)
-            return self.losses()
-        return self._each(self._remembered)
+        return self._run(self._remembered)
 
     def second(self) -> Losses:
-        if callable(self.losses):
-            found: Losses = self._replayed(None, self.losses)
-            return found
-        return self._each(self._replayed)
+        return self._run(self._replayed)
 
-    def _each(self, how: Callable[[Objective, Callable[[], Any]], Any]) -> Mapping[Objective, Any]:
-        assert not callable(self.losses)
-        objectives, values = read_losses(self.losses)
-        pairs = zip(objectives, values, strict=True)
-        return {objective: None if value is None else partial(how, objective, value) for objective, value in pairs}  # type: ignore[arg-type]
+    def _run(self, how: Callable[[Objective | None, Callable[[], Any]], Any]) -> Mapping[Objective, Any]:
+        found = how(None, self.losses) if callable(self.losses) else self.losses
+        pairs = zip(*read_losses(found), strict=True)
+        return {objective: partial(how, objective, value) if callable(value) else value for objective, value in pairs}
 
-    def _remembered(self, objective: Objective, loss: Callable[[], Any]) -> Any:
+    def _remembered(self, objective: Objective | None, loss: Callable[[], Any]) -> Any:
         self.generators[objective] = Generators(self.devices)
-        return loss()
+        with self.generators[objective].recorded():
+            return loss()
 
     def _replayed(self, objective: Objective | None, loss: Callable[[], Any]) -> Any:
         with self.generators[objective].replayed():

@@ -2,50 +2,41 @@
 
 from __future__ import annotations
 
-import random
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
 
-import numpy as np
 import torch
 from torch import nn
 
+from mtopt.autograd._buffers import buffers_kept
+from mtopt.autograd._generators import Generators
 from mtopt.autograd._objective import Losses, read_losses, value_of
 
 
-class Generators:
-    """The states of the global generators that a forward may draw from: torch's, numpy's and Python's."""
+@contextmanager
+def second_look(
+    model: nn.Module, generators: Generators, *, needs_graph: bool = False, told: str = "the trainer"
+) -> Iterator[None]:
+    """Within, losses are run once more with the random numbers of ``generators``; afterwards the generators and the
+    buffers are where they were before. Without a graph, unless the losses need one."""
+    with generators.replayed(), buffers_kept(model, called=True), graph_where_needed(needs_graph, told):
+        yield
 
-    def __init__(self, devices: Sequence[torch.device]) -> None:
-        self.cuda = sorted({device.index or 0 for device in devices if device.type == "cuda"})
-        self.states = self._read()
 
-    def _read(self) -> tuple[Any, ...]:
-        return (
-            torch.get_rng_state(),
-            [torch.cuda.get_rng_state(index) for index in self.cuda],
-            np.random.get_state(legacy=False),  # noqa: NPY002 - what user code draws from
-            random.getstate(),
-        )
-
-    @contextmanager
-    def replayed(self) -> Iterator[None]:
-        """The same random numbers again; afterwards the generators are where they were before."""
-        now = self._read()
-        self._set(self.states)
+@contextmanager
+def graph_where_needed(needs_graph: bool, told: str) -> Iterator[None]:
+    """No graph, unless the losses differentiate inside; where that was not ``told``, the error says whom to tell."""
+    with torch.set_grad_enabled(needs_graph):
         try:
             yield
-        finally:
-            self._set(now)
-
-    def _set(self, states: tuple[Any, ...]) -> None:
-        cpu, cuda, of_numpy, of_python = states
-        torch.set_rng_state(cpu)
-        for index, state in zip(self.cuda, cuda, strict=True):
-            torch.cuda.set_rng_state(state, index)
-        np.random.set_state(of_numpy)  # noqa: NPY002
-        random.setstate(of_python)
+        except RuntimeError as error:
+            if needs_graph or "does not require grad" not in str(error):
+                raise
+            raise RuntimeError(
+                f"the losses differentiate inside, and were run without a graph: give needs_graph=True to {told}, or "
+                f"open torch.enable_grad() around that part of them ({str(error).splitlines()[0]})"
+            ) from error
 
 
 def run(losses: Any) -> Losses:
@@ -64,8 +55,8 @@ def run(losses: Any) -> Losses:
 
 
 def forward_with(model: nn.Module, losses: Any, replaced: Mapping[int, torch.Tensor], generators: Generators) -> Losses:
-    """The losses with some of the model's parameters, by their ids, replaced; the model and all generators stay."""
-    with _exchanged(model, replaced), generators.replayed():
+    """The losses with some of the model's parameters, by their ids, replaced; all buffers and generators stay."""
+    with _exchanged(model, replaced), buffers_kept(), generators.replayed():
         return run(losses)
 
 

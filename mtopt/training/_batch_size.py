@@ -15,8 +15,8 @@ from mtopt.autograd._objective import read_losses, value_of
 from mtopt.combiners import Gradients
 from mtopt.training._callbacks import Callback
 from mtopt.training._counts import check_count
-from mtopt.training._evaluation import examples_in, generators_kept
-from mtopt.training._gradients import losses_of
+from mtopt.training._evaluation import examples_in
+from mtopt.training._gradients import generators_of, losses_of
 
 if TYPE_CHECKING:
     from mtopt.training._trainer import MultiLossTrainer
@@ -182,7 +182,7 @@ class AdaptiveBatchSize(Callback):
         groups = trainer.optimizer.param_groups
         params = [param for group in groups for param in group["params"] if param.requires_grad]
         rows = []
-        with generators_kept(None), buffers_kept(trainer.model):
+        with generators_of(trainer).replayed(), buffers_kept(trainer.model, called=True):
             for part in range(self.parts):
                 piece = _slice(batch, part * size, (part + 1) * size, examples)
                 total = _weighted(losses_of(trainer, piece), weights)

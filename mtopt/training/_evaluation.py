@@ -8,6 +8,7 @@ from typing import Any
 
 import torch
 
+from mtopt.autograd._second_forward import graph_where_needed
 from mtopt.training._random import (
     generator_state,
     generators_in,
@@ -32,7 +33,8 @@ def averages(
     for batch in (None,) if data is None else data:
         count = size(batch)
         for name, value in metrics(batch).items():
-            totals[name] = totals.get(name, 0.0) + float(value) * count
+            number = float(value.detach() if isinstance(value, torch.Tensor) else value)
+            totals[name] = totals.get(name, 0.0) + number * count
             sizes[name] = sizes.get(name, 0) + count
     if not totals:
         raise ValueError("data gave nothing to evaluate: it is empty, or an iterator that is used up; give a list, say")
@@ -53,12 +55,12 @@ def _first_tensor(batch: Any) -> torch.Tensor | None:
 
 
 @contextmanager
-def evaluation_mode(model: torch.nn.Module) -> Iterator[None]:
-    """Every module in eval mode and no graph; afterwards each module is in the mode it was in."""
+def evaluation_mode(model: torch.nn.Module, *, needs_graph: bool = False) -> Iterator[None]:
+    """Every module in eval mode, and no graph but where it is needed; afterwards each is in the mode it was in."""
     modes = [(module, module.training) for module in model.modules()]
     model.eval()
     try:
-        with torch.no_grad():
+        with graph_where_needed(needs_graph, "the trainer"):
             yield
     finally:
         for module, mode in modes:

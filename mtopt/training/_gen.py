@@ -11,12 +11,13 @@ import torch
 
 from mtopt._errors import CheckpointError
 from mtopt.autograd import Probe, StepRecord
+from mtopt.autograd._second_forward import graph_where_needed
 from mtopt.training._callbacks import Callback
 from mtopt.training._gen_arguments import check_gen
 from mtopt.training._gen_fit import Parabola, fit_parabola
 from mtopt.training._gen_objective import Measured, Merit, Mix, averaged, check_mix, merit_of
 from mtopt.training._gen_search import search_scale
-from mtopt.training._gradients import losses_of
+from mtopt.training._gradients import generators_of, losses_of
 from mtopt.training._probe import along_update
 
 if TYPE_CHECKING:
@@ -86,8 +87,10 @@ class GeN(Callback):
         startup: see above; 0 for no start-up phase. Default: 10.
         schedule: a learning rate scheduler of ``optimizer``, made before, that no one else steps. Default: none.
         batches: in a trainer, the batches to probe on, taken in turn, in place of the step's own. Default: none.
-        model: whose buffers a probe keeps. Default: those of all modules that the closure calls; a buffer that is used
-            outside of any module's call needs it.
+        model: whose buffers a probe keeps, beside those of all modules that the closure calls; a buffer that is used
+            outside of any module's call needs it. Default: a trainer's model, else none.
+        needs_graph: the closure differentiates inside (forces, gradient penalties), so it is run with a graph. Default:
+            what a trainer says of its losses, else False.
 
     Attributes:
         last_probe: what the last :meth:`step` found; None if it did not probe.
@@ -113,10 +116,12 @@ class GeN(Callback):
         schedule: torch.optim.lr_scheduler.LRScheduler | None = None,
         batches: Sequence[Any] | None = None,
         model: torch.nn.Module | None = None,
+        needs_graph: bool = False,
     ) -> None:
         check_gen(optimizer, every, smoothing, points, fit, startup, schedule, batches)
         check_mix(objective)
         self.optimizer, self.schedule, self.model = optimizer, schedule, model
+        self.needs_graph = needs_graph
         self.every, self.smoothing, self.fit, self.startup = every, smoothing, fit, startup
         self.points = tuple(float(point) for point in points)
         self.objective = objective
@@ -150,7 +155,12 @@ class GeN(Callback):
             ValueError: somebody else changed the optimizer's rates since the last call.
         """
         unit = self._unit()
-        return self._step(lambda: merit_of(closure(), self.objective, unit))
+
+        def measured() -> Merit | None:
+            with graph_where_needed(self.needs_graph, "mtopt.GeN"):
+                return merit_of(closure(), self.objective, unit)
+
+        return self._step(measured)
 
     def get_last_lr(self) -> list[float]:
         """The rate of each parameter group, as the optimizer has it: GeN's times the schedule's factor."""
@@ -163,10 +173,12 @@ class GeN(Callback):
         batches = batch if trainer.batches_per_step > 1 else [batch]
         if self.batches is not None:
             batches = [self.batches[self._probes % len(self.batches)]]
-        unit = self._unit()
+        self.model = self.model or trainer.model
+        unit, needs_graph = self._unit(), self.needs_graph or trainer.needs_graph
 
         def mean() -> Merit | None:
-            merits = [merit_of(losses_of(trainer, one), self.objective, unit) for one in batches]
+            with generators_of(trainer).replayed(), graph_where_needed(needs_graph, "the trainer"):
+                merits = [merit_of(losses_of(trainer, one), self.objective, unit) for one in batches]
             present = [merit for merit in merits if merit is not None]
             if not present:
                 return None

@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from functools import partial
+from collections.abc import Callable, Sequence
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import torch
 
 from mtopt.autograd import JacobianAccumulator, Losses, Objective, StepRecord, backward
+from mtopt.autograd._generators import Generators
 from mtopt.autograd._matrix_free import matrix_free
-from mtopt.autograd._objective import read_losses, value_of
+from mtopt.autograd._objective import number_of, read_losses, value_of
+from mtopt.autograd._second_forward import second_look
 
 if TYPE_CHECKING:
     from mtopt.training._trainer import MultiLossTrainer
@@ -27,13 +29,15 @@ def step_gradients(trainer: MultiLossTrainer, batch: Any) -> StepRecord:
         if trainer.accumulate > 1:
             return _accumulated(trainer, batch, params, scaler).combine(rule, **options)
         options["scaler"] = scaler
-        options |= {"plan": trainer.plan, "store": trainer.store}
-        free = matrix_free(trainer.plan, None, trainer.store) is not None
+        free = matrix_free(trainer.plan, None, trainer.store)
+        plan = trainer.plan if free is None or not trainer.needs_graph else replace(free, needs_graph=True)
+        options |= {"plan": plan, "store": trainer.store}
         if rule.draws > 1:  # each is run, differentiated and freed in turn
-            draws = [partial(_losses_alone, trainer, one) for one in batch]
-            return backward(draws, trainer.model if free else params, rule, **options)
-        if free or rule.revisits:  # the losses are run again, with other parameters in the model
-            return backward(partial(_losses_alone, trainer, batch), trainer.model if free else params, rule, **options)
+            draws = [_repeatable(trainer, one) for one in batch]
+            return backward(draws, params if free is None else trainer.model, rule, **options)
+        if free is not None or rule.revisits:  # the losses are run again, with other parameters in the model
+            again = _repeatable(trainer, batch)
+            return backward(again, params if free is None else trainer.model, rule, **options)
         losses = losses_of(trainer, batch)
         return backward(losses, params, rule, features=trainer.features, **options)
     finally:
@@ -47,32 +51,39 @@ def losses_of(trainer: MultiLossTrainer, batch: Any) -> Losses:
     return trainer.precision.wrapped(losses)
 
 
+def generators_of(trainer: MultiLossTrainer) -> Generators:
+    """The generators that the losses may draw from, as they are now."""
+    return Generators.of(trainer.model, trainer)
+
+
 def mean_losses(trainer: MultiLossTrainer, batches: Sequence[Any]) -> dict[Objective, float]:
-    """The losses as they are now, without a graph: means over ``batches``, in the user's sense."""
-    objectives, means = _means(trainer, batches)
+    """The losses as they are now: means over ``batches``, in the user's sense. It leaves no trace."""
+    objectives, means = _means(trainer, batches, generators_of(trainer))
     return {objectives[k]: mean for k, mean in means.items()}
 
 
-def reevaluate(trainer: MultiLossTrainer, batches: Sequence[Any]) -> None:
-    """Show the rule the losses of the step's batches after the step."""
-    objectives, means = _means(trainer, batches)
+def reevaluate(trainer: MultiLossTrainer, batches: Sequence[Any], generators: Generators) -> None:
+    """Show the rule the losses of the step's batches after the step, with the random numbers of before."""
+    objectives, means = _means(trainer, batches, generators)
     values = [mean * objectives[k].sign for k, mean in means.items()]
     trainer.combiner.reevaluate(torch.tensor(values, dtype=torch.float64), list(means))
 
 
-def _means(trainer: MultiLossTrainer, batches: Sequence[Any]) -> tuple[list[Objective], dict[int, float]]:
+def _means(
+    trainer: MultiLossTrainer, batches: Sequence[Any], generators: Generators
+) -> tuple[list[Objective], dict[int, float]]:
     """The objectives, and the mean of each loss that is there, by its position.
 
     A loss that is absent from a batch adds nothing there, as in :class:`mtopt.JacobianAccumulator`.
     """
     objectives: list[Objective] = []
     totals: dict[int, float] = {}
-    with torch.no_grad():
+    with second_look(trainer.model, generators, needs_graph=trainer.needs_graph):
         for batch in batches:
             objectives, losses = read_losses(losses_of(trainer, batch))
             for k, loss in enumerate(losses):
                 if loss is not None:
-                    totals[k] = totals.get(k, 0.0) + float(value_of(loss))
+                    totals[k] = totals.get(k, 0.0) + number_of(loss)
     trainer.features = None
     return objectives, {k: totals[k] / len(batches) for k in sorted(totals)}
 
@@ -80,6 +91,21 @@ def _means(trainer: MultiLossTrainer, batches: Sequence[Any]) -> tuple[list[Obje
 def _losses_alone(trainer: MultiLossTrainer, batch: Any) -> Losses:
     losses = losses_of(trainer, batch)
     trainer.features = None  # they belong to one batch, and the rule takes several
+    return losses
+
+
+def _repeatable(trainer: MultiLossTrainer, batch: Any) -> Callable[[], Losses]:
+    """The losses of a batch as a callable that draws the same numbers from the trainer's own generators each time."""
+    generators: Generators | None = None
+
+    def losses() -> Losses:
+        nonlocal generators
+        if generators is None:
+            generators = generators_of(trainer)
+            return _losses_alone(trainer, batch)
+        with generators.replayed():
+            return _losses_alone(trainer, batch)
+
     return losses
 
 

@@ -8,6 +8,7 @@ from typing import TypeVar
 import torch
 
 from mtopt.autograd._buffers import buffers_kept
+from mtopt.autograd._generators import Generators
 from mtopt.training._probe_state import optimizer_kept
 from mtopt.training._random import global_state, set_global_state
 
@@ -25,21 +26,22 @@ def along_update(
 
     The step is the optimizer's own: momentum, Adam's preconditioning and weight decay are in it, and the gradients are
     those in ``.grad``. It is taken once, to see where it leads. Afterwards the parameters, the gradients, the
-    optimizer's state, the buffers and the global generators are as they were, bit for bit. At every point the loss is
-    measured with the same buffers and the same random numbers, so that dropout masks do not blur the comparison.
+    optimizer's state, the buffers and the generators (global ones, and attributes of the modules called) are as they
+    were, bit for bit. At every point the loss is measured with the same buffers and the same random numbers, so that
+    dropout masks do not blur the comparison.
 
     Args:
         optimizer: its parameters are the w.
         measure: the loss with the parameters as they are; runs without a graph.
         points: multiples of the update.
-        model: whose buffers are kept. Default: those of all modules that ``measure`` calls.
+        model: whose buffers are kept, beside those of all modules that ``measure`` calls.
 
     Returns:
         What was measured at each point, and whether the optimizer does anything: an update that is zero throughout,
         without a gradient, is none. (With one it is lost in rounding, at a rate far too small.)
     """
     params = [param for group in optimizer.param_groups for param in group["params"]]
-    generators = global_state()
+    generators, drawn = global_state(), Generators({param.device for param in params})
     with torch.no_grad():
         start = [param.detach().clone() for param in params]
         try:
@@ -52,7 +54,7 @@ def along_update(
                     param.copy_(before).add_(change, alpha=point)
                 set_global_state(generators)
                 torch.clear_autocast_cache()  # it would give the weights of the point before
-                with buffers_kept(model):
+                with drawn.replayed(), drawn.recorded(), buffers_kept(model, called=True):
                     losses.append(measure())
             return losses, _moves(params, update)
         finally:

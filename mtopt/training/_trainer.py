@@ -14,8 +14,9 @@ import torch
 
 from mtopt._errors import NonFiniteError
 from mtopt.autograd import Losses, Objective, Probe, StepRecord
+from mtopt.autograd._buffers import buffers_kept
 from mtopt.autograd._matrix_free import MatrixFree
-from mtopt.autograd._objective import read_losses, value_of
+from mtopt.autograd._objective import number_of, read_losses
 from mtopt.autograd._plans import Plan, Store
 from mtopt.autograd._step import Private
 from mtopt.combiners import Combiner
@@ -27,7 +28,7 @@ from mtopt.training._evaluation import averages, evaluation_mode, examples_in, g
 from mtopt.training._feed import Feed
 from mtopt.training._files import read_checkpoint, write_checkpoint
 from mtopt.training._folder import CheckpointFolder
-from mtopt.training._gradients import mean_losses, reevaluate, step_gradients
+from mtopt.training._gradients import generators_of, mean_losses, reevaluate, step_gradients
 from mtopt.training._history import History
 from mtopt.training._loop import Limits, callbacks_told, train
 from mtopt.training._precision import Precision
@@ -75,6 +76,9 @@ class MultiLossTrainer(ABC):
         clip_norm: the largest norm of the combined direction over all parameters. Default: no limit.
         deterministic: within ``fit`` torch takes deterministic kernels only, as :func:`seed_everything` says;
             afterwards these settings are as they were.
+        needs_graph: the losses differentiate inside (gradient penalties, forces, residuals of differential equations),
+            so they keep a graph wherever they are run for their values alone: evaluation, FAMO's second look, probes.
+            Default: the class attribute, False.
 
     Attributes:
         step: steps done, skipped ones included.
@@ -90,6 +94,8 @@ class MultiLossTrainer(ABC):
         TypeError, ValueError: a wrong argument, named, with what was found and what to do.
         UnknownNameError: no rule of that name.
     """
+
+    needs_graph: bool = False
 
     def __init__(
         self,
@@ -108,6 +114,7 @@ class MultiLossTrainer(ABC):
         autocast: torch.dtype | None = None,
         clip_norm: float | None = None,
         deterministic: bool = False,
+        needs_graph: bool | None = None,
     ) -> None:
         check_parts(model, optimizer, scheduler)
         self.combiner = rule_of(combiner, seed)
@@ -117,6 +124,8 @@ class MultiLossTrainer(ABC):
         device = next(param.device for group in optimizer.param_groups for param in group["params"])
         self.precision = Precision(autocast, clip_norm, device)
         self.deterministic = deterministic
+        if needs_graph is not None:
+            self.needs_graph = needs_graph
         self.model, self.optimizer, self.scheduler = model, optimizer, scheduler
         self.callbacks = check_callbacks(list(callbacks))
         self.seed, self.private, self.strict = seed, private, strict
@@ -152,6 +161,7 @@ class MultiLossTrainer(ABC):
         ``batch`` is what the data gave; a list of that where ``batches_per_step`` is more than one.
         """
         self.optimizer.zero_grad(set_to_none=True)
+        generators = generators_of(self) if self.combiner.reevaluates else None
         record = self.make_gradients(batch)
         reason = self.precision.finish_gradients(self.optimizer)
         if reason is not None and not record.skipped:
@@ -165,8 +175,8 @@ class MultiLossTrainer(ABC):
         self.precision.step(self.optimizer)
         with torch.no_grad():
             self.after_step()
-        if self.combiner.awaits_losses:
-            reevaluate(self, self._batches(batch))
+        if generators is not None and self.combiner.awaits_losses:
+            reevaluate(self, self._batches(batch), generators)
         return record
 
     def make_gradients(self, batch: Any) -> StepRecord:
@@ -176,7 +186,7 @@ class MultiLossTrainer(ABC):
     def loss_values(self, batch: Any) -> dict[Objective, float]:
         """The losses of a step's ``batch`` with the parameters as they are now, without a graph, in the user's sense.
 
-        Where a step takes several batches, the means over them.
+        Where a step takes several batches, the means over them. Buffers and generators stay as they are.
         """
         return mean_losses(self, self._batches(batch))
 
@@ -195,7 +205,7 @@ class MultiLossTrainer(ABC):
         """What :meth:`evaluate` averages, for one batch, without a graph. Default: the losses."""
         objectives, values = read_losses(self.losses(batch))
         return {
-            objective.name: float(value_of(value))
+            objective.name: number_of(value)
             for objective, value in zip(objectives, values, strict=True)
             if value is not None
         }
@@ -295,8 +305,8 @@ class MultiLossTrainer(ABC):
     def evaluate(self, data: Iterable[Any] | None = None, *, split: str | None = None) -> dict[str, float]:
         """The averages of :meth:`metrics` over ``data``, each batch weighted by its size.
 
-        The model is in eval mode meanwhile; afterwards each module's mode and all generators are as they were, so that
-        training goes on as if nothing had happened.
+        The model is in eval mode meanwhile; afterwards each module's mode, the model's buffers and all generators are
+        as they were, so that training goes on as if nothing had happened.
 
         Args:
             data: batches, in an iterable. Default: none; ``metrics(None)`` is called once.
@@ -305,7 +315,13 @@ class MultiLossTrainer(ABC):
         Raises:
             ValueError: ``data`` is empty.
         """
-        with generators_kept(data), evaluation_mode(self.model), self.precision.autocast():
+        with (
+            generators_kept(data),
+            generators_of(self).replayed(),
+            buffers_kept(self.model),
+            evaluation_mode(self.model, needs_graph=self.needs_graph),
+            self.precision.autocast(),
+        ):
             values = averages(self.metrics, data, self.batch_size)
         self.features = None
         if split is not None:
