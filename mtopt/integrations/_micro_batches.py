@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from typing import Any
 from weakref import WeakKeyDictionary
 
@@ -9,16 +10,22 @@ import torch
 
 from mtopt.autograd import JacobianAccumulator, Losses, StepRecord, backward
 from mtopt.autograd._backward import check_rule
-from mtopt.autograd._objective import LossValue, read_losses, value_of
+from mtopt.autograd._objective import LossValue, Objective, check_loss, read_losses, value_of
 from mtopt.autograd._step import Private
 from mtopt.combiners import Combiner
+from mtopt.integrations._records import total_of
 
 
 class MicroBatches:
-    """The micro-batches of one step, as far as they have come."""
+    """The micro-batches of one step, as far as they have come.
+
+    Attributes:
+        total: the sum of what is minimised in the last that came, without its share.
+    """
 
     def __init__(self) -> None:
         self._sums: JacobianAccumulator | None = None
+        self.total = 0.0
 
     @property
     def pending(self) -> bool:
@@ -59,7 +66,9 @@ class MicroBatches:
         """
         check_rule(combiner, private)
         if last and share == 1.0 and not self.pending:
-            return backward(losses, model, combiner, scaler=scaler, private=private, strict=strict)
+            record = backward(losses, model, combiner, scaler=scaler, private=private, strict=strict)
+            self.total = total_of(record, losses)
+            return record
         if combiner.draws > 1:
             raise ValueError(
                 f"{combiner!r} takes {combiner.draws} independent mini-batches a step, and accumulation makes one of "
@@ -75,9 +84,12 @@ class MicroBatches:
                 "give None for a loss that one of them lacks"
             )
         present = [k for k, loss in enumerate(given) if loss is not None]
+        values: list[torch.Tensor] = []
         for k in present:
             shared_graph = isinstance(given[k], torch.Tensor) and k != present[-1]
-            self._sums.add(k, _times(given[k], share), retain_graph=shared_graph)
+            shared = partial(_noted, objectives[k], given[k], share, values)
+            self._sums.add(k, shared, retain_graph=shared_graph)
+        self.total = float(torch.stack(values).sum())
         if not last:
             return None
         try:
@@ -94,9 +106,9 @@ def micro_batches_of(model: torch.nn.Module) -> MicroBatches:
     return _OF_MODEL.setdefault(model, MicroBatches())
 
 
-def _times(loss: LossValue, factor: float) -> LossValue:
-    if loss is None or factor == 1.0:
-        return loss
-    if isinstance(loss, torch.Tensor):
-        return loss * factor
-    return lambda: value_of(loss) * factor
+def _noted(objective: Objective, loss: LossValue, factor: float, values: list[torch.Tensor]) -> torch.Tensor:
+    """``factor`` times the loss, whose own value, as it is minimised, goes into ``values``."""
+    assert loss is not None
+    value = check_loss(objective.name, value_of(loss))
+    values.append(objective.sign * value.detach().double().reshape(()))
+    return value if factor == 1.0 else value * factor

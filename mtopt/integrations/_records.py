@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
 
 import torch
 
 from mtopt.autograd import Losses, StepRecord
-from mtopt.autograd._objective import Objective, read_losses, value_of
+from mtopt.autograd._generators import Generators
+from mtopt.autograd._objective import Objective, number_of, read_losses
+from mtopt.autograd._second_forward import second_look
 from mtopt.combiners import Combiner
 
 
@@ -59,7 +63,7 @@ class Means:
 def values_of(losses: Losses) -> tuple[dict[str, float], float]:
     """The value of each loss that is present, run if it is a callable, and the sum of what is minimised."""
     objectives, given = read_losses(losses)
-    values = {o: float(value_of(loss)) for o, loss in zip(objectives, given, strict=True) if loss is not None}
+    values = {o: number_of(loss) for o, loss in zip(objectives, given, strict=True) if loss is not None}
     return {o.name: value for o, value in values.items()}, sum(o.sign * value for o, value in values.items())
 
 
@@ -70,16 +74,39 @@ def total_of(record: StepRecord, losses: object) -> float:
     return sum(signs.get(name, 1.0) * value for name, value in record.losses.items())
 
 
-def reevaluate(combiner: Combiner, micro_batches: Sequence[tuple[Losses, float]]) -> None:
-    """Show a rule the losses of the same micro-batches after the optimizer's step, each with its share.
+@dataclass(frozen=True, slots=True)
+class Seen:
+    """A micro-batch that is looked at again after the step.
 
-    Call it without a graph, and only where ``combiner.awaits_losses``.
+    Attributes:
+        batch: what the losses are computed from.
+        share: the factor on its losses.
+        generators: as they were before its forward.
+    """
+
+    batch: Any
+    share: float
+    generators: Generators
+
+
+def reevaluate(
+    combiner: Combiner,
+    seen: Sequence[Seen],
+    losses_of: Callable[[Any], Losses],
+    model: torch.nn.Module,
+    *,
+    needs_graph: bool,
+) -> None:
+    """Show a rule the losses of the same micro-batches after the optimizer's step; the look leaves no trace.
+
+    Call it only where ``combiner.awaits_losses``.
     """
     sums: dict[int, float] = {}
-    for losses, share in micro_batches:
-        objectives, given = read_losses(losses)
-        for k, (objective, loss) in enumerate(zip(objectives, given, strict=True)):
-            if loss is not None:
-                sums[k] = sums.get(k, 0.0) + share * objective.sign * float(value_of(loss))
+    for one in seen:
+        with second_look(model, one.generators, needs_graph=needs_graph, told="the module"):
+            objectives, given = read_losses(losses_of(one.batch))
+            for k, (objective, loss) in enumerate(zip(objectives, given, strict=True)):
+                if loss is not None:
+                    sums[k] = sums.get(k, 0.0) + one.share * objective.sign * number_of(loss)
     present = sorted(sums)
     combiner.reevaluate(torch.tensor([sums[k] for k in present], dtype=torch.float64), present)

@@ -4,19 +4,22 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from typing import Any, Literal
 
 import torch
+from torch.utils._pytree import tree_map
 
 from mtopt._errors import CheckpointError
 from mtopt.autograd import Losses, StepRecord
 from mtopt.autograd._backward import check_rule
+from mtopt.autograd._generators import Generators
+from mtopt.autograd._second_forward import graph_where_needed
 from mtopt.autograd._step import Private
 from mtopt.combiners import Combiner
 from mtopt.integrations._extras import require
 from mtopt.integrations._micro_batches import MicroBatches, micro_batches_of
-from mtopt.integrations._records import numbers_of, reevaluate, returned, total_of
+from mtopt.integrations._records import Seen, numbers_of, reevaluate, returned, total_of, values_of
 from mtopt.training._checks import rule_of
 from mtopt.training._counts import check_count
 
@@ -26,6 +29,9 @@ __all__ = ["MultiLossMixin", "backward"]
 
 STATE_KEY = "mtopt_combiner"
 """Where a Lightning checkpoint has the rule's state."""
+
+STEPS_KEY = "mtopt_steps"
+"""Where it has the number of steps that were not skipped."""
 
 
 class MultiLossMixin:
@@ -53,9 +59,10 @@ class MultiLossMixin:
     - *Mixed precision*: under ``16-mixed`` the rule sees unscaled gradients, and a NaN or infinity makes the GradScaler
       skip the step. ``bf16-mixed`` needs nothing.
     - *Schedulers* are stepped at the ``interval`` (default ``"epoch"``) and ``frequency`` that ``configure_optimizers``
-      gives them, after the step; a skipped step does not count.
+      gives them, after the step. A step that is skipped does not count, but an epoch whose last step it is does.
     - *Checkpoints* hold the rule's state.
-    - *Logs* have every loss, weight, gradient norm and cosine, and the number of conflicts.
+    - *Logs* have every loss, weight, gradient norm and cosine, and the number of conflicts, of every
+      ``log_every_n_steps``-th step.
 
     A skipped step leaves parameters, the optimizer's state and the rule's as they are.
 
@@ -65,6 +72,9 @@ class MultiLossMixin:
         gradient_clip_val, gradient_clip_algorithm: as in ``Trainer``; None: no clipping.
         private: what a parameter gets that only one loss reaches, see :func:`mtopt.backward`.
         strict: raise on a NaN or infinite loss or gradient instead of skipping the step.
+        needs_graph: the losses differentiate inside (forces, gradient penalties), so :meth:`loss_values` and a rule's
+            second look keep a graph. A ``validation_step`` that calls ``losses`` itself would need
+            ``Trainer(inference_mode=False)`` and ``torch.enable_grad()``. Default: False.
         others: as ``LightningModule`` takes them.
 
     Attributes:
@@ -91,6 +101,7 @@ class MultiLossMixin:
         gradient_clip_algorithm: Literal["norm", "value"] = "norm",
         private: Private | None = None,
         strict: bool = False,
+        needs_graph: bool = False,
         **kwargs: Any,
     ) -> None:
         if type(self).losses is MultiLossMixin.losses:
@@ -102,10 +113,11 @@ class MultiLossMixin:
         check_count("accumulate_grad_batches", accumulate_grad_batches)
         self.accumulate_grad_batches = accumulate_grad_batches
         self.gradient_clip_val, self.gradient_clip_algorithm = gradient_clip_val, gradient_clip_algorithm
-        self.private, self.strict = private, strict
+        self.private, self.strict, self.needs_graph = private, strict, needs_graph
         self.record: StepRecord | None = None
         self._micro_batches = MicroBatches()
-        self._batches: list[Any] = []  # of the step, for a rule that asks for its losses again
+        self._seen: list[Seen] = []  # of the step, for a rule that asks for its losses again
+        self._taken = 0  # steps that were not skipped, which schedulers count
 
     def losses(self, batch: Any) -> Losses:
         """The losses of a micro-batch, as :func:`mtopt.backward` takes them: a mapping from names or
@@ -118,9 +130,11 @@ class MultiLossMixin:
         size, position = self._step_around(batch_idx)
         if position == 0:
             self._micro_batches.clear()
-            self._batches.clear()
+            self._seen.clear()
+        if self.trainer.global_step == 0:
+            self._taken = 0  # of another Trainer
         if self.combiner.reevaluates:
-            self._batches.append(batch)
+            self._seen.append(Seen(batch, 1.0 / size, Generators.of(self)))  # type: ignore[arg-type]
         losses = self._losses(batch)
         last = position == size - 1 or self.trainer.is_last_batch
         if last:
@@ -143,16 +157,26 @@ class MultiLossMixin:
             self.clip_gradients(optimizer, self.gradient_clip_val * factor, self.gradient_clip_algorithm)
         optimizer.step()  # a skipped step, too: there is no gradient to go by, and a GradScaler must see it
         if self.combiner.awaits_losses:
-            with torch.no_grad():
-                reevaluate(self.combiner, [(self._losses(each), 1.0 / size) for each in self._batches])
-        if not record.skipped:
-            self.step_schedulers()
+            reevaluate(self.combiner, self._seen, self._losses, self, needs_graph=self.needs_graph)  # type: ignore[arg-type]
         self.record = record
-        self.log_dict(numbers_of(record), batch_size=1)
+        self._taken += not record.skipped
+        self.step_schedulers()
+        self._log(record)
         return {"loss": torch.tensor(total_of(record, losses)), "record": record}
 
+    def loss_values(self, batch: Any) -> dict[str, float]:
+        """The losses of a batch as numbers, for ``validation_step`` and ``test_step``: without a graph, or with one
+        where ``needs_graph`` says so, in Lightning's inference mode, too."""
+        with torch.inference_mode(False) if self.needs_graph else nullcontext():
+            if self.needs_graph:
+                batch = tree_map(_made_normal, batch)
+            with graph_where_needed(self.needs_graph, "the module"):
+                return values_of(self._losses(batch))[0]
+
     def step_schedulers(self) -> None:
-        """Step the learning-rate schedulers that are due. Override it for one that Lightning knows nothing of."""
+        """Step the learning-rate schedulers that are due after a step, ``self.record.skipped`` or not. Override it for
+        one that Lightning knows nothing of."""
+        assert self.record is not None
         for config in self.trainer.lr_scheduler_configs:
             if isinstance(config.scheduler, torch.optim.lr_scheduler.ReduceLROnPlateau):
                 raise ValueError(
@@ -160,7 +184,7 @@ class MultiLossMixin:
                     "on_validation_epoch_end"
                 )
             if config.interval == "step":
-                due = self.trainer.global_step % config.frequency == 0
+                due = not self.record.skipped and self._taken % config.frequency == 0
             else:
                 due = self.trainer.is_last_batch and (self.trainer.current_epoch + 1) % config.frequency == 0
             if due:
@@ -170,10 +194,12 @@ class MultiLossMixin:
         """Adds the rule's state. A subclass that has this hook calls ``super()``'s."""
         super().on_save_checkpoint(checkpoint)  # type: ignore[misc]
         checkpoint[STATE_KEY] = self.combiner.state_dict()
+        checkpoint[STEPS_KEY] = self._taken
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Restores the rule's state. A subclass that has this hook calls ``super()``'s."""
         super().on_load_checkpoint(checkpoint)  # type: ignore[misc]
+        self._taken = checkpoint.get(STEPS_KEY, checkpoint["global_step"])
         if STATE_KEY in checkpoint:
             self.combiner.load_state_dict(checkpoint[STATE_KEY])
         elif self.combiner.stateful:
@@ -181,6 +207,14 @@ class MultiLossMixin:
                 f"the checkpoint has no {STATE_KEY!r}, and {self.combiner!r} carries a state from step to step; "
                 "resume from one that a module with MultiLossMixin wrote, or load the model's weights alone"
             )
+
+    def _log(self, record: StepRecord) -> None:
+        """Once a step: left to Lightning, what is logged by step is written with every micro-batch."""
+        numbers = {name: torch.tensor(value) for name, value in numbers_of(record).items()}
+        self.log_dict(numbers, batch_size=1, logger=False)
+        trainer = self.trainer
+        if trainer.global_step % trainer.log_every_n_steps == 0 or trainer.should_stop or trainer.fast_dev_run:
+            trainer._logger_connector.log_metrics(numbers)
 
     def _losses(self, batch: Any) -> Losses:
         return returned(self.losses(batch), self, "losses")
@@ -249,6 +283,11 @@ def backward(
         return micro_batches_of(model).add(
             losses, model.module, combiner, last=not accumulate, scaler=scaler, private=private, strict=strict
         )
+
+
+def _made_normal(value: Any) -> Any:
+    """A tensor that was made in inference mode has no place in a graph; its copy has."""
+    return value.clone() if isinstance(value, torch.Tensor) and value.is_inference() else value
 
 
 @contextmanager

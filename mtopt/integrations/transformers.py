@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import copy
+import logging
 import math
 import os
+from functools import partial
 from typing import Any
 
 import torch
@@ -11,11 +14,13 @@ import torch
 from mtopt._errors import CheckpointError
 from mtopt.autograd import Losses, StepRecord
 from mtopt.autograd._backward import check_rule
+from mtopt.autograd._generators import Generators
+from mtopt.autograd._second_forward import graph_where_needed
 from mtopt.autograd._step import Private
 from mtopt.combiners import Combiner
 from mtopt.integrations._extras import require
 from mtopt.integrations._micro_batches import MicroBatches
-from mtopt.integrations._records import Means, numbers_of, reevaluate, returned, total_of, values_of
+from mtopt.integrations._records import Means, Seen, numbers_of, reevaluate, returned, values_of
 from mtopt.integrations.accelerate import refuse_engines
 from mtopt.training._checks import rule_of
 from mtopt.training._evaluation import examples_in
@@ -26,6 +31,8 @@ require("transformers", "transformers")
 from transformers import Trainer, TrainerCallback  # noqa: E402 - only once it is known to be there
 
 __all__ = ["MultiLossMixin"]
+
+LOG = logging.getLogger("mtopt.integrations")
 
 STATE_FILE = "mtopt_combiner.pt"
 """The rule's state, beside the optimizer's in ``checkpoint-N/``."""
@@ -56,10 +63,12 @@ class MultiLossMixin(Trainer):  # type: ignore[misc]
       directions are longer than: 0 keeps their length.
     - *Checkpoints* hold the rule's state in ``mtopt_combiner.pt``, and ``resume_from_checkpoint`` restores it.
     - *Logs* have ``loss``, the sum of what is minimised, and the means since the last log of every loss, weight,
-      gradient norm and cosine, of the number of conflicts, and of the share of skipped steps.
+      gradient norm and cosine, of the number of conflicts, and of the share of skipped steps. With
+      ``logging_nan_inf_filter``, the default, a micro-batch whose losses are not finite is left out of ``loss``.
     - *Evaluation* gives ``eval_loss`` and one ``eval_loss_<name>`` for each loss.
 
-    The batch reaches ``compute_losses`` whole: ``args.remove_unused_columns`` is set to False.
+    The batch reaches ``compute_losses`` whole: ``remove_unused_columns`` is False here, and where the arguments say
+    otherwise (it is the Trainer's default) a warning is logged; the trainer has a copy of them.
     A skipped step leaves the parameters, the optimizer's state and the rule's as they are. The step and the
     learning-rate schedule count it, but under fp16 the schedule does not.
 
@@ -67,6 +76,9 @@ class MultiLossMixin(Trainer):  # type: ignore[misc]
         combiner: the rule, or a name in the registry; a rule created from its name gets ``args.seed``, if it takes one.
         private: what a parameter gets that only one loss reaches, see :func:`mtopt.backward`.
         strict: raise on a NaN or infinite loss or gradient instead of skipping the step.
+        needs_graph: the losses differentiate inside (forces, gradient penalties), so evaluation and a rule's second
+            look keep a graph. The Trainer's own forward for logits, where ``compute_metrics`` asks for them, has none.
+            Default: False.
         others: as ``Trainer`` takes them.
 
     Attributes:
@@ -87,6 +99,7 @@ class MultiLossMixin(Trainer):  # type: ignore[misc]
         combiner: Combiner | str,
         private: Private | None = None,
         strict: bool = False,
+        needs_graph: bool = False,
         **kwargs: Any,
     ) -> None:
         if type(self).compute_losses is MultiLossMixin.compute_losses:
@@ -94,14 +107,14 @@ class MultiLossMixin(Trainer):  # type: ignore[misc]
         super().__init__(*args, **kwargs)
         self.combiner = rule_of(combiner, self.args.seed)
         check_rule(self.combiner, private)
-        self.private, self.strict = private, strict
+        self.private, self.strict, self.needs_graph = private, strict, needs_graph
         self._refuse_what_has_no_place()
-        self.args.remove_unused_columns = False  # they are those that forward does not take, and compute_losses may
+        self._keep_columns()
         self.record: StepRecord | None = None
         self.num_items_in_batch: torch.Tensor | int | None = None
         self._micro_batches = MicroBatches()
-        self._inputs: list[tuple[Any, float]] = []  # of the step, for a rule that asks for its losses again
-        self._since_log, self._evaluated = Means(), Means()
+        self._seen: list[Seen] = []  # of the step, for a rule that asks for its losses again
+        self._since_log, self._totals, self._evaluated = Means(), Means(), Means()
         self.add_callback(_StepWatch(self))
 
     def compute_losses(self, model: torch.nn.Module, inputs: Any) -> Losses:
@@ -118,21 +131,23 @@ class MultiLossMixin(Trainer):  # type: ignore[misc]
     def training_step(
         self, model: torch.nn.Module, inputs: Any, num_items_in_batch: torch.Tensor | int | None = None
     ) -> torch.Tensor:
-        """One micro-batch; with the last of a step, the direction is in ``.grad``. Returns the step's sum of losses."""
+        """One micro-batch; with the last of a step, the direction is in ``.grad``. Returns its part of the loss."""
         refuse_engines(self.accelerator)
         model.train()
         if callable(getattr(self.optimizer, "train", None)):  # an optimizer that averages its iterates has two modes
             self.optimizer.train()
         inputs = self._prepare_inputs(inputs)
         self.num_items_in_batch = num_items_in_batch
-        share = 1.0 if self.loss_is_scaled_for_ga else 1.0 / self.current_gradient_accumulation_steps
+        count = self.current_gradient_accumulation_steps
+        share = 1.0 if self.loss_is_scaled_for_ga else 1.0 / count
+        own = self.accelerator.unwrap_model(model)
         if self.combiner.reevaluates:
-            self._inputs.append((inputs, share))
+            self._seen.append(Seen(inputs, share, Generators.of(own, self)))
         with self.compute_loss_context_manager():
             losses = self._losses(model, inputs)
             record = self._micro_batches.add(
                 losses,
-                self.accelerator.unwrap_model(model),
+                own,
                 self.combiner,
                 last=self.accelerator.sync_gradients,
                 share=share,
@@ -140,28 +155,41 @@ class MultiLossMixin(Trainer):  # type: ignore[misc]
                 private=self.private,
                 strict=self.strict,
             )
-        if record is None:
-            return torch.zeros((), device=self.args.device)  # it comes with the last micro-batch
-        self.record = record
-        numbers = numbers_of(record)
-        if self.args.logging_nan_inf_filter:  # the Trainer leaves such losses out of its mean, too
-            numbers = {name: value for name, value in numbers.items() if math.isfinite(value)}
-        self._since_log.add(numbers)
-        return torch.tensor(total_of(record, losses), device=self.args.device)
+        filters = self.args.logging_nan_inf_filter  # the Trainer leaves such losses out of its mean, too
+        total = self._micro_batches.total * share
+        if math.isfinite(total) or not filters:
+            self._totals.add({"loss": total * count}, weight=1.0 / count)
+        if record is not None:
+            self.record = record
+            numbers = numbers_of(record)
+            if filters:
+                numbers = {name: value for name, value in numbers.items() if math.isfinite(value)}
+            self._since_log.add(numbers)
+        return torch.tensor(total, device=self.args.device)
 
     def _losses(self, model: torch.nn.Module, inputs: Any) -> Losses:
         return returned(self.compute_losses(model, inputs), self, "compute_losses")
 
     def _after_optimizer_step(self) -> None:
         if self.combiner.awaits_losses:
-            with torch.no_grad(), self.compute_loss_context_manager():
-                reevaluate(
-                    self.combiner, [(self._losses(self.model_wrapped, inputs), share) for inputs, share in self._inputs]
-                )
+            model = self.model_wrapped
+            with self.compute_loss_context_manager():
+                again = partial(self._losses, model)
+                own = self.accelerator.unwrap_model(model)
+                reevaluate(self.combiner, self._seen, again, own, needs_graph=self.needs_graph)
 
     def _start_step(self) -> None:
         self._micro_batches.clear()  # a step that was broken off: out of memory, or told to stop
-        self._inputs.clear()
+        self._seen.clear()
+
+    def _keep_columns(self) -> None:
+        if self.args.remove_unused_columns:
+            LOG.warning(
+                "remove_unused_columns=True is taken as False: it would drop the columns that the model's forward does "
+                "not take, and compute_losses may; give remove_unused_columns=False in the arguments to say so yourself"
+            )
+            self.args = copy.copy(self.args)  # another Trainer may have the same
+            self.args.remove_unused_columns = False
 
     def _refuse_what_has_no_place(self) -> None:
         if self.compute_loss_func is not None:
@@ -189,6 +217,8 @@ class MultiLossMixin(Trainer):  # type: ignore[misc]
     def log(self, logs: dict[str, float], *args: Any, **kwargs: Any) -> None:
         """As of the Trainer; what it logs of training has the step records' numbers besides."""
         if "loss" in logs:
+            # the Trainer takes a loss that it filters for the mean of those before it in the log, of none for zero
+            logs["loss"] = self._totals.take().get("loss", math.nan)
             logs.update(self._since_log.take())
         super().log(logs, *args, **kwargs)
 
@@ -197,13 +227,21 @@ class MultiLossMixin(Trainer):  # type: ignore[misc]
     ) -> tuple[Any, Any, Any]:
         """The losses; logits and labels are the Trainer's, where ``compute_metrics`` asks for them."""
         inputs = self._prepare_inputs(inputs)
-        with torch.no_grad(), self.compute_loss_context_manager():
+        with graph_where_needed(self.needs_graph, "the trainer"), self.compute_loss_context_manager():
             values, total = values_of(self._losses(model, inputs))
         self._evaluated.add(values, weight=examples_in(inputs))
         loss = torch.tensor(total, device=self.args.device)
         if prediction_loss_only:
             return loss, None, None
-        _, logits, labels = super().prediction_step(model, inputs, False, ignore_keys=ignore_keys)
+        try:
+            _, logits, labels = super().prediction_step(model, inputs, False, ignore_keys=ignore_keys)
+        except RuntimeError as error:
+            if "does not require grad" not in str(error):
+                raise
+            raise RuntimeError(
+                "compute_metrics asks for logits, whose forward the Trainer runs without a graph, and the model "
+                f"differentiates inside it: open torch.enable_grad() there, or override prediction_step ({error})"
+            ) from error
         return loss, logits, labels
 
     def evaluation_loop(
