@@ -47,6 +47,7 @@ def trainer_for(output_dir, lora=False, combiner="ngdiff", **settings):
         output_dir,
         per_device_train_batch_size=8,
         learning_rate=1e-2 if lora else 1e-3,
+        remove_unused_columns=False,  # they are for compute_losses
         report_to="none",
         use_cpu=True,
         disable_tqdm=True,
