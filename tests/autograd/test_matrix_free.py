@@ -103,6 +103,35 @@ def test_the_product_is_the_gramians(name: str, product: str) -> None:
         np.testing.assert_allclose(products, expected.numpy(), rtol=tolerance, atol=tolerance * size)
 
 
+class Inside(Model):
+    """Losses that differentiate inside: once by the inputs, once by the parameters."""
+
+    def losses(self) -> list[torch.Tensor]:
+        inputs = self.inputs.clone().requires_grad_()
+        found = self.body(inputs)
+        (forces,) = torch.autograd.grad(found.sum(), inputs, create_graph=True)
+        rows = torch.autograd.grad(found.square().mean(), list(self.parameters()), create_graph=True)
+        return [
+            forces.square().mean() + found.mean(),
+            sum(row.square().sum() for row in rows),
+            3.0 + found.cos().mean(),
+        ]  # type: ignore[list-item]
+
+
+@pytest.mark.parametrize("product", PRODUCTS)
+def test_losses_that_differentiate_inside_have_products_too(product: str) -> None:
+    torch.manual_seed(0)
+    model, rule = Inside(*bodies()["mlp"]()), Watching()
+    gramian = by_hand(model) @ by_hand(model).T
+    expected = gramian @ rule.weights_to_follow(range(3))
+    with pytest.raises(RuntimeError, match=r"give needs_graph=True to mtopt\.MatrixFree"):
+        mtopt.backward(model.losses, model, rule, plan=MatrixFree(product))  # type: ignore[arg-type]
+    mtopt.backward(model.losses, model, rule, plan=MatrixFree(product, needs_graph=True))  # type: ignore[arg-type]
+    tolerance = 1e-10 if product == "exact" else 1e-5
+    size = float(gramian.diagonal().max())
+    np.testing.assert_allclose(rule.seen[0], expected.numpy(), rtol=tolerance, atol=tolerance * size)
+
+
 @pytest.mark.parametrize("name", ["mlp", "transformer"])
 def test_in_float32_the_displaced_product_is_good_to_a_few_percent(name: str) -> None:
     model, rule = built(name, torch.float32), Watching()

@@ -10,8 +10,8 @@ from transformers import Trainer, TrainingArguments
 
 from mtopt.integrations.lightning import MultiLossMixin as LightningMixin
 from mtopt.integrations.transformers import MultiLossMixin as TransformersMixin
-from tests.integrations.physics import Field, physics_losses, points
 from tests.integrations.support import example
+from tests.training.physics import Field, physics_losses, points
 
 LIGHTNING = example("lightning_two_tasks")
 
