@@ -126,7 +126,7 @@ class _First:
 
     @classmethod
     def of(cls, losses: Any, needs_graph: bool) -> Self:
-        with graph_where_needed(needs_graph, "mtopt.MatrixFree"):
+        with graph_where_needed(needs_graph, "mtopt.MatrixFree (or to the trainer)"):
             objectives, found = read_losses(run(losses))
         present = [k for k, loss in enumerate(found) if loss is not None]
         given = [check_loss(objectives[k].name, found[k], graph=False) for k in present]

@@ -50,7 +50,7 @@ class Point:
 
     def again(self, replaced: Mapping[int, torch.Tensor]) -> list[torch.Tensor]:
         """The losses present, signed, from a forward with some parameters, by their ids, replaced."""
-        with graph_where_needed(self.needs_graph, "mtopt.MatrixFree"):
+        with graph_where_needed(self.needs_graph, "mtopt.MatrixFree (or to the trainer)"):
             if self.needs_graph:  # they may differentiate with respect to parameters, too
                 replaced = {key: tensor.requires_grad_() for key, tensor in replaced.items()}
             objectives, values = read_losses(forward_with(self.model, self.losses, replaced, self.generators))

@@ -34,7 +34,12 @@ class History:
     are kept up to ``MOST_COSINES`` objectives (their number grows with the square); beyond, only the number of
     conflicts is, and callbacks see them all.
 
-    The arrays are read-only views: copy one to change it.
+    The arrays are read-only views: copy one to change it. A loop of one's own keeps one, too::
+
+        history = mtopt.History()
+        for batch in loader:
+            history.append(mtopt.backward(losses(batch), model, combiner))
+        history.plot()
     """
 
     MOST_COSINES = 12
@@ -48,11 +53,12 @@ class History:
     # -- writing ------------------------------------------------------------------------------------------------
 
     def append(self, record: StepRecord) -> None:
-        """Add the record of one step."""
+        """Add the record of one step. One without a number, of a loop of one's own, is given the next."""
         conflicts = record.conflicts
+        last = self._steps.value(("step",), len(self) - 1) if len(self) else 0
         row: dict[Key, float] = {("skipped",): record.skipped}
         for name, number in (
-            ("step", record.step),
+            ("step", last + 1 if record.step is None else record.step),
             ("epoch", record.epoch),
             ("learning_rate", record.learning_rate),
             ("conflicts", conflicts),

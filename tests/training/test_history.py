@@ -1,10 +1,14 @@
 """The history against what the steps really were."""
 
+from dataclasses import replace
+
+import matplotlib.pyplot as plt
 import numpy as np
 import pytest
 import torch
 
 import mtopt
+from mtopt.plotting import plot_conflicts, plot_weights
 from mtopt.training import History, read_checkpoint, write_checkpoint
 from tests.training.support import Point, PointTrainer, loader, point, two_losses
 
@@ -55,6 +59,29 @@ def test_columns_against_the_gradients_themselves():
     assert 0 < history.conflicts.sum() < 30
     assert history.steps.tolist() == list(range(1, 31))
     assert set(history["learning_rate"]) == {0.05}
+
+
+def test_the_records_of_a_loop_of_ones_own_are_numbered():
+    model, rule, history = Point(), mtopt.create_combiner("mgda"), mtopt.History()
+    for _ in range(5):
+        record = mtopt.backward([(model.x - 1).square().sum(), (model.x + 1).square().sum()], model, rule)
+        history.append(record)
+    assert record.step is None
+    assert history.steps.tolist() == history["step"].tolist() == [1, 2, 3, 4, 5]
+    assert [record.step for record in history] == [1, 2, 3, 4, 5]
+    history.append_evaluation("validation", 5, {"score": 1.0})
+    history.append(replace(record, step=9))
+    history.append(record)
+    assert history.steps.tolist() == [1, 2, 3, 4, 5, 9, 10]
+    loaded = mtopt.History()
+    loaded.load_state_dict(history.state_dict())
+    loaded.append(record)
+    assert loaded.steps.tolist() == [1, 2, 3, 4, 5, 9, 10, 11]
+    for figure in (history.plot(), plot_weights(history).figure, plot_conflicts(history).figure):
+        shown = [line.get_xdata() for ax in figure.axes for line in ax.get_lines() if len(line.get_xdata()) == 7]
+        assert shown
+        assert all(list(x) == history.steps.tolist() for x in shown)
+        plt.close(figure)
 
 
 @pytest.mark.parametrize("combiner", ["linear", "mgda", "ngdiff", "moco"])
