@@ -7,10 +7,12 @@ from typing import Any
 import torch
 
 from mtopt.autograd import Losses, StepRecord
+from mtopt.autograd._backward import check_rule
 from mtopt.autograd._step import Private
 from mtopt.combiners import Combiner
 from mtopt.integrations._extras import require
 from mtopt.integrations._micro_batches import micro_batches_of
+from mtopt.training._closure import refuse_closure
 
 require("accelerate", "accelerate")
 
@@ -62,6 +64,12 @@ def backward(
     if not hasattr(accelerator, "sync_gradients"):
         raise TypeError(f"accelerator must be an accelerate.Accelerator, found {type(accelerator).__name__}")
     refuse_engines(accelerator)
+    check_rule(combiner, private)
+    if combiner.needs != "losses":  # one on losses may be called within the closure
+        held = set(model.parameters())
+        for optimizer in accelerator._optimizers:
+            if any(param in held for group in optimizer.param_groups for param in group["params"]):
+                refuse_closure(optimizer, f"{combiner!r}, which combines gradients,")
     return micro_batches_of(model).add(
         losses,
         accelerator.unwrap_model(model),

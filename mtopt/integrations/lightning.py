@@ -21,6 +21,7 @@ from mtopt.integrations._extras import require
 from mtopt.integrations._micro_batches import MicroBatches, micro_batches_of
 from mtopt.integrations._records import Seen, numbers_of, reevaluate, returned, total_of, values_of
 from mtopt.training._checks import rule_of
+from mtopt.training._closure import refuse_closure
 from mtopt.training._counts import check_count
 
 require("lightning", "lightning", "pytorch_lightning", "lightning_fabric")
@@ -226,6 +227,7 @@ class MultiLossMixin:
                 f"configure_optimizers must return one optimizer for all the losses, found {len(optimizer)}; give one "
                 "optimizer several parameter groups"
             )
+        refuse_closure(optimizer, "this mixin")
         return optimizer
 
     def _step_around(self, batch_idx: int) -> tuple[int, int]:

@@ -23,6 +23,7 @@ from mtopt.integrations._micro_batches import MicroBatches
 from mtopt.integrations._records import Means, Seen, numbers_of, reevaluate, returned, values_of
 from mtopt.integrations.accelerate import refuse_engines
 from mtopt.training._checks import rule_of
+from mtopt.training._closure import refuse_closure
 from mtopt.training._evaluation import examples_in
 from mtopt.training._files import read_checkpoint, write_checkpoint
 
@@ -133,6 +134,7 @@ class MultiLossMixin(Trainer):  # type: ignore[misc]
     ) -> torch.Tensor:
         """One micro-batch; with the last of a step, the direction is in ``.grad``. Returns its part of the loss."""
         refuse_engines(self.accelerator)
+        refuse_closure(self.optimizer, "the Trainer")
         model.train()
         if callable(getattr(self.optimizer, "train", None)):  # an optimizer that averages its iterates has two modes
             self.optimizer.train()

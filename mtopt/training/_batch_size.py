@@ -9,11 +9,11 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import torch
 
-from mtopt.autograd import Losses, StepRecord
+from mtopt.autograd import StepRecord
 from mtopt.autograd._buffers import buffers_kept
-from mtopt.autograd._objective import read_losses, value_of
 from mtopt.combiners import Gradients
 from mtopt.training._callbacks import Callback
+from mtopt.training._closure import weighted_sum
 from mtopt.training._counts import check_count
 from mtopt.training._evaluation import examples_in
 from mtopt.training._gradients import generators_of, losses_of
@@ -185,21 +185,11 @@ class AdaptiveBatchSize(Callback):
         with generators_of(trainer).replayed(), buffers_kept(trainer.model, called=True):
             for part in range(self.parts):
                 piece = _slice(batch, part * size, (part + 1) * size, examples)
-                total = _weighted(losses_of(trainer, piece), weights)
+                total = weighted_sum(losses_of(trainer, piece), weights)
                 found = torch.autograd.grad(total, params, allow_unused=True, materialize_grads=True)
                 rows.append(list(found))
         trainer.features = None
         return rows
-
-
-def _weighted(losses: Losses, weights: Mapping[str, float]) -> torch.Tensor:
-    objectives, values = read_losses(losses)
-    terms = [
-        weights[objective.name] * objective.sign * value_of(value)
-        for objective, value in zip(objectives, values, strict=True)
-        if value is not None and objective.name in weights
-    ]
-    return torch.stack([term.reshape(()) for term in terms]).sum()
 
 
 def _slice(batch: Any, start: int, stop: int, examples: int) -> Any:

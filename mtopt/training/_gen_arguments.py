@@ -6,6 +6,8 @@ from collections.abc import Sequence
 
 import torch
 
+from mtopt.training._closure import needs_closure
+
 
 def check_gen(
     optimizer: object,
@@ -20,10 +22,9 @@ def check_gen(
     """Raise for the first argument that is wrong."""
     if not isinstance(optimizer, torch.optim.Optimizer):
         raise TypeError(f"optimizer must be a torch.optim.Optimizer, found {type(optimizer).__name__}")
-    if isinstance(optimizer, torch.optim.LBFGS):
-        raise TypeError(
-            "optimizer is LBFGS, which searches its own steps; give it line_search_fn='strong_wolfe' instead"
-        )
+    if needs_closure(optimizer):
+        hint = "; give it line_search_fn='strong_wolfe' instead" if isinstance(optimizer, torch.optim.LBFGS) else ""
+        raise TypeError(f"optimizer is {type(optimizer).__name__}, which searches its own steps{hint}")
     if isinstance(every, bool) or not isinstance(every, int) or every < 1:
         raise ValueError(f"every must be a positive int, found {every!r}")
     if isinstance(startup, bool) or not isinstance(startup, int) or startup < 0:

@@ -17,11 +17,11 @@ _PLAIN = (type(None), bool, int, float, complex, str, bytes)
 @contextmanager
 def optimizer_kept(optimizer: torch.optim.Optimizer) -> Iterator[None]:
     """Afterwards the optimizer's state, its options and the gradients are as they were, in the same objects."""
-    restore_state = _keeper(optimizer.state)
+    restore_state = keeper(optimizer.state)
     groups = optimizer.param_groups
-    restore_options = [_keeper({key: value for key, value in group.items() if key != "params"}) for group in groups]
+    restore_options = [keeper({key: value for key, value in group.items() if key != "params"}) for group in groups]
     params = [param for group in groups for param in group["params"]]
-    grads = [(param, _keeper(param.grad)) for param in params]
+    grads = [(param, keeper(param.grad)) for param in params]
     noted = vars(optimizer).get("_opt_called")  # what torch's schedulers warn by
     try:
         yield
@@ -40,7 +40,7 @@ def optimizer_kept(optimizer: torch.optim.Optimizer) -> Iterator[None]:
             vars(optimizer)["_opt_called"] = noted
 
 
-def _keeper(value: Any) -> Callable[[], Any]:
+def keeper(value: Any) -> Callable[[], Any]:
     """A function that gives ``value`` back as it is now: the same object wherever it can be put right in place."""
     if isinstance(value, torch.Tensor):
         if value.layout == torch.strided and not takes_writes(value):
@@ -55,7 +55,7 @@ def _keeper(value: Any) -> Callable[[], Any]:
 
         return put_back
     if isinstance(value, dict):
-        entries = {key: _keeper(entry) for key, entry in value.items()}
+        entries = {key: keeper(entry) for key, entry in value.items()}
 
         def refill() -> dict[Any, Any]:
             restored = {key: restore() for key, restore in entries.items()}
@@ -65,7 +65,7 @@ def _keeper(value: Any) -> Callable[[], Any]:
 
         return refill
     if type(value) in (list, tuple):
-        kind, members = type(value), [_keeper(entry) for entry in value]
+        kind, members = type(value), [keeper(entry) for entry in value]
 
         def rebuild() -> Any:
             restored = [restore() for restore in members]

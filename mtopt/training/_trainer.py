@@ -22,6 +22,7 @@ from mtopt.autograd._step import Private
 from mtopt.combiners import Combiner
 from mtopt.training._callbacks import Callback
 from mtopt.training._checks import check_accumulate, check_callbacks, check_how, check_limits, check_parts, rule_of
+from mtopt.training._closure import check_closure, needs_closure, step_by_closure
 from mtopt.training._counts import check_count
 from mtopt.training._deterministic import deterministic_kernels
 from mtopt.training._evaluation import averages, evaluation_mode, examples_in, generators_kept
@@ -60,7 +61,8 @@ class MultiLossTrainer(ABC):
 
     Args:
         model: what is trained.
-        optimizer: any optimizer over the parameters to train. They alone get gradients; frozen ones are left out.
+        optimizer: any optimizer over the parameters to train. They alone get gradients; frozen ones are left out. One
+            that computes the loss itself (LBFGS) takes a rule on losses, whose weights are fixed within its step.
         combiner: the rule, or a name in the registry. A rule created here from its name gets ``seed``, if both exist.
         scheduler: a learning rate scheduler of ``optimizer``, stepped after each step that was not skipped.
         callbacks: told of the training in this order.
@@ -123,6 +125,7 @@ class MultiLossTrainer(ABC):
         self.accumulate = check_accumulate(accumulate, self.combiner, plan, store)
         device = next(param.device for group in optimizer.param_groups for param in group["params"])
         self.precision = Precision(autocast, clip_norm, device)
+        check_closure(optimizer, self.combiner, private, self.precision)
         self.deterministic = deterministic
         if needs_graph is not None:
             self.needs_graph = needs_graph
@@ -161,7 +164,9 @@ class MultiLossTrainer(ABC):
         ``batch`` is what the data gave; a list of that where ``batches_per_step`` is more than one.
         """
         self.optimizer.zero_grad(set_to_none=True)
-        generators = generators_of(self) if self.combiner.reevaluates else None
+        by_closure = needs_closure(self.optimizer)
+        generators = generators_of(self) if self.combiner.reevaluates or by_closure else None
+        before = self.combiner.state_dict() if by_closure else {}
         record = self.make_gradients(batch)
         reason = self.precision.finish_gradients(self.optimizer)
         if reason is not None and not record.skipped:
@@ -172,7 +177,14 @@ class MultiLossTrainer(ABC):
             self.precision.back_off(self.optimizer)
             return record
         self.on_gradients(batch, record)
-        self.precision.step(self.optimizer)
+        if by_closure and generators is not None:
+            record = step_by_closure(self, self._batches(batch), record, generators, before)
+            if record.skipped:
+                if self.strict:
+                    raise NonFiniteError(f"{record.reason}; lower its rate, or leave strict=False to skip such steps")
+                return record
+        else:
+            self.precision.step(self.optimizer)
         with torch.no_grad():
             self.after_step()
         if generators is not None and self.combiner.awaits_losses:
