@@ -92,6 +92,7 @@ class MultiLossMixin(Trainer):  # type: ignore[misc]
         CheckpointError: the checkpoint to resume from has no state of the rule, or that of another rule.
     """
 
+    args: Any
     loss_is_scaled_for_ga: bool | None = False
 
     def __init__(

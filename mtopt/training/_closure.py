@@ -25,7 +25,8 @@ if TYPE_CHECKING:
 
 def needs_closure(optimizer: object) -> bool:
     """Whether ``step`` cannot do without a closure that computes the loss anew. Wrappers are looked into."""
-    return _requires_closure(type(getattr(optimizer, "optimizer", optimizer)))
+    inner: Any = getattr(optimizer, "optimizer", optimizer)
+    return _requires_closure(type(inner))
 
 
 @functools.cache
@@ -84,14 +85,14 @@ def step_by_closure(
     restore_state, restore_params = keeper(optimizer.state), keeper(params)
     passes = 0
 
-    def closure() -> torch.Tensor:
+    def closure() -> Any:
         nonlocal passes
         optimizer.zero_grad()
         terms = []
         with generators.replayed(), buffers_kept(trainer.model, called=True):
             for batch in batches:
                 total = weighted_sum(losses_of(trainer, batch), weights) / len(batches)
-                total.backward()
+                torch.autograd.backward(total)
                 terms.append(total.detach())
         trainer.features = None
         passes += len(terms)
