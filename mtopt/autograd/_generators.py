@@ -12,20 +12,21 @@ import torch
 from torch import nn
 from torch.nn.modules.module import register_module_forward_pre_hook
 
+from mtopt.autograd._buffers import modules_of
+
 Generator = torch.Generator | np.random.Generator | np.random.RandomState | random.Random
 
 
 class Generators:
     """The states of the generators that a forward may draw from: torch's, numpy's and Python's global ones, and those
-    that are attributes of ``owners``, or of the modules inside them."""
+    that are attributes of ``owners`` or of the modules inside them."""
 
     def __init__(self, devices: Iterable[torch.device], *owners: object) -> None:
         self.cuda = sorted({device.index or 0 for device in devices if device.type == "cuda"})
         self.states = self._read()
         self.own: dict[int, tuple[Generator, Any]] = {}
-        for owner in owners:
-            for part in owner.modules() if isinstance(owner, nn.Module) else (owner,):
-                self._remember(part)
+        for part in (*owners, *modules_of(*owners)):
+            self._remember(part)
 
     @classmethod
     def of(cls, model: nn.Module, *owners: object) -> Generators:

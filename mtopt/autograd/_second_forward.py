@@ -16,11 +16,11 @@ from mtopt.autograd._objective import Losses, read_losses, value_of
 
 @contextmanager
 def second_look(
-    model: nn.Module, generators: Generators, *, needs_graph: bool = False, told: str = "the trainer"
+    *owners: object, generators: Generators, needs_graph: bool, told: str = "the trainer"
 ) -> Iterator[None]:
     """Within, losses are run once more with the random numbers of ``generators``; afterwards the generators and the
-    buffers are where they were before. Without a graph, unless the losses need one."""
-    with generators.replayed(), buffers_kept(model, called=True), graph_where_needed(needs_graph, told):
+    owners' buffers are as they were before. Without a graph, unless the losses need one."""
+    with generators.replayed(), buffers_kept(*owners), graph_where_needed(needs_graph, told):
         yield
 
 
@@ -55,8 +55,8 @@ def run(losses: Any) -> Losses:
 
 
 def forward_with(model: nn.Module, losses: Any, replaced: Mapping[int, torch.Tensor], generators: Generators) -> Losses:
-    """The losses with some of the model's parameters, by their ids, replaced; all buffers and generators stay."""
-    with _exchanged(model, replaced), buffers_kept(), generators.replayed():
+    """The losses with some of the model's parameters, by their ids, replaced; the model and all generators stay."""
+    with _exchanged(model, replaced), generators.replayed():
         return run(losses)
 
 

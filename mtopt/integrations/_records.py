@@ -93,17 +93,16 @@ def reevaluate(
     combiner: Combiner,
     seen: Sequence[Seen],
     losses_of: Callable[[Any], Losses],
-    model: torch.nn.Module,
-    *,
+    *owners: object,
     needs_graph: bool,
 ) -> None:
-    """Show a rule the losses of the same micro-batches after the optimizer's step; the look leaves no trace.
+    """Show a rule the losses of the same micro-batches after the optimizer's step; the owners' buffers stay.
 
     Call it only where ``combiner.awaits_losses``.
     """
     sums: dict[int, float] = {}
     for one in seen:
-        with second_look(model, one.generators, needs_graph=needs_graph, told="the module"):
+        with second_look(*owners, generators=one.generators, needs_graph=needs_graph, told="the module"):
             objectives, given = read_losses(losses_of(one.batch))
             for k, (objective, loss) in enumerate(zip(objectives, given, strict=True)):
                 if loss is not None:

@@ -158,7 +158,7 @@ class MultiLossMixin:
             self.clip_gradients(optimizer, self.gradient_clip_val * factor, self.gradient_clip_algorithm)
         optimizer.step()  # a skipped step, too: there is no gradient to go by, and a GradScaler must see it
         if self.combiner.awaits_losses:
-            reevaluate(self.combiner, self._seen, self._losses, self, needs_graph=self.needs_graph)  # type: ignore[arg-type]
+            reevaluate(self.combiner, self._seen, self._losses, self, needs_graph=self.needs_graph)
         self.record = record
         self._taken += not record.skipped
         self.step_schedulers()

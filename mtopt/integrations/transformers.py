@@ -179,7 +179,7 @@ class MultiLossMixin(Trainer):  # type: ignore[misc]
             with self.compute_loss_context_manager():
                 again = partial(self._losses, model)
                 own = self.accelerator.unwrap_model(model)
-                reevaluate(self.combiner, self._seen, again, own, needs_graph=self.needs_graph)
+                reevaluate(self.combiner, self._seen, again, own, self, needs_graph=self.needs_graph)
 
     def _start_step(self) -> None:
         self._micro_batches.clear()  # a step that was broken off: out of memory, or told to stop
@@ -220,9 +220,10 @@ class MultiLossMixin(Trainer):  # type: ignore[misc]
     def log(self, logs: dict[str, float], *args: Any, **kwargs: Any) -> None:
         """As of the Trainer; what it logs of training has the step records' numbers besides."""
         if "loss" in logs:
-            # the Trainer takes a loss that it filters for the mean of those before it in the log, of none for zero
-            logs["loss"] = self._totals.take().get("loss", math.nan)
-            logs.update(self._since_log.take())
+            totals, numbers = self._totals.take(), self._since_log.take()
+            if numbers:  # the Trainer has a sum in which a loss that it filtered may stand as zero
+                logs["loss"] = totals.get("loss", math.nan)
+            logs.update(numbers)
         super().log(logs, *args, **kwargs)
 
     def prediction_step(

@@ -182,7 +182,7 @@ class AdaptiveBatchSize(Callback):
         groups = trainer.optimizer.param_groups
         params = [param for group in groups for param in group["params"] if param.requires_grad]
         rows = []
-        with generators_of(trainer).replayed(), buffers_kept(trainer.model, called=True):
+        with generators_of(trainer).replayed(), buffers_kept(trainer):
             for part in range(self.parts):
                 piece = _slice(batch, part * size, (part + 1) * size, examples)
                 total = weighted_sum(losses_of(trainer, piece), weights)

@@ -38,7 +38,7 @@ class Callback:
     def on_gradients(self, trainer: MultiLossTrainer, batch: Any, record: StepRecord) -> None:
         """``.grad`` holds the direction, as the optimizer is about to take it; nothing has moved yet.
 
-        ``trainer.losses(batch)`` gives the losses once more; ``record`` has no step number yet.
+        ``trainer.loss_values(batch)`` gives the losses once more, without a trace; ``record`` has no step number yet.
         """
 
     def on_step_end(self, trainer: MultiLossTrainer, record: StepRecord) -> None:

@@ -89,7 +89,7 @@ def step_by_closure(
         nonlocal passes
         optimizer.zero_grad()
         terms = []
-        with generators.replayed(), buffers_kept(trainer.model, called=True):
+        with generators.replayed(), buffers_kept(trainer):
             for batch in batches:
                 total = weighted_sum(losses_of(trainer, batch), weights) / len(batches)
                 torch.autograd.backward(total)

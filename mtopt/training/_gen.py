@@ -17,7 +17,7 @@ from mtopt.training._gen_arguments import check_gen
 from mtopt.training._gen_fit import Parabola, fit_parabola
 from mtopt.training._gen_objective import Measured, Merit, Mix, averaged, check_mix, merit_of
 from mtopt.training._gen_search import search_scale
-from mtopt.training._gradients import generators_of, losses_of
+from mtopt.training._gradients import losses_of
 from mtopt.training._probe import along_update
 
 if TYPE_CHECKING:
@@ -87,8 +87,8 @@ class GeN(Callback):
         startup: see above; 0 for no start-up phase. Default: 10.
         schedule: a learning rate scheduler of ``optimizer``, made before, that no one else steps. Default: none.
         batches: in a trainer, the batches to probe on, taken in turn, in place of the step's own. Default: none.
-        model: whose buffers a probe keeps, beside those of all modules that the closure calls; a buffer that is used
-            outside of any module's call needs it. Default: a trainer's model, else none.
+        model: whose buffers a probe keeps. Default: those of a trainer's modules, else of all modules that the closure
+            calls; a compiled module, or a buffer that is used outside of any module's call, needs it then.
         needs_graph: the closure differentiates inside (forces, gradient penalties), so it is run with a graph. Default:
             what a trainer says of its losses, else False.
 
@@ -127,6 +127,7 @@ class GeN(Callback):
         self.objective = objective
         self.batches = batches
         self.last_probe: Probe | None = None
+        self._owner: object = None  # of buffers and generators, while a trainer's losses are probed
         groups = optimizer.param_groups
         self._base = [float(group.get("initial_lr", group["lr"])) for group in groups]
         if not any(self._base):
@@ -173,19 +174,21 @@ class GeN(Callback):
         batches = batch if trainer.batches_per_step > 1 else [batch]
         if self.batches is not None:
             batches = [self.batches[self._probes % len(self.batches)]]
-        self.model = self.model or trainer.model
         unit, needs_graph = self._unit(), self.needs_graph or trainer.needs_graph
 
         def mean() -> Merit | None:
-            with generators_of(trainer).replayed(), graph_where_needed(needs_graph, "the trainer"):
+            with graph_where_needed(needs_graph, "the trainer"):
                 merits = [merit_of(losses_of(trainer, one), self.objective, unit) for one in batches]
             present = [merit for merit in merits if merit is not None]
             if not present:
                 return None
             return Merit(sum(merit.value for merit in present) / len(batches), max(merit.unit for merit in present))
 
-        trainer.probe = self._step(mean)
-        trainer.features = None
+        self._owner = trainer
+        try:
+            trainer.probe = self._step(mean)
+        finally:
+            self._owner = trainer.features = None
 
     # -- state --------------------------------------------------------------------------------------------------
 
@@ -296,7 +299,8 @@ class GeN(Callback):
         held = [float(rate) for rate in rates]
         self._write([scale * base for base in self._base])
         try:
-            merits, moves = along_update(self.optimizer, measure, self.points, model=self.model)
+            owner = self._owner if self.model is None else self.model
+            merits, moves = along_update(self.optimizer, measure, self.points, owner=owner)
         finally:
             self._write(held)
         *merits, moved = averaged([*merits, Merit(float(moves), 0.0)], self._device())

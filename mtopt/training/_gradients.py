@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from contextlib import nullcontext
 from dataclasses import replace
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import torch
 
 from mtopt.autograd import JacobianAccumulator, Losses, Objective, StepRecord, backward
+from mtopt.autograd._buffers import buffers_kept
 from mtopt.autograd._generators import Generators
-from mtopt.autograd._matrix_free import matrix_free
+from mtopt.autograd._matrix_free import MatrixFree, matrix_free
 from mtopt.autograd._objective import number_of, read_losses, value_of
 from mtopt.autograd._second_forward import second_look
 
@@ -33,10 +36,10 @@ def step_gradients(trainer: MultiLossTrainer, batch: Any) -> StepRecord:
         plan = trainer.plan if free is None or not trainer.needs_graph else replace(free, needs_graph=True)
         options |= {"plan": plan, "store": trainer.store}
         if rule.draws > 1:  # each is run, differentiated and freed in turn
-            draws = [_repeatable(trainer, one) for one in batch]
+            draws = [_repeatable(trainer, one, free) if free else partial(_losses_alone, trainer, one) for one in batch]
             return backward(draws, params if free is None else trainer.model, rule, **options)
         if free is not None or rule.revisits:  # the losses are run again, with other parameters in the model
-            again = _repeatable(trainer, batch)
+            again = _repeatable(trainer, batch, free)
             return backward(again, params if free is None else trainer.model, rule, **options)
         losses = losses_of(trainer, batch)
         return backward(losses, params, rule, features=trainer.features, **options)
@@ -78,7 +81,7 @@ def _means(
     """
     objectives: list[Objective] = []
     totals: dict[int, float] = {}
-    with second_look(trainer.model, generators, needs_graph=trainer.needs_graph):
+    with second_look(trainer, generators=generators, needs_graph=trainer.needs_graph):
         for batch in batches:
             objectives, losses = read_losses(losses_of(trainer, batch))
             for k, loss in enumerate(losses):
@@ -94,8 +97,13 @@ def _losses_alone(trainer: MultiLossTrainer, batch: Any) -> Losses:
     return losses
 
 
-def _repeatable(trainer: MultiLossTrainer, batch: Any) -> Callable[[], Losses]:
-    """The losses of a batch as a callable that draws the same numbers from the trainer's own generators each time."""
+def _repeatable(trainer: MultiLossTrainer, batch: Any, free: MatrixFree | None) -> Callable[[], Losses]:
+    """The losses of a batch as a callable that draws the same numbers from the trainer's own generators each time.
+
+    A matrix-free step, which keeps the model's buffers, has those of the trainer's other modules kept here.
+    """
+    modules = [value for value in vars(trainer).values() if isinstance(value, torch.nn.Module)]
+    outside = [module for module in modules if free is not None and module is not trainer.model]
     generators: Generators | None = None
 
     def losses() -> Losses:
@@ -103,7 +111,7 @@ def _repeatable(trainer: MultiLossTrainer, batch: Any) -> Callable[[], Losses]:
         if generators is None:
             generators = generators_of(trainer)
             return _losses_alone(trainer, batch)
-        with generators.replayed():
+        with generators.replayed(), buffers_kept(*outside) if outside else nullcontext():
             return _losses_alone(trainer, batch)
 
     return losses

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from contextlib import nullcontext
 from typing import TypeVar
 
 import torch
@@ -20,7 +21,7 @@ def along_update(
     measure: Callable[[], Loss],
     points: Sequence[float],
     *,
-    model: torch.nn.Module | None = None,
+    owner: object = None,
 ) -> tuple[list[Loss], bool]:
     """``L(w + s (w' - w))`` for each s in ``points``, where w' is what ``optimizer.step()`` would make of w.
 
@@ -34,14 +35,17 @@ def along_update(
         optimizer: its parameters are the w.
         measure: the loss with the parameters as they are; runs without a graph.
         points: multiples of the update.
-        model: whose buffers are kept, beside those of all modules that ``measure`` calls.
+        owner: whose buffers and generators are kept: a module, or what has modules as attributes. Default: all modules
+            that ``measure`` calls.
 
     Returns:
         What was measured at each point, and whether the optimizer does anything: an update that is zero throughout,
         without a gradient, is none. (With one it is lost in rounding, at a rate far too small.)
     """
     params = [param for group in optimizer.param_groups for param in group["params"]]
-    generators, drawn = global_state(), Generators({param.device for param in params})
+    owners = () if owner is None else (owner,)
+    generators, drawn = global_state(), Generators({param.device for param in params}, *owners)
+    recorded = nullcontext if owners else drawn.recorded
     with torch.no_grad():
         start = [param.detach().clone() for param in params]
         try:
@@ -54,7 +58,7 @@ def along_update(
                     param.copy_(before).add_(change, alpha=point)
                 set_global_state(generators)
                 torch.clear_autocast_cache()  # it would give the weights of the point before
-                with drawn.replayed(), drawn.recorded(), buffers_kept(model, called=True):
+                with drawn.replayed(), buffers_kept(*owners), recorded():
                     losses.append(measure())
             return losses, _moves(params, update)
         finally:
