@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 def needs_closure(optimizer: object) -> bool:
     """Whether ``step`` cannot do without a closure that computes the loss anew. Wrappers are looked into."""
     inner: Any = getattr(optimizer, "optimizer", optimizer)
-    return _requires_closure(type(inner))
+    return _requires_closure(type(inner))  # type: ignore[arg-type]  # a class is hashable
 
 
 @functools.cache
