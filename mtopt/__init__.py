@@ -5,7 +5,7 @@ from __future__ import annotations
 import importlib
 from typing import TYPE_CHECKING, Any
 
-from mtopt._errors import CheckpointError, NonFiniteError, SolverError, UnknownNameError
+from mtopt._errors import CheckpointError, InUseError, NonFiniteError, SolverError, UnknownNameError
 from mtopt._version import __version__
 from mtopt.autograd import JacobianAccumulator, MatrixFree, Objective, StepRecord, backward, per_instance
 from mtopt.combiners import (
@@ -52,6 +52,7 @@ __all__ = [
     "GeN",
     "GramianCombiner",
     "History",
+    "InUseError",
     "JacobianAccumulator",
     "JacobianCombiner",
     "LossCombiner",

@@ -18,6 +18,10 @@ class CheckpointError(RuntimeError):
     """A checkpoint is truncated, damaged, foreign, or belongs to another rule or model."""
 
 
+class InUseError(RuntimeError):
+    """A folder that a run needs for itself is in use by another one."""
+
+
 class UnknownNameError(LookupError):
     """A name is in no registry; the message lists the nearest ones."""
 

@@ -7,6 +7,7 @@ import os
 import re
 import secrets
 import shutil
+import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -49,6 +50,37 @@ def written_whole(path: str | os.PathLike[str]) -> Iterator[BinaryIO]:
         os.replace(temporary, path)
     finally:
         temporary.unlink(missing_ok=True)
+    _sync_directory(path.parent)
+
+
+@contextmanager
+def folder_written_whole(path: str | os.PathLike[str], *, keep: bool = False) -> Iterator[Path]:
+    """An empty folder whose files come to stand under the name ``path`` when the block ends, not one of them before.
+
+    Where there is no such folder yet, all take their place in one step. Else each one does, and others that are there
+    stay; with ``keep`` the whole folder that is there stays as it is, another process having made it meanwhile.
+
+    Raises:
+        OSError: as :func:`written_whole`.
+    """
+    path = Path(path)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(dir=path.parent, prefix=".unfinished-") as temporary:
+        ready = Path(temporary) / "folder"
+        ready.mkdir()
+        yield ready
+        files = [file for file in ready.rglob("*") if file.is_file()]
+        for file in files:
+            _sync(file)
+        try:
+            os.rename(ready, path)
+        except OSError:
+            if not path.is_dir():
+                raise
+            for file in files if not keep else ():
+                place = path / file.relative_to(ready)
+                place.parent.mkdir(parents=True, exist_ok=True)
+                os.replace(file, place)
     _sync_directory(path.parent)
 
 
@@ -127,9 +159,12 @@ def parse_json(
 
 def _sync_directory(directory: Path) -> None:
     """Force the new name itself to the disk."""
-    if os.name == "nt":  # Windows opens no directories
-        return
-    descriptor = os.open(directory, os.O_RDONLY)
+    if os.name != "nt":  # Windows opens no directories
+        _sync(directory)
+
+
+def _sync(path: Path) -> None:
+    descriptor = os.open(path, os.O_RDONLY)
     try:
         os.fsync(descriptor)
     finally:

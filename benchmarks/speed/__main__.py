@@ -30,6 +30,7 @@ from benchmarks.speed._step_report import draw, markdown, write_json
 from benchmarks.speed._targets import NAMES
 from benchmarks.speed.models import MODELS
 from benchmarks.speed.step import Cell, time_cell
+from mtopt.files import write_text
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -80,7 +81,7 @@ def _finish(
     out = Path(options.out)
     write_json(out / "step.json", cells, weighed, _settings(options))
     text = markdown(cells, weighed, chosen)
-    (out / "step.md").write_text(text)
+    write_text(out / "step.md", text)
     print(text)
     one = [cell for cell in cells if cell.threads == options.threads[0]]
     files = mtopt.plotting.save(draw(one, weighed, chosen), out / "step")

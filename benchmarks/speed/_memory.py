@@ -26,6 +26,7 @@ import torch
 from benchmarks.speed._floor import Step
 from benchmarks.speed._lines import PEERS, Line, lines
 from benchmarks.speed.models import build
+from mtopt.files import parse_json, read_json
 
 STEPS = 3
 MIB = 2.0**20
@@ -71,7 +72,8 @@ def _run(model: str, tasks: int, what: str, names: list[str], environment: dict[
     )
     if done.returncode:
         raise RuntimeError(f"weighing {model} at K = {tasks} failed:\n{done.stderr[-2000:]}")
-    return dict(json.loads(line) for line in done.stdout.splitlines())
+    place = f"the output of weighing {model} at K = {tasks}"
+    return dict(parse_json(line, place, line=n, kind=list) for n, line in enumerate(done.stdout.splitlines(), start=1))
 
 
 def peak_tensor_bytes(work: Callable[[], None]) -> int:
@@ -85,7 +87,7 @@ def peak_tensor_bytes(work: Callable[[], None]) -> int:
             work()
         path = Path(folder) / "trace.json"
         profile.export_chrome_trace(str(path))
-        events = json.loads(path.read_text())["traceEvents"]
+        events = read_json(path, kind=dict)["traceEvents"]
     changes = sorted(
         (event["args"]["Ev Idx"], event["args"]["Bytes"]) for event in events if event.get("name") == "[memory]"
     )

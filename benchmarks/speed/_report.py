@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import mtopt.plotting
+from mtopt.files import write_text
 
 OWN, PEER = "mtopt", "TorchJD"
 
@@ -68,8 +69,7 @@ def write_json(path: Path, cells: Sequence[Cell], settings: dict[str, Any]) -> N
         }
         for cell in cells
     ]
-    path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text(json.dumps({"settings": settings, "cells": rows}, indent=1) + "\n")
+    write_text(path, json.dumps({"settings": settings, "cells": rows}, indent=1) + "\n")
 
 
 # -- tables -------------------------------------------------------------------------------------------------------
@@ -136,7 +136,7 @@ def write_markdown(path: Path, cells: Sequence[Cell]) -> None:
     if compared:
         means = [_ratio(geometric_mean(cell for cell in cells if cell.count == count)) for count in counts]
         lines.append(f"| **geometric mean** | {' | '.join(means)} | **{_ratio(geometric_mean(cells))}** |")
-    path.write_text("\n".join(lines) + "\n")
+    write_text(path, "\n".join(lines) + "\n")
 
 
 def _markdown_entry(cell: Cell) -> str:

@@ -15,6 +15,7 @@ from benchmarks.speed._memory import MIB, Memory
 from benchmarks.speed._targets import MEMORY_LIMIT, memory_verdicts, time_verdicts
 from benchmarks.speed.models import build
 from benchmarks.speed.step import Cell, Spread
+from mtopt.files import write_text
 
 Weighed = Mapping[tuple[str, int], Mapping[str, Memory]]
 
@@ -130,8 +131,7 @@ def write_json(path: Path, cells: Sequence[Cell], weighed: Weighed, settings: Ma
         for (model, tasks), by_line in weighed.items()
         for name, found in by_line.items()
     ]
-    path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text(json.dumps({"settings": settings, "times": [asdict(c) for c in cells], "memory": memory}) + "\n")
+    write_text(path, json.dumps({"settings": settings, "times": [asdict(c) for c in cells], "memory": memory}) + "\n")
 
 
 # -- the figure ---------------------------------------------------------------------------------------------------

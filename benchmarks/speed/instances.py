@@ -30,6 +30,7 @@ from torch.nn import functional as F
 
 import mtopt
 from benchmarks.speed._timing import Side, interleave
+from mtopt.files import write_text
 
 SIZES = (16, 64)
 CLASSES = 10
@@ -220,7 +221,6 @@ def main(arguments: Sequence[str] | None = None) -> int:
                 results.append({"model": name, "parameters": size, "batch": batch, "seconds": medians})
     _print(results)
     out = Path(options.out) / "instances.json"
-    out.parent.mkdir(parents=True, exist_ok=True)
     settings = {
         "clock": f"CPU time of the process, {options.threads} threads",
         "rounds": options.rounds,
@@ -229,7 +229,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         "mtopt": mtopt.__version__,
         "torchjd": importlib.metadata.version("torchjd") if peer else "absent",
     }
-    out.write_text(json.dumps({"settings": settings, "cells": results}, indent=1) + "\n")
+    write_text(out, json.dumps({"settings": settings, "cells": results}, indent=1) + "\n")
     print(f"raw: {out}")
     return 0
 

@@ -6,13 +6,14 @@ import hashlib
 import json
 import os
 import shutil
-import tempfile
 import warnings
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import torch
+
+from mtopt.files import folder_written_whole, read_json, write_bytes, write_text
 
 
 def default_folder() -> Path:
@@ -39,9 +40,9 @@ def read(folder: Path, model: Any) -> dict[str, Any] | None:
         _discard(folder, "a file is missing")
         return None
     try:
-        record: dict[str, Any] = json.loads(record_path.read_bytes())
-    except ValueError:
-        _discard(folder, "record.json is not JSON")
+        record: dict[str, Any] = read_json(record_path, kind=dict, hint="it cannot be read")
+    except ValueError as error:
+        _discard(folder, str(error))
         return None
     content = weights_path.read_bytes()
     if record.get("sha256") != hashlib.sha256(content).hexdigest():
@@ -63,17 +64,9 @@ def write(folder: Path, model: Any, record: Mapping[str, Any]) -> dict[str, Any]
 
     content = save({name: parameter.detach().contiguous() for name, parameter in model.named_parameters()})
     full = {**record, "sha256": hashlib.sha256(content).hexdigest()}
-    folder.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(dir=folder.parent, prefix=".unfinished-") as temporary:
-        ready = Path(temporary) / "entry"
-        ready.mkdir()
-        (ready / "weights.safetensors").write_bytes(content)
-        (ready / "record.json").write_text(json.dumps(full, indent=1))
-        try:
-            ready.rename(folder)
-        except OSError:
-            if not (folder / "record.json").is_file():
-                raise
+    with folder_written_whole(folder, keep=True) as ready:
+        write_bytes(ready / "weights.safetensors", content)
+        write_text(ready / "record.json", json.dumps(full, indent=1))
     return full
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import codecs
 import json
 import os
 from collections.abc import Iterable, Iterator, Sequence
@@ -9,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks.unlearning.corpus import Corpus, Row
+from mtopt.files import read_json, read_json_lines, write_text
 
 MUSE_COLUMNS = {
     "raw": ("text",),
@@ -146,22 +148,12 @@ def _records(path: Path, columns: tuple[str, ...]) -> Iterator[tuple[Any, str]]:
         if content.strip():
             yield {columns[0]: _decoded(content, f"{path}")}, f"{path}"
         return
-    if content.lstrip().startswith(b"["):
-        for number, record in enumerate(_parsed(content, path, 1), start=1):
+    if content.removeprefix(codecs.BOM_UTF8).lstrip().startswith(b"["):
+        for number, record in enumerate(read_json(path, kind=list), start=1):
             yield record, f"{path}, row {number}"
         return
-    for number, line in enumerate(content.splitlines(), start=1):
-        if line.strip():
-            yield _parsed(line, path, number), f"{path}, line {number}"
-
-
-def _parsed(content: bytes, path: Path, line: int) -> Any:
-    text = _decoded(content, f"{path}, line {line}")
-    try:
-        return json.loads(text)
-    except json.JSONDecodeError as error:
-        place = f"{path}, line {line + error.lineno - 1}, column {error.colno}"
-        raise ValueError(f"{place}: not JSON ({error.msg}); is the file whole?") from error
+    for number, record in read_json_lines(path):
+        yield record, f"{path}, line {number}"
 
 
 def _decoded(content: bytes, place: str) -> str:
@@ -189,6 +181,4 @@ def _row(record: Any, columns: tuple[str, ...], place: str) -> Row:
 
 
 def _write(path: Path, rows: Iterable[Row]) -> Path:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text("".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows), encoding="utf-8")
-    return path
+    return write_text(path, "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows))

@@ -185,7 +185,7 @@ def prepare(config: ReferenceConfig | None = None, cache_dir: str | os.PathLike[
             loss = fit(model, rows, fitting, pad_id=tokenizer.pad_token_id, seed=seed, replay=replay)
             seconds = time.process_time() - began
             record = _cache.write(place, model, {"recipe": recipe, "loss": loss, "cpu_seconds": seconds})
-        records[role] = {"key": place.name, "cached": cached, **record}
+        records[role] = {**record, "key": place.name, "cached": cached}
         return model
 
     base = trained("base", None, background, config.pretraining, config.seed)

@@ -37,7 +37,9 @@ from benchmarks.unlearning.batches import ForgetRetainBatches, refusals, retain_
 from benchmarks.unlearning.methods import Recipe, create_trainer, method
 from benchmarks.unlearning.metrics import Evaluation, evaluate, evaluate_muse
 from benchmarks.unlearning.models import checkpoint_blocks, with_lora
+from mtopt.files import folder_written_whole, read_json_lines, write_text
 
+_SUMMARY_HINT = "take that line out of the file, or give another --out"
 FINETUNE = Recipe("nll", None, "linear", epochs=5, note="the sense of its one loss is turned round")
 
 
@@ -153,8 +155,9 @@ def _train(
     trainer.fit(batches, epochs=epochs, **(checkpoints if options.checkpoint_every else {}))
     evaluations.finish(trainer)
     final = model.merge_and_unload() if options.lora and options.merge else model
-    final.save_pretrained(out / "model")
-    tokenizer.save_pretrained(out / "model")
+    with folder_written_whole(out / "model") as folder:
+        final.save_pretrained(folder)
+        tokenizer.save_pretrained(folder)
 
 
 def _schedule(
@@ -229,24 +232,32 @@ def _record(out: Path, step: int, seconds: float, evaluation: Evaluation) -> Non
     line = {"step": step, "training_seconds": round(seconds, 2), **evaluation.summary}
     path = out / "summary.jsonl"
     # a run that was killed, or started over, comes to the same step again
-    earlier = path.read_text(encoding="utf-8").splitlines() if path.is_file() else []
-    lines = [kept for kept in earlier if json.loads(kept)["step"] < step]
-    path.write_text("\n".join([*lines, json.dumps(line)]) + "\n", encoding="utf-8")
+    lines = [kept for kept in _summary(path) if kept["step"] < step]
+    write_text(path, "".join(json.dumps(kept) + "\n" for kept in [*lines, line]))
     tofu = ("model_utility", "forget_quality", "forget_probability", "retain_exact_match", "privleak")
     shown = (*tofu, "verbmem_forget", "knowmem_forget", "knowmem_retain")
     figures = {name: value for name, value in evaluation.summary.items() if name in shown and value is not None}
     print(f"step {step}: " + ", ".join(f"{name} {value:.3g}" for name, value in figures.items()), flush=True)
 
 
+def _summary(path: Path) -> list[dict[str, Any]]:
+    """The lines of an earlier run in the same folder."""
+    lines: list[dict[str, Any]] = []
+    for number, line in read_json_lines(path, kind=dict, hint=_SUMMARY_HINT) if path.is_file() else ():
+        if not isinstance(line.get("step"), int):
+            raise ValueError(f"{path}, line {number}: no step; {_SUMMARY_HINT}")
+        lines.append(line)
+    return lines
+
+
 def _save_settings(options: argparse.Namespace, out: Path, model: Any) -> None:
-    out.mkdir(parents=True, exist_ok=True)
     weights = {
         "all": sum(param.numel() for param in model.parameters()),
         "trained": sum(param.numel() for param in model.parameters() if param.requires_grad),
     }
     versions = {name: version(name) for name in ("mtopt", "torch", "transformers")}
     content = {"arguments": vars(options), "weights": weights, "versions": versions}
-    (out / "settings.json").write_text(json.dumps(content, indent=1) + "\n", encoding="utf-8")
+    write_text(out / "settings.json", json.dumps(content, indent=1) + "\n")
 
 
 if __name__ == "__main__":

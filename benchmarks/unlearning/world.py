@@ -85,8 +85,7 @@ def _cached(prepared: Prepared, role: str, folder: Path, retain: Evaluation | No
     if place.is_file():
         return Evaluation.load(place)
     evaluation = _evaluated(prepared, getattr(prepared, role), retain, max_new_tokens)
-    written = evaluation.save(place.with_suffix(f".{os.getpid()}"))
-    written.replace(place)  # in one move: no reader sees half a file
+    evaluation.save(place)
     return evaluation
 
 

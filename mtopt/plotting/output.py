@@ -10,6 +10,7 @@ from typing import Any
 
 from matplotlib.figure import Figure, SubFigure
 
+from mtopt.files import written_whole
 from mtopt.plotting.layout import root_figure
 from mtopt.plotting.theme import style
 
@@ -39,12 +40,12 @@ def save(fig: Figure | SubFigure, path: str | Path, formats: Sequence[str] = ("p
     if isinstance(formats, str) or not formats or any(form not in _FORMATS for form in formats):
         raise ValueError(f"formats must be a sequence of some of {_FORMATS}; found {formats!r}: pass ('png', 'svg')")
     path = Path(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
     written = []
     with style():
         for form in formats:
             file = path.with_name(f"{path.name}.{form}")
-            root_figure(fig).savefig(file, format=form, dpi=150, bbox_inches="tight", metadata=_UNDATED[form])
+            with written_whole(file) as content:
+                root_figure(fig).savefig(content, format=form, dpi=150, bbox_inches="tight", metadata=_UNDATED[form])
             written.append(file)
     return written
 

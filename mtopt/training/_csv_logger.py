@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import csv
+import io
 import os
 from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TextIO
 
 from mtopt.autograd import StepRecord
+from mtopt.files import write_text
 from mtopt.training._callbacks import Callback
 from mtopt.training._scalars import evaluation_scalars, step_scalars
 
@@ -39,7 +41,6 @@ class CSVLogger(Callback):
         self._file: TextIO | None = None
 
     def on_fit_start(self, trainer: MultiLossTrainer) -> None:
-        self.path.parent.mkdir(parents=True, exist_ok=True)
         self._columns, self._evaluated_at = ["step", "epoch"], -1
         self._rewrite(trainer)
 
@@ -86,12 +87,11 @@ class CSVLogger(Callback):
             self._columns += [name for name in row if name not in self._columns]
         if self._file is not None:
             self._file.close()
-        temporary = self.path.with_name(self.path.name + ".tmp")
-        with open(temporary, "w", newline="", encoding="utf-8") as file:
-            writer = csv.DictWriter(file, self._columns)
-            writer.writeheader()
-            writer.writerows(rows.values())
-        os.replace(temporary, self.path)
+        text = io.StringIO(newline="")
+        writer = csv.DictWriter(text, self._columns)
+        writer.writeheader()
+        writer.writerows(rows.values())
+        write_text(self.path, text.getvalue())
         self._file = open(self.path, "a", newline="", encoding="utf-8")  # noqa: SIM115 - open as long as fit runs
 
 

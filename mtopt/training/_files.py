@@ -20,9 +20,9 @@ import numpy as np
 import torch
 
 from mtopt._errors import CheckpointError
+from mtopt.files import written_whole
 
 FORMAT_VERSION = 1
-TEMPORARY_SUFFIX = ".tmp"
 
 _MARK = re.compile(rb"mtopt-checkpoint (\d+) sha256 ([0-9a-f]{64})\Z")
 _LONGEST_MARK = 128
@@ -39,34 +39,24 @@ class CheckpointWarning(UserWarning):
 def write_checkpoint(path: str | os.PathLike[str], content: Any) -> None:
     """Write ``content`` to ``path`` atomically, with a checksum.
 
-    The bytes go to a temporary file beside ``path``, are forced to the disk, and take the name in one step: whatever
-    happens, ``path`` holds the old content or the new.
+    As :func:`mtopt.files.written_whole` does it: whatever happens, ``path`` holds the old content or the new.
 
     Args:
-        path: the file; its directory must exist.
+        path: the file; missing folders are made.
         content: tensors and plain values (numbers, strings, None, in lists, tuples and dictionaries).
 
     Raises:
         TypeError: a value of another kind, with its place; ``read_checkpoint`` could not load it safely.
         OSError: the disk is full, or the directory cannot be written to; ``path`` is as it was.
     """
-    path = Path(path)
     content = plain(content, "content")
-    temporary = path.with_name(path.name + TEMPORARY_SUFFIX)
-    try:
-        with open(temporary, "wb") as file:
-            hashing = _HashingWriter(file)
-            torch.save(content, hashing)  # type: ignore[arg-type]  # it asks for write and flush alone
-            mark = f"mtopt-checkpoint {FORMAT_VERSION} sha256 {hashing.digest.hexdigest()}".encode()
-            # the archive ends with the length of its comment, so far zero
-            file.seek(-2, os.SEEK_END)
-            file.write(len(mark).to_bytes(2, "little") + mark)
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(temporary, path)
-    finally:
-        temporary.unlink(missing_ok=True)
-    _sync_directory(path.parent)
+    with written_whole(path) as file:
+        hashing = _HashingWriter(file)
+        torch.save(content, hashing)  # type: ignore[arg-type]  # it asks for write and flush alone
+        mark = f"mtopt-checkpoint {FORMAT_VERSION} sha256 {hashing.digest.hexdigest()}".encode()
+        # the archive ends with the length of its comment, so far zero
+        file.seek(-2, os.SEEK_END)
+        file.write(len(mark).to_bytes(2, "little") + mark)
 
 
 def read_checkpoint(path: str | os.PathLike[str]) -> Any:
@@ -168,14 +158,3 @@ def _unmarked(path: Path, file: BinaryIO, size: int) -> str:
             "wrote it; go on from the one before, or give a file that mtopt wrote"
         )
     return f"{path} is no checkpoint of mtopt: it starts with {start!r}; give a file that mtopt wrote"
-
-
-def _sync_directory(directory: Path) -> None:
-    """Force the new name itself to the disk."""
-    if os.name == "nt":  # Windows opens no directories
-        return
-    descriptor = os.open(directory, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)

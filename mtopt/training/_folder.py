@@ -5,29 +5,44 @@ from __future__ import annotations
 import os
 import re
 import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 from mtopt._errors import CheckpointError
-from mtopt.training._files import TEMPORARY_SUFFIX, CheckpointWarning, read_checkpoint, write_checkpoint
+from mtopt.files import TEMPORARY_SUFFIX
+from mtopt.locks import held_alone
+from mtopt.training._files import CheckpointWarning, read_checkpoint, write_checkpoint
 
-_NAME = re.compile(r"step-(\d{10,})\.pt")
+_NAME = re.compile(r"step-(\d+)\.pt")
+_ADVICE = "wait for the end of that run, end it, or give this one a checkpoint_dir of its own"
 
 
 class CheckpointFolder:
     """Files ``step-0000000120.pt`` in a directory of their own, made if need be.
 
     Args:
-        directory: of one run alone: leftovers of a killed run are deleted from it when the folder is opened, and all
-            but the last two checkpoints after each write. Other files are not touched.
+        directory: of one run alone: leftovers of a killed run are deleted from it when the folder is :meth:`held`, and
+            all but the last two checkpoints after each write. Other files are not touched.
     """
 
     def __init__(self, directory: str | os.PathLike[str]) -> None:
         self.directory = Path(directory)
         self.directory.mkdir(parents=True, exist_ok=True)
-        for leftover in self.directory.glob(f"step-*.pt{TEMPORARY_SUFFIX}"):
-            leftover.unlink(missing_ok=True)
         self._previous: Path | None = None
+
+    @contextmanager
+    def held(self) -> Iterator[None]:
+        """The folder for this run alone, until the block ends.
+
+        Raises:
+            InUseError: another run has it.
+        """
+        with held_alone(self.directory, _ADVICE):
+            for leftover in self.directory.glob(f"step-*.pt*{TEMPORARY_SUFFIX}"):
+                leftover.unlink(missing_ok=True)
+            yield
 
     def path(self, step: int) -> Path:
         """The file of the checkpoint after ``step`` steps."""
@@ -35,22 +50,21 @@ class CheckpointFolder:
 
     def steps(self) -> list[int]:
         """The steps that have a file, in increasing order."""
-        found = (_NAME.fullmatch(path.name) for path in self.directory.iterdir())
-        return sorted(int(match[1]) for match in found if match)
+        return [step for step, path in self._entries() if path == self.path(step) and path.is_file()]
 
     def read(self) -> tuple[Path, Any] | None:
         """The newest whole checkpoint and its path; None when there is no file at all.
 
-        A truncated, damaged or foreign file is passed over with a :class:`CheckpointWarning`.
+        An entry that is truncated, damaged, foreign, not to be opened or no file is passed over with a
+        :class:`CheckpointWarning`.
 
         Raises:
-            CheckpointError: there are files, and none is whole.
+            CheckpointError: there are entries, and none is whole.
         """
         faults: list[str] = []
-        for step in reversed(self.steps()):
-            path = self.path(step)
+        for step, path in reversed(self._entries()):
             try:
-                content = read_checkpoint(path)
+                content = self._read(step, path)
             except CheckpointError as error:
                 faults.append(str(error))
                 continue
@@ -72,12 +86,32 @@ class CheckpointFolder:
     def write(self, step: int, content: Any) -> Path:
         """Write the checkpoint after ``step`` steps, then delete all but it and the one this run wrote or read before.
 
-        What is deleted so are older ones, damaged ones, and those of a run that was started over.
+        What is deleted so are older ones, damaged ones, and those of a run that was started over; of a link, the link.
         """
         path = self.path(step)
         write_checkpoint(path, content)
-        for other in map(self.path, self.steps()):
-            if other not in (path, self._previous):
+        for other_step, other in self._entries():
+            own = other == self.path(other_step) and (other.is_file() or other.is_symlink())
+            if own and other not in (path, self._previous):
                 other.unlink(missing_ok=True)
         self._previous = path
         return path
+
+    def _entries(self) -> list[tuple[int, Path]]:
+        """What is named like a checkpoint, by the step in the name; a name as it is written comes last."""
+        found = ((_NAME.fullmatch(path.name), path) for path in self.directory.iterdir())
+        entries = [(int(match[1]), path) for match, path in found if match]
+        return sorted(entries, key=lambda entry: (entry[0], entry[1] == self.path(entry[0])))
+
+    def _read(self, step: int, path: Path) -> Any:
+        if path != self.path(step):
+            raise CheckpointError(
+                f"{path} is no name that mtopt writes; call it {self.path(step).name}, or move it away"
+            )
+        if not path.is_file():
+            kind = "a directory" if path.is_dir() else "a link to nothing" if path.is_symlink() else "no file"
+            raise CheckpointError(f"{path} is {kind}; move it away before the run comes to that step again")
+        try:
+            return read_checkpoint(path)
+        except OSError as error:
+            raise CheckpointError(f"{path} cannot be opened: {error.strerror}; see to its permissions") from error

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
-from mtopt._errors import unknown_name
+from mtopt._errors import CheckpointError, unknown_name
 from mtopt.autograd import Objective
 from mtopt.pareto import is_nondominated
 from mtopt.training._callbacks import Callback
@@ -100,7 +100,7 @@ class FrontArchive(Callback):
         found = {objective.name: float(values[objective.name]) for objective in self.objectives}
         if not torch.tensor(list(found.values())).isfinite().all():
             return  # NaN is on no front
-        new = Kept(trainer.step, found, self.path / f"front-{trainer.step:010d}.pt")
+        new = self._kept(trainer.step, found)
         before = self.kept
         self.kept = [kept for kept in before if kept.step != new.step] + [new]
         inside = is_nondominated(self.points()).tolist()
@@ -108,7 +108,6 @@ class FrontArchive(Callback):
         while len(self.kept) > self.capacity:
             del self.kept[_most_crowded(self.points())]
         if new in self.kept:
-            self.path.mkdir(parents=True, exist_ok=True)
             content = {"model": trainer.model.state_dict(), "step": new.step, "values": new.values}
             write_checkpoint(new.path, content)
         for dropped in before:
@@ -116,10 +115,19 @@ class FrontArchive(Callback):
                 dropped.path.unlink(missing_ok=True)
 
     def state_dict(self) -> dict[str, Any]:
-        return {"kept": [{"step": kept.step, "values": kept.values, "file": kept.path.name} for kept in self.kept]}
+        return {"kept": [{"step": kept.step, "values": kept.values} for kept in self.kept]}
 
     def load_state_dict(self, state_dict: Mapping[str, Any]) -> None:
-        self.kept = [Kept(one["step"], one["values"], self.path / one["file"]) for one in state_dict["kept"]]
+        self.kept = [self._kept(one["step"], one["values"]) for one in state_dict["kept"]]
+
+    def _kept(self, step: int, values: Mapping[str, float]) -> Kept:
+        """A model kept, whose file is named here: a state that is loaded names none, so that it reaches no other."""
+        names = [objective.name for objective in self.objectives]
+        if type(step) is not int or step < 0 or not all(isinstance(values.get(name), float) for name in names):
+            raise CheckpointError(
+                f"a model of the front must have a step and numbers for {names}, found {step!r}, {values}"
+            )
+        return Kept(step, {name: values[name] for name in names}, self.path / f"front-{step:010d}.pt")
 
 
 def _most_crowded(points: torch.Tensor) -> int:

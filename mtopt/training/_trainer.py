@@ -276,6 +276,7 @@ class MultiLossTrainer(ABC):
         Raises:
             TypeError, ValueError: a wrong argument, or data without a batch.
             CheckpointError: no checkpoint there is whole, or it belongs to another model, optimizer, rule or data.
+            InUseError: another run has ``checkpoint_dir``.
             NonFiniteError: in strict mode.
         """
         check_limits(data, steps, epochs)
@@ -302,6 +303,7 @@ class MultiLossTrainer(ABC):
         with ExitStack() as settings:
             settings.enter_context(deterministic_kernels(self.deterministic))
             if folder is not None:
+                settings.enter_context(folder.held())
                 settings.enter_context(ended_by_signals(self.stop))
             with callbacks_told(self):
                 if self._position is not None:  # last, so that nothing draws from the generators in between

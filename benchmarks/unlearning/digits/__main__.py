@@ -20,6 +20,7 @@ from matplotlib.axes import Axes
 
 from benchmarks.unlearning.digits.comparison import METHODS, TRIALS, Row, compare_methods
 from benchmarks.unlearning.digits.settings import ClassForgetting, Confusion, Setting
+from mtopt.files import write_text
 from mtopt.plotting import Style, rule_styles, save, shared_legend, style
 
 PERCENT = {"forget": "forget %", "retain": "retain %", "test": "test %"}
@@ -111,7 +112,7 @@ def main() -> None:
     print(draw(results, arguments.out / "class_unlearning"))
     if arguments.log is not None:
         content = {setting.name: [asdict(row) for row in rows] for setting, rows in results.items()}
-        arguments.log.write_text(json.dumps(content))
+        write_text(arguments.log, json.dumps(content))
 
 
 if __name__ == "__main__":

@@ -9,6 +9,8 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+from mtopt.files import read_json, write_text
+
 Items = Mapping[str, list[dict[str, Any]]]
 """By set, one dictionary an item: its texts and what was measured on it."""
 
@@ -29,16 +31,13 @@ class Evaluation:
 
     def save(self, path: str | os.PathLike[str]) -> Path:
         """Writes it as JSON and returns where."""
-        place = Path(path)
-        place.parent.mkdir(parents=True, exist_ok=True)
-        place.write_text(json.dumps(asdict(self), ensure_ascii=False, allow_nan=False), encoding="utf-8")
-        return place
+        return write_text(path, json.dumps(asdict(self), ensure_ascii=False, allow_nan=False))
 
     @classmethod
     def load(cls, path: str | os.PathLike[str]) -> Evaluation:
         """What :meth:`save` wrote."""
-        record = json.loads(Path(path).read_text(encoding="utf-8"))
-        if not isinstance(record, dict) or set(record) != {"summary", "items", "settings"}:
+        record = read_json(path, kind=dict, hint="delete it, and have the evaluation made again")
+        if set(record) != {"summary", "items", "settings"} or not all(isinstance(v, dict) for v in record.values()):
             raise ValueError(f"{path} is no saved evaluation: summary, items and settings were expected at its top")
         return cls(**record)
 
