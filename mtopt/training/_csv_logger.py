@@ -78,11 +78,9 @@ class CSVLogger(Callback):
         """The whole file, up to a step; what stood at its path is replaced in one go."""
         rows = {row["step"]: row for row in map(_row, trainer.history) if until is None or row["step"] <= until}
         for split in trainer.history.splits:
-            steps, metrics = trainer.history.evaluations(split)
-            for index, step in enumerate(steps.tolist()):
+            for step, values in trainer.history.evaluated(split):
                 if step in rows:
-                    found = {name: float(column[index]) for name, column in metrics.items()}
-                    rows[step].update(evaluation_scalars(split, {n: v for n, v in found.items() if v == v}))
+                    rows[step].update(evaluation_scalars(split, values))
         for row in rows.values():
             self._columns += [name for name in row if name not in self._columns]
         if self._file is not None:

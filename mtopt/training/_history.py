@@ -98,7 +98,9 @@ class History:
         table = self._splits.setdefault(split, Columns())
         if len(table) and table[("step",)][-1] == step:
             table.drop_last()
-        table.append({("step",): step, **{("value", name): value for name, value in values.items()}})
+        row: dict[Key, float] = {("step",): step, **{("value", name): value for name, value in values.items()}}
+        row |= {("nan", name): 1.0 for name, value in values.items() if value != value}  # told from what was not there
+        table.append(row)
 
     # -- reading ------------------------------------------------------------------------------------------------
 
@@ -186,6 +188,18 @@ class History:
             raise unknown_name("split", split, self._splits or ["nothing was evaluated with split=..."])
         table = self._splits[split]
         return table[("step",)].astype(np.int64), {key[1]: table[key] for key in table if key[0] == "value"}
+
+    def evaluated(self, split: str) -> Iterator[tuple[int, dict[str, float]]]:
+        """Each evaluation on ``split``: its step, and the values that it gave, NaN among them.
+
+        Raises:
+            UnknownNameError: nothing was evaluated under this name.
+        """
+        steps, metrics = self.evaluations(split)
+        table = self._splits[split]
+        for row, step in enumerate(steps.tolist()):
+            values = {name: float(column[row]) for name, column in metrics.items()}
+            yield step, {n: v for n, v in values.items() if v == v or table.value(("nan", n), row) == 1.0}
 
     def record(self, index: int) -> StepRecord:
         """The record of the step at ``index``, as it was, but for cosines of many objectives.

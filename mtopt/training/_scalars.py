@@ -36,4 +36,4 @@ def cosines(record: StepRecord) -> dict[tuple[str, str], float]:
 
 def evaluation_scalars(split: str, values: Mapping[str, float]) -> dict[str, float]:
     """``SPLIT/METRIC``."""
-    return {f"{split}/{name}": value for name, value in values.items()}
+    return {f"{split}/{name}": float(value) for name, value in values.items()}

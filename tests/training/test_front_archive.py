@@ -96,3 +96,38 @@ def test_crowding_by_hand():
     # 0.1 and 0.15 are nearest to each other, and 0.1 is nearer to its next neighbour
     assert order == [0.1, 0.15, 0.6]
     assert list(itertools.chain(*line.tolist())) == [0.0, 1.0, 1.0, 0.0]
+
+
+@pytest.mark.parametrize("name", ["/home/victim/thesis.tex", "../thesis.tex", "..", "thesis.tex"])
+def test_a_foreign_state_reaches_no_file_of_its_choice(name, tmp_path):
+    """Not to delete it when the model drops out, and not to read it: files are found by the step alone."""
+    victim = tmp_path / "thesis.tex"
+    victim.write_text("mine")
+    archive = FrontArchive("test", ["a", "b"], path=tmp_path / "front")
+    file = name.replace("/home/victim", str(tmp_path))
+    archive.load_state_dict({"kept": [{"step": 3, "values": {"a": 1.0, "b": 1.0}, "file": file}]})
+    (kept,) = archive.kept
+    assert kept.path == tmp_path / "front" / "front-0000000003.pt"
+    trainer = point(callbacks=[archive])
+    trainer.step = 4
+    with pytest.raises(FileNotFoundError):
+        archive.load(kept, trainer.model)
+    archive.on_evaluate(trainer, "test", {"a": 0.0, "b": 0.0})
+    assert [kept.step for kept in archive.kept] == [4]
+    assert victim.read_text() == "mine"
+
+
+@pytest.mark.parametrize(
+    "one",
+    [
+        {"step": "../3", "values": {"a": 1.0, "b": 1.0}},
+        {"step": -1, "values": {"a": 1.0, "b": 1.0}},
+        {"step": True, "values": {"a": 1.0, "b": 1.0}},
+        {"step": 3, "values": {"a": 1.0}},
+        {"step": 3, "values": {"a": 1.0, "b": "x"}},
+    ],
+)
+def test_a_state_of_other_objectives_is_refused(one, tmp_path):
+    archive = FrontArchive("test", ["a", "b"], path=tmp_path)
+    with pytest.raises(mtopt.CheckpointError, match=r"a step and numbers for \['a', 'b'\]"):
+        archive.load_state_dict({"kept": [one]})

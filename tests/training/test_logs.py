@@ -7,7 +7,7 @@ import sys
 import numpy as np
 import pytest
 
-from mtopt.training import CSVLogger, Evaluator, Monitor, TensorBoard
+from mtopt.training import Callback, CSVLogger, Evaluator, Monitor, TensorBoard
 from tests.training.support import PointTrainer, interrupted, loader, point, two_losses
 
 
@@ -145,3 +145,27 @@ def test_figure_has_a_panel_for_what_there_is():
     plt.close("all")
     with pytest.raises(ValueError, match="holds no steps"):
         point().history.plot()
+
+
+def test_csv_is_the_same_file_after_a_resume(tmp_path):
+    """Also where an evaluation is NaN, infinite, a whole number, or lacks a metric."""
+
+    class Odd(Callback):
+        def on_step_end(self, trainer, record):
+            values = {"a": float("nan") if record.step % 2 else 1, "b": float("inf")}
+            if record.step % 3:
+                values["c"] = float("nan")
+            trainer.history.append_evaluation("odd", trainer.step, values)
+            for callback in trainer.callbacks:
+                callback.on_evaluate(trainer, "odd", values)
+
+    def run(steps, directory):
+        point(callbacks=[Odd(), CSVLogger(directory / "log.csv")]).fit(steps=steps, checkpoint_dir=directory)
+        return (directory / "log.csv").read_text()
+
+    whole = run(7, tmp_path / "whole")
+    assert [row["odd/a"] for row in rows_of(tmp_path / "whole" / "log.csv")] == ["nan", "1.0"] * 3 + ["nan"]
+    assert [row["odd/c"] for row in rows_of(tmp_path / "whole" / "log.csv")] == ["nan", "nan", ""] * 2 + ["nan"]
+    for steps in (1, 3, 4):
+        run(steps, tmp_path / "resumed")
+    assert run(7, tmp_path / "resumed") == whole
