@@ -3,7 +3,8 @@
 from mtopt.experiments._compare import compare
 from mtopt.experiments._comparison import Comparison
 from mtopt.experiments._contestant import Contestant
+from mtopt.experiments._failure import Failure
 from mtopt.experiments._loading import load_suite
 from mtopt.experiments._task import Budget, Suite, Task
 
-__all__ = ["Budget", "Comparison", "Contestant", "Suite", "Task", "compare", "load_suite"]
+__all__ = ["Budget", "Comparison", "Contestant", "Failure", "Suite", "Task", "compare", "load_suite"]

@@ -16,11 +16,11 @@ from mtopt._version import __version__
 from mtopt.combiners import list_combiners
 from mtopt.experiments._comparison import Comparison
 from mtopt.experiments._contestant import Contestant, as_contestant, rule_class
-from mtopt.experiments._execute import execute
 from mtopt.experiments._loading import SuiteLike, load_suite
 from mtopt.experiments._plan import TUNING_SEED, Run, final_runs, front_runs, tuning_runs
 from mtopt.experiments._store import ResultStore
 from mtopt.experiments._task import Budget, Suite, Task
+from mtopt.experiments._workers import Bar, Workers
 
 BASELINE = "linear"
 """Tuned static scalarization: always in the table, since an untuned one makes any rule look good."""
@@ -94,7 +94,7 @@ def compare(
     }
     seeds_after = sum(budgets[cell[:2]].seeds for cell in tuning)
     with _progress(show=progress) as bar:
-        worker = _Worker(store, tasks, jobs, bar, upcoming=seeds_after)
+        worker = Workers(store, tasks, jobs, bar, upcoming=seeds_after)
         worker.prepare([(cell, seed) for cell in tasks for seed in (TUNING_SEED, *range(budgets[cell].seeds))])
         worker.run([run for trials_ in tuning.values() for run in trials_])
         best = {cell: _best(store, trials_) for cell, trials_ in tuning.items()}
@@ -160,72 +160,7 @@ def _best(store: ResultStore, trials: Sequence[Run]) -> Run:
     return max(trials, key=lambda run: scores.get(run.key, -1.0))
 
 
-class _Worker:
-    """Runs what is not in the store yet, over the machine's cores, and stores each result as it comes."""
-
-    def __init__(
-        self, store: ResultStore, tasks: dict[tuple[str, str], Task], jobs: int | None, bar: _Bar, *, upcoming: int
-    ) -> None:
-        self.store, self.tasks, self.jobs, self.bar = store, tasks, jobs, bar
-        self._upcoming, self._seen = upcoming, 0
-
-    def prepare(self, needed: Sequence[tuple[tuple[str, str], int]]) -> None:
-        """What the runs of each task and seed start from, one process a seed: never made by two runs at once."""
-        from joblib import Parallel, delayed
-
-        waiting = [(self.tasks[cell], seed) for cell, seed in needed if type(self.tasks[cell]).prepare != Task.prepare]
-        self.bar.advance(0, "preparing" if waiting else "")
-        if self.jobs == 1 or len(waiting) <= 1:
-            for task, seed in waiting:
-                _prepared(task, seed)
-            return
-        Parallel(n_jobs=-1 if self.jobs is None else self.jobs)(
-            delayed(_prepared)(task, seed) for task, seed in waiting
-        )
-
-    def run(self, runs: Sequence[Run]) -> None:
-        unique = {run.key: run for run in runs}
-        finished = self.store.finished()
-        missing = [run for key, run in unique.items() if key not in finished]
-        self._seen += len(unique)
-        self.bar.expect(self._seen + self._upcoming)
-        self._upcoming = 0
-        self.bar.advance(len(unique) - len(missing), "")
-        for run, (status, result) in self._results(missing):
-            self.store.add(run, status, result)
-            self.bar.advance(1, str(run))
-
-    def _results(self, runs: Sequence[Run]) -> Iterator[tuple[Run, tuple[str, dict[str, Any]]]]:
-        if self.jobs == 1 or len(runs) <= 1:
-            for run in runs:
-                yield run, execute(run, self.tasks[run.suite, run.task])
-            return
-        from joblib import Parallel, delayed
-
-        parallel = Parallel(n_jobs=-1 if self.jobs is None else self.jobs, return_as="generator_unordered")
-        yield from parallel(delayed(_executed)(run, self.tasks[run.suite, run.task]) for run in runs)
-
-
-def _executed(run: Run, task: Task) -> tuple[Run, tuple[str, dict[str, Any]]]:
-    return run, execute(run, task)
-
-
-def _prepared(task: Task, seed: int) -> None:
-    torch.set_num_threads(1)
-    task.prepare(seed)
-
-
-class _Bar:
-    """A progress bar that shows nothing."""
-
-    def expect(self, total: int) -> None:
-        """Say how many runs there will be."""
-
-    def advance(self, count: int, what: str) -> None:
-        """Say that ``count`` more are done, ``what`` the last of them."""
-
-
-class _RichBar(_Bar):
+class _RichBar(Bar):
     def __init__(self, progress: Any) -> None:
         self._progress = progress
         self._item = progress.add_task("", total=None)
@@ -236,11 +171,14 @@ class _RichBar(_Bar):
     def advance(self, count: int, what: str) -> None:
         self._progress.update(self._item, advance=count, description=what)
 
+    def tell(self, what: str) -> None:
+        self._progress.console.print(what, markup=False, highlight=False)
+
 
 @contextmanager
-def _progress(*, show: bool) -> Iterator[_Bar]:
+def _progress(*, show: bool) -> Iterator[Bar]:
     if not show:
-        yield _Bar()
+        yield Bar()
         return
     from rich.console import Console
     from rich.progress import (

@@ -10,6 +10,8 @@ from typing import Any
 
 import numpy as np
 
+from mtopt.experiments._failure import Failure, read_failure
+from mtopt.experiments._plan import TUNING_SEED
 from mtopt.experiments._statistics import Estimate, Ranking, estimate, rank
 from mtopt.experiments._store import ResultStore
 
@@ -22,7 +24,7 @@ class Cell:
         runs: rows of the seeds, ``row["result"]`` as :func:`execute` made it.
         front: rows of static scalarization at spread preferences (for the baseline alone).
         chosen: the tuning run whose configuration was chosen.
-        errors: what the failed runs said.
+        failures: the runs without a result, those of tuning too.
         options: what the contestant fixes beside the rule.
     """
 
@@ -33,8 +35,14 @@ class Cell:
     front: tuple[Mapping[str, Any], ...]
     chosen: Mapping[str, Any] | None
     tuned: int
-    errors: tuple[str, ...]
+    failures: tuple[Failure, ...]
     options: Mapping[str, Any]
+
+    @property
+    def errors(self) -> tuple[str, ...]:
+        """What the failures said, once each; a rule that refused some of the trials alone has been tuned."""
+        told = [f for f in self.failures if f.by == "code" or f.seed != TUNING_SEED or not self.runs]
+        return tuple(sorted({f"{f.kind}: {f.message}" for f in told}))
 
     @property
     def name(self) -> tuple[str, str]:
@@ -85,7 +93,7 @@ class Comparison:
         self.cells = [self._cell(entry) for entry in self.request["cells"]]
 
     def _cell(self, entry: Mapping[str, Any]) -> Cell:
-        rows = self.store.results([entry["chosen"], *entry["final"], *entry["front"]])
+        rows = self.store.results([*entry["tune"], entry["chosen"], *entry["final"], *entry["front"]])
         done = {key: row for key, row in rows.items() if row["status"] == "done"}
         tasks = {(suite["name"], task["name"]): task for suite in self.request["suites"] for task in suite["tasks"]}
         return Cell(
@@ -97,8 +105,13 @@ class Comparison:
             chosen=done.get(entry["chosen"]),
             tuned=len(entry["tune"]),
             options=entry["options"],
-            errors=tuple(sorted({row["result"]["error"] for row in rows.values() if row["status"] == "failed"})),
+            failures=tuple(read_failure(row, entry["combiner"]) for row in rows.values() if row["status"] == "failed"),
         )
+
+    @property
+    def failures(self) -> list[Failure]:
+        """The runs without a result: those that a rule refused, and those that an error of the code ended."""
+        return list(dict.fromkeys(failure for cell in self.cells for failure in cell.failures))
 
     @property
     def combiners(self) -> list[str]:

@@ -11,10 +11,10 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
-from mtopt._errors import SolverError
 from mtopt.autograd import StepRecord
 from mtopt.combiners import Combiner
 from mtopt.experiments._contestant import rule_class
+from mtopt.experiments._failure import attempt
 from mtopt.experiments._memory import peak_bytes
 from mtopt.experiments._plan import Run, takes_preference
 from mtopt.experiments._task import Task
@@ -26,16 +26,12 @@ CURVE_POINTS = 100
 
 
 def execute(run: Run, task: Task) -> tuple[str, dict[str, Any]]:
-    """``("done", result)``, or ``("failed", {"error": ...})`` when the rule cannot be applied to the task.
+    """``("done", result)``, or ``("failed", ...)`` with what is kept of the exception that ended the run.
 
-    A run is ``run.points`` trainings, judged together. Only errors by which a rule says that it does not fit (losses
-    out of its domain, a program without a solution) are a result; any other one stops the comparison.
+    A run is ``run.points`` trainings, judged together.
     """
     torch.set_num_threads(1)
-    try:
-        return "done", _train_all(run, task)
-    except (ValueError, ArithmeticError, SolverError) as error:
-        return "failed", {"error": f"{type(error).__name__}: {error}"}
+    return attempt(_train_all, run, task)
 
 
 def _train_all(run: Run, task: Task) -> dict[str, Any]:

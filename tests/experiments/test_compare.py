@@ -73,7 +73,7 @@ def test_configuration_with_the_best_validation_score_is_chosen(tmp_path):
 
 def test_same_command_again_runs_nothing(finished, monkeypatch):
     before = rows_of(finished.store.directory)
-    monkeypatch.setattr("mtopt.experiments._compare.execute", lambda *_: pytest.fail("a finished run was repeated"))
+    monkeypatch.setattr("mtopt.experiments._workers.execute", lambda *_: pytest.fail("a finished run was repeated"))
     again = compare(tiny.suite, out=finished.store.directory, jobs=1, progress=False)
     assert rows_of(finished.store.directory) == before
     assert again.rows() == finished.rows()
@@ -161,15 +161,6 @@ def test_rule_that_does_not_fit_is_reported_and_ranked_last(tmp_path):
     comparison.print(text)
     assert "losses must be positive" in text.getvalue()
     assert "losses must be positive" in comparison.report().read_text()
-
-
-def test_errors_of_the_code_itself_stop_the_comparison(tmp_path):
-    class Broken(tiny.ParabolasTask):
-        def values(self, trainer, split):
-            raise KeyError("a bug")
-
-    with pytest.raises(KeyError, match="a bug"):
-        compare(Broken(), out=tmp_path, jobs=1, progress=False)
 
 
 def test_maximised_objectives_are_flipped_once(tmp_path):

@@ -1,0 +1,135 @@
+"""Runs what is not in the store yet, over the machine's cores, and stores each result as it comes."""
+
+from __future__ import annotations
+
+import os
+import threading
+import time
+import warnings
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
+
+import torch
+
+from mtopt.experiments._execute import execute
+from mtopt.experiments._failure import attempt
+from mtopt.experiments._plan import Run
+from mtopt.experiments._store import ResultStore
+from mtopt.experiments._task import Task
+
+Place = tuple[str, str]
+"""Suite and task."""
+
+Finished = tuple[str, dict[str, Any]]
+
+
+class Bar:
+    """A progress bar that shows nothing."""
+
+    def expect(self, total: int) -> None:
+        """Say how many runs there will be."""
+
+    def advance(self, count: int, what: str) -> None:
+        """Say that ``count`` more are done, ``what`` the last of them."""
+
+    def tell(self, what: str) -> None:
+        """Say at once what went wrong: whoever watches may stop, and mend the task."""
+        warnings.warn(what, stacklevel=2)
+
+
+class Workers:
+    """The processes of a comparison; ``jobs`` of them, one a core by default, none but this one for 1."""
+
+    def __init__(
+        self, store: ResultStore, tasks: Mapping[Place, Task], jobs: int | None, bar: Bar, *, upcoming: int
+    ) -> None:
+        self.store, self.tasks, self.jobs, self.bar = store, tasks, jobs, bar
+        self._upcoming, self._seen = upcoming, 0
+        self._unprepared: dict[tuple[Place, int], dict[str, str]] = {}
+        self._told: set[tuple[Place, str]] = set()
+
+    def prepare(self, needed: Sequence[tuple[Place, int]]) -> None:
+        """What the runs of each task and seed start from, one process a seed: never made by two runs at once.
+
+        Where that fails for a seed, its runs have failed.
+        """
+        waiting = [(place, seed) for place, seed in needed if type(self.tasks[place]).prepare != Task.prepare]
+        self.bar.advance(0, "preparing" if waiting else "")
+        calls = [(_prepare, (place, seed), self.tasks[place], seed) for place, seed in waiting]
+        for at, (status, failure) in self._each(calls):
+            if status == "failed":
+                self._unprepared[at] = failure
+
+    def run(self, runs: Sequence[Run]) -> None:
+        """Run those that are not finished; what one of them raises is its result, and the others go on."""
+        unique = {run.key: run for run in runs}
+        finished = self.store.finished()
+        missing = [run for key, run in unique.items() if key not in finished]
+        self._seen += len(unique)
+        self.bar.expect(self._seen + self._upcoming)
+        self._upcoming = 0
+        self.bar.advance(len(unique) - len(missing), "")
+        for run, (status, result) in self._results(missing):
+            self.store.add(run, status, result)
+            self.bar.advance(1, str(run))
+            self._tell(run, result)
+
+    def _results(self, runs: Sequence[Run]) -> Iterator[tuple[Run, Finished]]:
+        calls = []
+        for run in runs:
+            place = run.suite, run.task
+            if (place, run.seed) in self._unprepared:
+                yield run, ("failed", self._unprepared[place, run.seed])
+            else:
+                calls.append((execute, run, run, self.tasks[place]))
+        yield from self._each(calls)
+
+    def _each(self, calls: Sequence[tuple[Any, ...]]) -> Iterator[tuple[Any, Any]]:
+        """``(label, function(*arguments))`` of each ``(function, label, *arguments)``, in the order that they end."""
+        if self.jobs == 1 or len(calls) <= 1:
+            for function, label, *arguments in calls:
+                yield label, function(*arguments)
+            return
+        from joblib import Parallel, delayed
+
+        # batch_size: joblib would hand over several short ones together, and a kill loses those that were finished
+        parallel = Parallel(
+            n_jobs=-1 if self.jobs is None else self.jobs, return_as="generator_unordered", batch_size=1
+        )
+        yield from parallel(delayed(_labelled)(os.getpid(), *call) for call in calls)
+
+    def _tell(self, run: Run, result: Mapping[str, Any]) -> None:
+        """The first failure of its kind on each task; all of them are in the comparison."""
+        if result.get("by") == "code" and (known := ((run.suite, run.task), result["kind"])) not in self._told:
+            self._told.add(known)
+            self.bar.tell(f"{run} failed, the others go on. {result['traceback'] or result['error']}")
+
+
+def _prepare(task: Task, seed: int) -> tuple[str, Any]:
+    torch.set_num_threads(1)
+    return attempt(task.prepare, seed)
+
+
+def _labelled(parent: int, function: Any, label: Any, *arguments: Any) -> tuple[Any, Any]:
+    _end_with(parent)
+    return label, function(*arguments)
+
+
+_watched: set[int] = set()
+
+
+def _end_with(parent: int) -> None:
+    """Let this process end when the one that it works for is killed, and not at the end of its run.
+
+    A worker on another machine, or one that is not a child of the comparison's process, has a master of its own.
+    """
+    if os.getppid() != parent or parent in _watched:
+        return
+    _watched.add(parent)
+
+    def watch() -> None:
+        while os.getppid() == parent:
+            time.sleep(0.2)
+        os._exit(1)
+
+    threading.Thread(target=watch, daemon=True).start()
