@@ -88,8 +88,11 @@ def compare(
         for entry in grid[suite.name]
     }
     suite_of = {suite.name: suite for suite in loaded}
+    fingerprints = {place: task.fingerprint() for place, task in tasks.items()}
     tuning: dict[tuple[str, str, str], list[Run]] = {
-        cell: tuning_runs(suite_of[cell[0]], tasks[cell[:2]], entry, budgets[cell[:2]])
+        cell: tuning_runs(
+            suite_of[cell[0]], tasks[cell[:2]], entry, budgets[cell[:2]], fingerprint=fingerprints[cell[:2]]
+        )
         for cell, entry in entries.items()
     }
     seeds_after = sum(budgets[cell[:2]].seeds for cell in tuning)

@@ -57,14 +57,18 @@ def takes_preference(rule: type[Combiner]) -> bool:
     return "preference" in rule.hyperparameter_defaults()
 
 
-def tuning_runs(suite: Suite, task: Task, entry: str | Contestant, budget: Budget) -> list[Run]:
+def tuning_runs(
+    suite: Suite, task: Task, entry: str | Contestant, budget: Budget, *, fingerprint: str | None = None
+) -> list[Run]:
     """The trials of one contestant on one task: the same number for each that is tuned.
 
     Trial 0 is the middle of the learning-rate range with the rule's defaults. The others are Halton points, scrambled
     with a seed that depends on the task alone, over the learning rate, the rule's declared ``search_space`` and, where
-    a run is one training, its preference; what the contestant fixes is left as it is.
+    a run is one training, its preference; what the contestant fixes is left as it is. ``fingerprint`` is the task's,
+    which takes long to make where it holds much data.
     """
     entry = as_contestant(entry)
+    fingerprint = task.fingerprint() if fingerprint is None else fingerprint
     rule, fixed = entry.rule, dict(entry.hyperparameters)
     space = {name: spec for name, spec in rule.search_space.items() if name not in fixed}
     chosen = takes_preference(rule) and "preference" not in fixed and budget.points == 1
@@ -72,13 +76,13 @@ def tuning_runs(suite: Suite, task: Task, entry: str | Contestant, budget: Budge
     low, high = task.learning_rates
     trials = budget.trials if entry.tuned else 1
     cube = _halton(1 + len(space) + free, trials - 1, seed=zlib.crc32(f"{suite.name}/{task.name}".encode()))
-    runs = [_run(suite, task, entry, budget, fixed, math.sqrt(low * high), 0)]
+    runs = [_run(suite, task, fingerprint, entry, budget, fixed, math.sqrt(low * high), 0)]
     for trial, point in enumerate(cube, start=1):
         rate = low * (high / low) ** point[0]
         hyperparameters = {name: _drawn(spec, u) for (name, spec), u in zip(space.items(), point[1:], strict=False)}
         if free:
             hyperparameters["preference"] = _simplex(point[1 + len(space) :])
-        runs.append(_run(suite, task, entry, budget, {**fixed, **hyperparameters}, rate, trial))
+        runs.append(_run(suite, task, fingerprint, entry, budget, {**fixed, **hyperparameters}, rate, trial))
     return runs
 
 
@@ -107,6 +111,7 @@ def _replaced(run: Run, **changes: Any) -> Run:
 def _run(
     suite: Suite,
     task: Task,
+    fingerprint: str,
     entry: Contestant,
     budget: Budget,
     hyperparameters: Mapping[str, Any],
@@ -116,7 +121,7 @@ def _run(
     return Run(
         suite=suite.name,
         task=task.name,
-        fingerprint=task.fingerprint(),
+        fingerprint=fingerprint,
         name=entry.name,
         combiner=entry.combiner,
         hyperparameters=dict(hyperparameters),

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
@@ -15,7 +14,17 @@ import numpy.typing as npt
 from mtopt.autograd import Objective
 from mtopt.combiners import Combiner
 from mtopt.experiments._contestant import Contestant
+from mtopt.experiments._fingerprint import fingerprint
 from mtopt.training import MultiLossTrainer
+
+NOT_OF_RESULTS = frozenset(
+    {
+        *("budget", "quick_budget", "static_front", "start", "views"),
+        *("title", "labels", "axis_labels", "position_labels"),
+        *("front", "front_hypervolume", "landscape", "describe", "fingerprint"),
+    }
+)
+"""What a task declares for the plan and the report alone."""
 
 FIRST_RULES = ("linear", "mgda", "pcgrad", "moco", "ngdiff")
 
@@ -126,14 +135,14 @@ class Task(ABC):
     def fingerprint(self) -> str:
         """Names everything that a run's result depends on but the rule: part of the key that a finished run has.
 
-        Default: the class, and every attribute of the object but its budgets and those with a leading underscore.
+        Default: a hash of every attribute as it resolves, of the object or its class, and of the code of the class and
+        of what it uses of the user's own modules: functions, classes, constants. Left out are budgets, titles and
+        labels, and names with a leading underscore: what is computed from the rest and kept.
+
+        Raises:
+            ValueError: an attribute has no value that outlives its process, such as an open file.
         """
-        settings = {
-            name: repr(value)
-            for name, value in sorted(vars(self).items())
-            if name not in ("budget", "quick_budget") and not name.startswith("_")
-        }
-        return json.dumps([type(self).__module__, type(self).__qualname__, self.name, settings])
+        return fingerprint(self, Task, NOT_OF_RESULTS)
 
     def describe(self) -> dict[str, Any]:
         """What the report needs to know of the task, as plain values."""
