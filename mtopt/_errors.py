@@ -22,6 +22,14 @@ class InUseError(RuntimeError):
     """A folder that a run needs for itself is in use by another one."""
 
 
+class StoreError(ValueError):
+    """A store of results is damaged, foreign or not to be written to; the message names the file and what to do."""
+
+
+class TaskError(RuntimeError):
+    """The code of a task, suite or rule raised an exception outside of its runs; that one is the cause."""
+
+
 class UnknownNameError(LookupError):
     """A name is in no registry; the message lists the nearest ones."""
 

@@ -17,6 +17,7 @@ from mtopt.combiners import list_combiners
 from mtopt.experiments._comparison import Comparison
 from mtopt.experiments._contestant import Contestant, as_contestant, rule_class
 from mtopt.experiments._loading import SuiteLike, load_suite
+from mtopt.experiments._outputs import check_declared, describe
 from mtopt.experiments._plan import TUNING_SEED, Run, final_runs, front_runs, tuning_runs
 from mtopt.experiments._store import ResultStore
 from mtopt.experiments._task import Budget, Suite, Task
@@ -26,6 +27,9 @@ BASELINE = "linear"
 """Tuned static scalarization: always in the table, since an untuned one makes any rule look good."""
 
 FRONT_PREFERENCES = 5
+
+Cell = tuple[str, str, str]
+"""Suite, task and the name of a contestant."""
 
 
 def compare(
@@ -52,7 +56,7 @@ def compare(
             each suite names. ``["all"]``: every registered rule.
         seeds: default: the budgets' own.
         trials: configurations a rule tries on a task; default: the budgets' own.
-        out: folder of the store.
+        out: folder of the store; one comparison at a time works in it.
         quick: the tasks' small budgets: a first look in minutes, not a result to publish.
         jobs: processes at a time; default: one a core. 1 runs in this process. Within
             ``joblib.parallel_config(backend=...)`` the runs go to that backend, a Dask or Ray cluster for instance.
@@ -62,43 +66,41 @@ def compare(
         The comparison: its table, figures and report.
 
     Raises:
-        ValueError, UnknownNameError: a suite or a rule that there is not.
+        ValueError, UnknownNameError: a suite or a rule that there is not, or a task that declares what is of no use.
+        InUseError: another comparison is at work in ``out``.
+        StoreError: ``out`` holds something else, or cannot be written to.
     """
     if not suites:
         raise ValueError("compare needs at least one suite, for example 'benchmarks.toy'")
     for name, value in (("seeds", seeds), ("trials", trials), ("jobs", jobs)):
         if value is not None and value < 1:
             raise ValueError(f"{name} must be at least 1, found {value}")
+    out = Path(out).absolute()  # before a suite or task can change the working directory
     loaded = [load_suite(suite) for suite in suites]
     if len({suite.name for suite in loaded}) < len(loaded):
         raise ValueError(f"suites must have distinct names, found {[suite.name for suite in loaded]}")
-    grid = {suite.name: _rules(suite, combiners) for suite in loaded}
-    budgets = {
-        (suite.name, task.name): _budget(task, quick=quick, seeds=seeds, trials=trials)
-        for suite in loaded
-        for task in suite.tasks
-    }
-    store = ResultStore(out)
     tasks = {(suite.name, task.name): task for suite in loaded for task in suite.tasks}
-
-    entries = {
-        (suite.name, task.name, entry.name): entry
+    for task in tasks.values():
+        check_declared(task)
+    budgets = {place: _budget(task, quick=quick, seeds=seeds, trials=trials) for place, task in tasks.items()}
+    entries: dict[Cell, Contestant] = {}
+    tuning: dict[Cell, list[Run]] = {}
+    for suite in loaded:
+        rules = _rules(suite, combiners)
+        for task in suite.tasks:
+            place, fingerprint = (suite.name, task.name), task.fingerprint()
+            for entry in rules:
+                cell = *place, entry.name
+                entries[cell] = entry
+                tuning[cell] = tuning_runs(suite, task, entry, budgets[place], fingerprint=fingerprint)
+    told = [
+        {"name": suite.name, "about": suite.about, "tasks": [describe(task) for task in suite.tasks]}
         for suite in loaded
-        for task in suite.tasks
-        for entry in grid[suite.name]
-    }
-    suite_of = {suite.name: suite for suite in loaded}
-    fingerprints = {place: task.fingerprint() for place, task in tasks.items()}
-    tuning: dict[tuple[str, str, str], list[Run]] = {
-        cell: tuning_runs(
-            suite_of[cell[0]], tasks[cell[:2]], entry, budgets[cell[:2]], fingerprint=fingerprints[cell[:2]]
-        )
-        for cell, entry in entries.items()
-    }
-    seeds_after = sum(budgets[cell[:2]].seeds for cell in tuning)
-    with _progress(show=progress) as bar:
-        worker = Workers(store, tasks, jobs, bar, upcoming=seeds_after)
-        worker.prepare([(cell, seed) for cell in tasks for seed in (TUNING_SEED, *range(budgets[cell].seeds))])
+    ]
+    store = ResultStore(out)
+    with store.held_alone(), _progress(show=progress) as bar:
+        worker = Workers(store, tasks, jobs, bar, upcoming=sum(budgets[cell[:2]].seeds for cell in tuning))
+        worker.prepare([(place, seed) for place in tasks for seed in (TUNING_SEED, *range(budgets[place].seeds))])
         worker.run([run for trials_ in tuning.values() for run in trials_])
         best = {cell: _best(store, trials_) for cell, trials_ in tuning.items()}
         finals = {cell: final_runs(run, budgets[cell[:2]].seeds) for cell, run in best.items()}
@@ -108,28 +110,27 @@ def compare(
             if cell[2] == BASELINE
         }
         worker.run([run for runs in (*finals.values(), *fronts.values()) for run in runs])
-    request = {
-        "suites": [{"name": s.name, "about": s.about, "tasks": [t.describe() for t in s.tasks]} for s in loaded],
-        "cells": [
+        store.save_request(
             {
-                "suite": cell[0],
-                "task": cell[1],
-                "combiner": cell[2],
-                "options": dict(entries[cell].options),
-                "scale_invariant": entries[cell].rule.scale_invariant,
-                "needs": entries[cell].rule.needs,
-                "tune": [run.key for run in tuning[cell]],
-                "chosen": best[cell].key,
-                "final": [run.key for run in finals[cell]],
-                "front": [run.key for run in fronts.get(cell, [])],
+                "suites": told,
+                "cells": [
+                    {
+                        **dict(zip(("suite", "task", "combiner"), cell, strict=True)),
+                        "options": dict(entry.options),
+                        "scale_invariant": entry.rule.scale_invariant,
+                        "needs": entry.rule.needs,
+                        "tune": [run.key for run in tuning[cell]],
+                        "chosen": best[cell].key,
+                        "final": [run.key for run in finals[cell]],
+                        "front": [run.key for run in fronts.get(cell, [])],
+                    }
+                    for cell, entry in entries.items()
+                ],
+                "budgets": [{"suite": s, "task": t, **asdict(budget)} for (s, t), budget in budgets.items()],
+                "quick": quick,
+                "environment": _environment(),
             }
-            for cell in tuning
-        ],
-        "budgets": [{"suite": s, "task": t, **asdict(budget)} for (s, t), budget in budgets.items()],
-        "quick": quick,
-        "environment": _environment(),
-    }
-    store.save_request(request)
+        )
     return Comparison(store)
 
 

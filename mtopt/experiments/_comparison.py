@@ -56,7 +56,8 @@ class Cell:
     @property
     def landmarks(self) -> list[str]:
         """Names of the points that the task compares with."""
-        return list(self.runs[0]["result"]["landmarks"]) if self.runs else []
+        marks = [run["result"]["landmarks"] for run in self.runs]
+        return [name for name in marks[0] if all(name in each for each in marks)] if marks else []
 
     def score_of(self, run: Mapping[str, Any]) -> float:
         """Hypervolume on the test split; a share of the whole front's where that is known."""
@@ -76,8 +77,9 @@ class Cell:
         return float(np.median([c[what] for c in costs])) if costs else math.nan
 
     def metric(self, name: str) -> Estimate | None:
-        """An extra metric of the task: the mean over the points of a run, estimated over seeds."""
-        return estimate([float(np.mean(run["result"]["metrics"][name])) for run in self.runs])
+        """An extra metric of the task: the mean over the points of a run, estimated over the seeds that have it."""
+        found = [run["result"]["metrics"][name] for run in self.runs if name in run["result"]["metrics"]]
+        return estimate([float(np.mean(values)) for values in found])
 
 
 class Comparison:

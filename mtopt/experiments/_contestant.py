@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import importlib
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
 from mtopt.combiners import Combiner, combiner_class
+from mtopt.experiments._importing import import_module
 
 
 @dataclass(frozen=True)
@@ -52,7 +52,7 @@ def rule_class(name: str) -> type[Combiner]:
         return combiner_class(name)
     module, _, attribute = name.partition(":")
     try:
-        found = getattr(importlib.import_module(module), attribute)
+        found = getattr(import_module(module, f"rule {name!r}"), attribute)
     except (ModuleNotFoundError, AttributeError) as error:
         raise ValueError(f"rule {name!r}: {error}; name it as MODULE:CLASS, importable from here") from error
     if not (isinstance(found, type) and issubclass(found, Combiner)):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import itertools
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
@@ -16,6 +16,7 @@ from mtopt.combiners import Combiner
 from mtopt.experiments._contestant import rule_class
 from mtopt.experiments._failure import attempt
 from mtopt.experiments._memory import peak_bytes
+from mtopt.experiments._outputs import check_even, check_views, read_named, read_number, read_trainer, read_values
 from mtopt.experiments._plan import Run, takes_preference
 from mtopt.experiments._task import Task
 from mtopt.pareto import hypervolume
@@ -36,6 +37,8 @@ def execute(run: Run, task: Task) -> tuple[str, dict[str, Any]]:
 
 def _train_all(run: Run, task: Task) -> dict[str, Any]:
     trainings = [_train(run, task, point) for point in range(run.points)]
+    for split in ("validation", "test"):
+        check_even([values[split] for t in trainings for values in t["values"]], task, split)
     minimised = {
         split: [[values[split][o.name] * o.sign for o in task.objectives] for t in trainings for values in t["values"]]
         for split in ("validation", "test")
@@ -67,7 +70,7 @@ def _train_all(run: Run, task: Task) -> dict[str, Any]:
 
 
 def _train(run: Run, task: Task, point: int) -> dict[str, Any]:
-    trainer = task.trainer(
+    made = task.trainer(
         _combiner(run, task, point),
         learning_rate=run.learning_rate,
         seed=run.seed,
@@ -75,7 +78,8 @@ def _train(run: Run, task: Task, point: int) -> dict[str, Any]:
         points=run.points,
         **run.options,
     )
-    tracer = _Tracer(task.position, every=max(run.steps // CURVE_POINTS, 1))
+    trainer = read_trainer(made, task)
+    tracer = _Tracer(task, every=max(run.steps // CURVE_POINTS, 1))
     judge = _Judge(task, run)
     trainer.callbacks += [tracer, judge]
     data = task.data("train", seed=run.seed)
@@ -85,13 +89,16 @@ def _train(run: Run, task: Task, point: int) -> dict[str, Any]:
     history = trainer.history
     if len(judge.steps) < run.evaluations:  # the last one, or one that fell on no step's end
         judge.look(trainer, len(history))
+    landmarks = _landmarks(task, trainer) if point == 0 else {}
+    if point == 0 and run.evaluations > 1:
+        check_views(judge.values[-1]["test"], landmarks, task)
     count = trainer.batches_per_step
     batches = [None] * count if data is None else list(itertools.islice(data, count))
     batch = batches if count > 1 else batches[0]
     return {
         "values": judge.values,
         "steps_of_values": judge.steps,
-        "landmarks": {name: dict(values) for name, values in task.landmarks(trainer).items()} if point == 0 else {},
+        "landmarks": landmarks,
         "curve": _thinned(history.losses, len(history)),
         "positions": tracer.positions,
         "cpu_seconds": cpu_seconds,
@@ -103,6 +110,11 @@ def _train(run: Run, task: Task, point: int) -> dict[str, Any]:
         # after the values are taken: one step more changes nothing that is reported
         "peak_bytes": peak_bytes(lambda: trainer.training_step(batch)) if point == 0 else None,
     }
+
+
+def _landmarks(task: Task, trainer: MultiLossTrainer) -> dict[str, dict[str, float]]:
+    where = f"landmarks of task {task.name!r}"
+    return {name: read_named(values, f"{where}, {name!r},") for name, values in dict(task.landmarks(trainer)).items()}
 
 
 def _path(training: Mapping[str, Any]) -> dict[str, list[float]]:
@@ -140,18 +152,21 @@ class _Judge(Callback):
 
     def look(self, trainer: MultiLossTrainer, step: int) -> None:
         started = time.process_time()
-        test = dict(self._task.values(trainer, "test"))
-        validation = dict(self._task.values(trainer, "validation")) if self._task.splits_differ else test
+        test = self._taken(trainer, "test")
+        validation = self._taken(trainer, "validation") if self._task.splits_differ else test
         self.steps.append(step)
         self.values.append({"validation": validation, "test": test})
         self.seconds += time.process_time() - started
+
+    def _taken(self, trainer: MultiLossTrainer, split: str) -> dict[str, float]:
+        return read_values(self._task.values(trainer, split), self._task, split)
 
 
 class _Tracer(Callback):
     """Where the training went, how many backwards a step took, how often gradients conflicted and how much."""
 
-    def __init__(self, position: Callable[[MultiLossTrainer], Any], *, every: int) -> None:
-        self.position, self.every = position, every
+    def __init__(self, task: Task, *, every: int) -> None:
+        self.task, self.every = task, every
         self.positions: list[list[float]] = []
         self.backwards = 0
         self.conflict_rate: float | None = None
@@ -175,9 +190,10 @@ class _Tracer(Callback):
             self._look(trainer)
 
     def _look(self, trainer: MultiLossTrainer) -> None:
-        where = self.position(trainer)
+        where = self.task.position(trainer)
         if where is not None:
-            self.positions.append([float(f"{x:.6g}") for x in where])
+            numbers = [read_number(x, f"position of task {self.task.name!r}") for x in where]
+            self.positions.append([float(f"{x:.6g}") for x in numbers])
 
 
 def _thinned(losses: Mapping[str, npt.NDArray[np.float64]], steps: int) -> dict[str, list[float | None]]:

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import importlib
 import sys
 from pathlib import Path
 
+from mtopt.experiments._importing import import_module
 from mtopt.experiments._task import Suite, Task
 
 SuiteLike = str | Suite | Task
@@ -18,6 +18,7 @@ def load_suite(suite: SuiteLike) -> Suite:
 
     Raises:
         ValueError: no such module or object, or the object is no suite.
+        TaskError: the module's own code raised an exception.
     """
     if isinstance(suite, Suite):
         return suite
@@ -31,10 +32,10 @@ def load_suite(suite: SuiteLike) -> Suite:
     if here not in sys.path:
         sys.path.insert(0, here)
     try:
-        module = importlib.import_module(module_name)
+        module = import_module(module_name, f"suite {suite!r}")
     except ModuleNotFoundError as error:
         missing = error.name or ""
-        if module_name == missing or module_name.startswith(f"{missing}."):
+        if missing in ("", module_name) or module_name.startswith(f"{missing}."):
             raise ValueError(
                 f"suite {suite!r}: no module {module_name!r} here; run from the folder that holds it, or install it"
             ) from error

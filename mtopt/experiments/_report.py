@@ -133,7 +133,7 @@ def _task_table(cells: Sequence[Cell]) -> str:
             [
                 cell.combiner,
                 score_text(cell),
-                *(str(cell.metric(name)) for name in metrics),
+                *(str(cell.metric(name) or "") for name in metrics),
                 f"{100 * sum(conflicts) / len(conflicts):.0f} %" if conflicts else "not seen",
                 f"{sum(cosines) / len(cosines):.2f}" if cosines else "",
                 str(sum(run["result"]["skipped"] for run in cell.runs)),

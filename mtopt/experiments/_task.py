@@ -49,6 +49,12 @@ class Budget:
     seeds: int = 5
     evaluations: int = 1
 
+    def __post_init__(self) -> None:
+        for name in ("steps", "points", "trials", "seeds", "evaluations"):
+            value = getattr(self, name)
+            if not isinstance(value, int) or isinstance(value, bool) or value < 1:
+                raise ValueError(f"{name} of a Budget must be a positive int, found {value!r}")
+
 
 class Task(ABC):
     """One multi-loss problem that rules are compared on. Subclass it, declare the attributes, define three methods.
@@ -183,6 +189,8 @@ class Suite:
     contestants: tuple[Contestant, ...] = field(default=(), repr=False)
 
     def __post_init__(self) -> None:
+        if not isinstance(self.name, str) or not self.name or not isinstance(self.about, str):
+            raise ValueError(f"a suite needs texts for name and about, found {self.name!r} and {self.about!r}")
         known = [contestant.name for contestant in self.contestants]
         if len(set(known)) < len(known):
             raise ValueError(f"suite {self.name!r} needs contestants with distinct names, found {known}")

@@ -7,6 +7,7 @@ import pytest
 from mtopt.experiments import Budget
 from mtopt.experiments._plan import tuning_runs
 from mtopt.experiments._store import FILE_NAME, ResultStore
+from tests.experiments.results import make_result
 from tests.experiments.tiny import suite
 
 RUNS = tuning_runs(suite, suite.tasks[0], "mgda", Budget(steps=3, trials=2))
@@ -20,9 +21,9 @@ def test_a_row_is_on_disk_when_add_returns(tmp_path):
 
 def test_round_trip(tmp_path):
     store = ResultStore(tmp_path)
-    store.add(RUNS[1], "done", {"points": [[0.1, 0.2]]})
+    store.add(RUNS[1], "done", make_result(0.7))
     row = ResultStore(tmp_path).results([RUNS[1].key, "absent"])[RUNS[1].key]
-    assert row["result"] == {"points": [[0.1, 0.2]]}
+    assert row["result"] == make_result(0.7)
     assert row["hyperparameters"] == RUNS[1].hyperparameters
     assert row["learning_rate"] == RUNS[1].learning_rate
 
@@ -31,7 +32,7 @@ def test_failed_runs_are_tried_again_and_replaced(tmp_path):
     store = ResultStore(tmp_path)
     store.add(RUNS[0], "failed", {"error": "ValueError: no"})
     assert store.finished() == set()
-    store.add(RUNS[0], "done", {})
+    store.add(RUNS[0], "done", make_result())
     assert store.finished() == {RUNS[0].key}
     assert store.results([RUNS[0].key])[RUNS[0].key]["status"] == "done"
 
