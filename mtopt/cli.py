@@ -92,6 +92,8 @@ def _list(options: argparse.Namespace) -> int:
     from rich.console import Console
     from rich.table import Table
 
+    from mtopt._text import terminal_text
+
     table = Table(box=None, pad_edge=False)
     table.add_column("name", no_wrap=True)
     if options.what == "combiners":
@@ -101,7 +103,7 @@ def _list(options: argparse.Namespace) -> int:
         table.add_column("what it is")
         for name in list_combiners():
             rule = combiner_class(name)
-            table.add_row(name, rule.needs, _first_line(rule))
+            table.add_row(terminal_text(name), rule.needs, terminal_text(_first_line(rule)))
     else:
         from mtopt.problems import create_problem, list_problems
 
@@ -110,7 +112,8 @@ def _list(options: argparse.Namespace) -> int:
         table.add_column("what it is")
         for name in list_problems():
             problem = create_problem(name)
-            table.add_row(name, str(problem.num_variables), str(problem.num_objectives), _first_line(type(problem)))
+            sizes = str(problem.num_variables), str(problem.num_objectives)
+            table.add_row(terminal_text(name), *sizes, terminal_text(_first_line(type(problem))))
     Console().print(table)
     return 0
 

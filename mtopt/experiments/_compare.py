@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import platform
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
@@ -14,6 +13,7 @@ import torch
 from mtopt._errors import UnknownNameError, unknown_name
 from mtopt._version import __version__
 from mtopt.combiners import list_combiners
+from mtopt.experiments._bar import progress_bar
 from mtopt.experiments._comparison import Comparison
 from mtopt.experiments._contestant import Contestant, as_contestant, rule_class
 from mtopt.experiments._loading import SuiteLike, load_suite
@@ -21,7 +21,7 @@ from mtopt.experiments._outputs import check_declared, describe
 from mtopt.experiments._plan import TUNING_SEED, Run, final_runs, front_runs, tuning_runs
 from mtopt.experiments._store import ResultStore
 from mtopt.experiments._task import Budget, Suite, Task
-from mtopt.experiments._workers import Bar, Workers
+from mtopt.experiments._workers import Workers
 
 BASELINE = "linear"
 """Tuned static scalarization: always in the table, since an untuned one makes any rule look good."""
@@ -98,7 +98,7 @@ def compare(
         for suite in loaded
     ]
     store = ResultStore(out)
-    with store.held_alone(), _progress(show=progress) as bar:
+    with store.held_alone(), progress_bar(show=progress) as bar:
         worker = Workers(store, tasks, jobs, bar, upcoming=sum(budgets[cell[:2]].seeds for cell in tuning))
         worker.prepare([(place, seed) for place in tasks for seed in (TUNING_SEED, *range(budgets[place].seeds))])
         worker.run([run for trials_ in tuning.values() for run in trials_])
@@ -162,50 +162,6 @@ def _best(store: ResultStore, trials: Sequence[Run]) -> Run:
     results = store.results(run.key for run in trials)
     scores = {key: row["result"]["score"]["validation"] for key, row in results.items() if row["status"] == "done"}
     return max(trials, key=lambda run: scores.get(run.key, -1.0))
-
-
-class _RichBar(Bar):
-    def __init__(self, progress: Any) -> None:
-        self._progress = progress
-        self._item = progress.add_task("", total=None)
-
-    def expect(self, total: int) -> None:
-        self._progress.update(self._item, total=total)
-
-    def advance(self, count: int, what: str) -> None:
-        self._progress.update(self._item, advance=count, description=what)
-
-    def tell(self, what: str) -> None:
-        self._progress.console.print(what, markup=False, highlight=False)
-
-
-@contextmanager
-def _progress(*, show: bool) -> Iterator[Bar]:
-    if not show:
-        yield Bar()
-        return
-    from rich.console import Console
-    from rich.progress import (
-        BarColumn,
-        MofNCompleteColumn,
-        Progress,
-        TextColumn,
-        TimeElapsedColumn,
-        TimeRemainingColumn,
-    )
-
-    columns = (
-        TextColumn("comparing"),
-        BarColumn(),
-        MofNCompleteColumn(),
-        TextColumn("runs"),
-        TimeElapsedColumn(),
-        TextColumn("left"),
-        TimeRemainingColumn(),
-        TextColumn("{task.description}"),
-    )
-    with Progress(*columns, console=Console(stderr=True)) as progress:
-        yield _RichBar(progress)
 
 
 def _environment() -> dict[str, Any]:

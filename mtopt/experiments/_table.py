@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+from mtopt._text import terminal_text
+
 if TYPE_CHECKING:
     from mtopt.experiments._comparison import Comparison
 
@@ -18,13 +20,14 @@ def print_table(comparison: Comparison, file: Any = None) -> None:
         console = Console(file=file, width=120)
     ranking = comparison.ranking()
     for suite in comparison.request["suites"]:
-        table = Table(title=f"{suite['name']}: hypervolume on the test split (higher is better)", title_justify="left")
+        heading = f"{suite['name']}: hypervolume on the test split (higher is better)"
+        table = Table(title=terminal_text(heading), title_justify="left")
         table.add_column("rule", no_wrap=True)
         table.add_column("mean rank", justify="right")
         tasks = list(suite["tasks"])
         for task in tasks:
             unit = " %" if task["front_hypervolume"] is not None else ""
-            table.add_column(f"{task['name']}{unit}", justify="right")
+            table.add_column(terminal_text(f"{task['name']}{unit}"), justify="right")
         table.add_column("passes", justify="right")
         for combiner, mean_rank in ranking.mean_ranks.items():
             cells = {
@@ -36,7 +39,7 @@ def print_table(comparison: Comparison, file: Any = None) -> None:
                 continue
             texts = [score_text(cells.get(task["name"])) for task in tasks]
             backwards = sorted({f"{c.cost('backwards_per_step'):.0f}" for c in cells.values() if c.runs})
-            table.add_row(combiner, f"{mean_rank:.2f}", *texts, "-".join(backwards))
+            table.add_row(terminal_text(combiner), f"{mean_rank:.2f}", *texts, "-".join(backwards))
         console.print(table)
     console.print(
         "mean ± 95 % interval over seeds; %: of the whole true front's hypervolume; mean rank: over all tasks; "
@@ -45,7 +48,7 @@ def print_table(comparison: Comparison, file: Any = None) -> None:
     )
     for cell in comparison.cells:
         for error in cell.errors:
-            console.print(f"[bold]{cell.combiner}[/bold] failed on {cell.task['name']}: {error}", highlight=False)
+            console.print(terminal_text(f"{cell.combiner} failed on {cell.task['name']}: {error}"))
 
 
 def score_text(cell: Any) -> str:

@@ -5,12 +5,12 @@ from __future__ import annotations
 import os
 import threading
 import time
-import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import torch
 
+from mtopt.experiments._bar import Bar
 from mtopt.experiments._execute import execute
 from mtopt.experiments._failure import attempt
 from mtopt.experiments._plan import Run
@@ -21,20 +21,6 @@ Place = tuple[str, str]
 """Suite and task."""
 
 Finished = tuple[str, dict[str, Any]]
-
-
-class Bar:
-    """A progress bar that shows nothing."""
-
-    def expect(self, total: int) -> None:
-        """Say how many runs there will be."""
-
-    def advance(self, count: int, what: str) -> None:
-        """Say that ``count`` more are done, ``what`` the last of them."""
-
-    def tell(self, what: str) -> None:
-        """Say at once what went wrong: whoever watches may stop, and mend the task."""
-        warnings.warn(what, stacklevel=2)
 
 
 class Workers:

@@ -9,6 +9,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TextIO
 
+from mtopt._text import csv_text
 from mtopt.autograd import StepRecord
 from mtopt.files import write_text
 from mtopt.training._callbacks import Callback
@@ -87,7 +88,7 @@ class CSVLogger(Callback):
             self._file.close()
         text = io.StringIO(newline="")
         writer = csv.DictWriter(text, self._columns)
-        writer.writeheader()
+        writer.writerow({name: csv_text(name) for name in self._columns})
         writer.writerows(rows.values())
         write_text(self.path, text.getvalue())
         self._file = open(self.path, "a", newline="", encoding="utf-8")  # noqa: SIM115 - open as long as fit runs

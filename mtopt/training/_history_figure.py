@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from mtopt._text import figure_text, joined
 from mtopt.training._columns import Vector
 
 if TYPE_CHECKING:
@@ -38,14 +39,14 @@ def plot_history(history: History) -> Figure:
             ax = figure.add_subplot(rows, columns, place)
             shown = {name: [curve] for name, curve in curves.items()}
             alone = len(shown) == 1 and next(iter(shown)) == label
-            plot_curves(shown, ylabel=label, log="auto", legend=None if alone else "outside", ax=ax)
+            plot_curves(shown, ylabel=figure_text(label), log="auto", legend=None if alone else "outside", ax=ax)
     return figure
 
 
 def _panels(history: History) -> dict[str, dict[str, tuple[Vector, Vector]]]:
     """By the label of the y axis, and then by name: steps and values of each curve."""
     steps = history.steps.astype(np.float64)
-    pairs = {f"{first}, {second}": values for (first, second), values in history.cosines.items()}
+    pairs = {joined(pair): values for pair, values in history.cosines.items()}
     found: dict[str, dict[str, tuple[Vector, Vector]]] = {
         "loss in training": _curves(steps, history.losses),
         **{

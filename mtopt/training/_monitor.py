@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from mtopt._text import joined, terminal_text, visible
 from mtopt.autograd import StepRecord
 from mtopt.training._callbacks import Callback
 from mtopt.training._scalars import cosines
@@ -87,15 +88,15 @@ def _table(trainer: MultiLossTrainer, record: StepRecord, evaluations: Mapping[s
     table = Table(title=_where(trainer, record), title_justify="left", caption_justify="left")
     table.add_column("objective")
     for column in ("loss", "weight", "gradient norm", *(f"cos {other}" for other in others)):
-        table.add_column(Text(column), justify="right")
+        table.add_column(terminal_text(column), justify="right")
     between = cosines(record)
     for name in names:
         angles = [between.get((name, other), between.get((other, name))) for other in others]
         numbers = [record.losses[name], (record.weights or {}).get(name), (record.norms or {}).get(name)]
         cells = [Text(_number(number)) for number in numbers]
         cells += [Text(_cosine(angle), style="red" if angle is not None and angle < 0 else "") for angle in angles]
-        table.add_row(Text(name), *cells)
-    table.caption = Text("\n".join([*_rates(trainer, record), *_evaluated(evaluations)]))
+        table.add_row(terminal_text(name), *cells)
+    table.caption = terminal_text("\n".join([*_rates(trainer, record), *_evaluated(evaluations)]))
     return table
 
 
@@ -105,7 +106,8 @@ def _line(trainer: MultiLossTrainer, record: StepRecord, evaluations: Mapping[st
         parts.append(f"weights {_named(record.weights)}")
     between = cosines(record)
     if between:
-        parts.append("cosines " + " ".join(f"{a},{b} {_cosine(value)}" for (a, b), value in between.items()))
+        angles = (f"{visible(joined(pair, ','))} {_cosine(value)}" for pair, value in between.items())
+        parts.append("cosines " + " ".join(angles))
     return "; ".join([*parts, *_rates(trainer, record), *_evaluated(evaluations)])
 
 
@@ -128,11 +130,11 @@ def _rates(trainer: MultiLossTrainer, record: StepRecord) -> list[str]:
 
 
 def _evaluated(evaluations: Mapping[str, Mapping[str, float]]) -> list[str]:
-    return [f"{split}: {_named(values)}" for split, values in evaluations.items()]
+    return [f"{visible(split)}: {_named(values)}" for split, values in evaluations.items()]
 
 
 def _named(values: Mapping[str, float]) -> str:
-    return " ".join(f"{name} {_number(value)}" for name, value in values.items())
+    return " ".join(f"{visible(name)} {_number(value)}" for name, value in values.items())
 
 
 def _number(value: float | None) -> str:

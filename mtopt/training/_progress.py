@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from typing import TYPE_CHECKING, Any
 
+from mtopt._text import visible
 from mtopt.autograd import StepRecord
 from mtopt.training._callbacks import Callback
 
@@ -66,7 +67,7 @@ class ProgressBar(Callback):
 
     def _show(self, trainer: MultiLossTrainer, record: StepRecord) -> None:
         self._due = time.monotonic() + _REFRESH
-        shown = [f"{name} {value:.4g}" for name, value in list(record.losses.items())[:_MOST_LOSSES]]
+        shown = [f"{visible(name)} {value:.4g}" for name, value in list(record.losses.items())[:_MOST_LOSSES]]
         if len(record.losses) > _MOST_LOSSES:
             shown.append(f"and {len(record.losses) - _MOST_LOSSES} more")
         if trainer.history.skipped:

@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 
+from mtopt._text import joined
 from mtopt.autograd import StepRecord
 from mtopt.training._history import History
+
+_SECTIONS = ("losses", "weights", "norms", "cosines")
+_TAKEN = re.compile(rf"({'|'.join(_SECTIONS)})( \(split\))*")
 
 
 def step_scalars(record: StepRecord) -> dict[str, float]:
@@ -17,10 +22,10 @@ def step_scalars(record: StepRecord) -> dict[str, float]:
         scalars["learning_rate"] = record.learning_rate
     if record.conflicts is not None:
         scalars["conflicts"] = float(record.conflicts)
-    for section in ("losses", "weights", "norms"):
+    for section in _SECTIONS[:3]:
         for name, value in (getattr(record, section) or {}).items():
             scalars[f"{section}/{name}"] = value
-    scalars.update({f"cosines/{first},{second}": value for (first, second), value in cosines(record).items()})
+    scalars.update({f"cosines/{joined(pair, ',')}": value for pair, value in cosines(record).items()})
     return scalars
 
 
@@ -35,5 +40,7 @@ def cosines(record: StepRecord) -> dict[tuple[str, str], float]:
 
 
 def evaluation_scalars(split: str, values: Mapping[str, float]) -> dict[str, float]:
-    """``SPLIT/METRIC``."""
-    return {f"{split}/{name}": float(value) for name, value in values.items()}
+    """``SPLIT/METRIC``; ``losses (split)/METRIC`` where the split has the name of a section of the steps' numbers."""
+    first, slash, rest = split.partition("/")
+    place = f"{first} (split){slash}{rest}" if _TAKEN.fullmatch(first) else split
+    return {f"{place}/{name}": float(value) for name, value in values.items()}
