@@ -10,9 +10,10 @@ import html
 import re
 import unicodedata
 from collections.abc import Hashable, Mapping, Sequence
-from typing import TYPE_CHECKING, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 if TYPE_CHECKING:
+    from rich.console import Console
     from rich.text import Text
 
 K = TypeVar("K", bound=Hashable)
@@ -39,10 +40,33 @@ def terminal_text(text: object, *, keep: str = "\n") -> Text:
     return Text(visible(text, keep=keep))
 
 
+def console(file: Any = None, **settings: Any) -> Console:
+    """A console of rich on which a pipe that the reader has closed is an error, as for ``print``, and no exit."""
+    from rich.console import Console
+
+    class Told(Console):
+        def on_broken_pipe(self) -> None:
+            raise
+
+    return Told(file=file, **settings)
+
+
 def figure_text(text: object) -> str:
     r"""For matplotlib: ``$`` does not begin a formula, and a name that begins with ``_`` stands in the legend, too."""
     shown = visible(text, keep="\n").replace("$", r"\$")
     return f"\N{ZERO WIDTH SPACE}{shown}" if shown.startswith("_") else shown
+
+
+def figure_label(text: object) -> str:
+    """For an axis label, in which ``$...$`` may be a formula: as it is where matplotlib can read it, else as text."""
+    from matplotlib.mathtext import MathTextParser
+
+    shown = visible(text, keep="\n")
+    try:
+        MathTextParser("path").parse(shown)
+    except ValueError:
+        return figure_text(text)
+    return shown
 
 
 def html_text(text: object) -> str:

@@ -3,24 +3,44 @@
 from __future__ import annotations
 
 import argparse
+import os
 import sys
 from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from mtopt.experiments import Comparison
+
+
+_CLOSED_PIPE = 128 + 13  # as of a program that the signal of a closed pipe has ended
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command; returns the exit status: 0, or 2 after wrong use, which is told in one line."""
     options = _parser().parse_args(arguments)
     from mtopt._errors import UnknownNameError
+    from mtopt._text import visible
 
     try:
         status: int = options.run(options)
+        sys.stdout.flush()
+    except BrokenPipeError:
+        _let_go_of_the_pipe()
+        return _CLOSED_PIPE
     except (ValueError, TypeError, UnknownNameError, FileNotFoundError) as error:
-        print(f"mtopt: {error}", file=sys.stderr)
+        print(f"mtopt: {visible(error)}", file=sys.stderr)
         return 2
     except KeyboardInterrupt:
         print("mtopt: interrupted; finished runs are kept, the same command resumes", file=sys.stderr)
         return 130
     return status
+
+
+def _let_go_of_the_pipe() -> None:
+    """What is still to be written goes nowhere, so that the end of the program does not fail on it again."""
+    nowhere = os.open(os.devnull, os.O_WRONLY)
+    for stream in (sys.stdout, sys.stderr):
+        os.dup2(nowhere, stream.fileno())
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -78,21 +98,21 @@ def _report(options: argparse.Namespace) -> int:
     return 0
 
 
-def _present(comparison: object) -> None:
-    from mtopt.experiments import Comparison
-
-    assert isinstance(comparison, Comparison)
-    comparison.print()
+def _present(comparison: Comparison) -> None:
+    # files first: whoever reads the table may close the pipe
+    earlier = comparison.set_aside_earlier()
     figures = comparison.store.directory / "figures"
     page = comparison.report(figures=figures)
+    comparison.print()
     print(f"\nreport:  {page}\nfigures: {figures}\nruns:    {comparison.store.path}")
+    if earlier is not None:
+        print(f"the report of the earlier comparison in this folder is kept: {earlier}")
 
 
 def _list(options: argparse.Namespace) -> int:
-    from rich.console import Console
     from rich.table import Table
 
-    from mtopt._text import terminal_text
+    from mtopt._text import console, terminal_text
 
     table = Table(box=None, pad_edge=False)
     table.add_column("name", no_wrap=True)
@@ -114,7 +134,7 @@ def _list(options: argparse.Namespace) -> int:
             problem = create_problem(name)
             sizes = str(problem.num_variables), str(problem.num_objectives)
             table.add_row(terminal_text(name), *sizes, terminal_text(_first_line(type(problem))))
-    Console().print(table)
+    console().print(table)
     return 0
 
 

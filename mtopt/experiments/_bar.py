@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
-from mtopt._text import terminal_text, visible
+from mtopt._text import console, terminal_text, visible
 
 
 class Bar:
@@ -45,7 +45,6 @@ def progress_bar(*, show: bool) -> Iterator[Bar]:
     if not show:
         yield Bar()
         return
-    from rich.console import Console
     from rich.progress import (
         BarColumn,
         MofNCompleteColumn,
@@ -67,5 +66,5 @@ def progress_bar(*, show: bool) -> Iterator[Bar]:
         TimeRemainingColumn(),
         TextColumn("{task.description}", markup=False, table_column=rest),
     )
-    with Progress(*columns, console=Console(stderr=True), expand=True) as progress:
+    with Progress(*columns, console=console(stderr=True), expand=True) as progress:
         yield _RichBar(progress)

@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 
+from mtopt.experiments._earlier import FIGURES, PAGE, set_aside_earlier
 from mtopt.experiments._failure import Failure, read_failure
 from mtopt.experiments._plan import TUNING_SEED
 from mtopt.experiments._statistics import Estimate, Ranking, estimate, rank
@@ -171,11 +172,20 @@ class Comparison:
 
         print_table(self, file)
 
+    def set_aside_earlier(self) -> Path | None:
+        """Rename what another comparison has left at the default places of the page and the figures, and say where to.
+
+        :meth:`report` and :meth:`figures` do it before they write there.
+        """
+        return set_aside_earlier(self.store.directory, self.request)
+
     def figures(self, directory: str | Path | None = None) -> list[Path]:
         """Draw every figure as PNG and SVG; default: ``figures`` beside the store."""
         from mtopt.experiments._figures import save_figures
 
-        return save_figures(self, self.store.directory / "figures" if directory is None else Path(directory))
+        if directory is None:
+            self.set_aside_earlier()
+        return save_figures(self, self.store.directory / FIGURES if directory is None else Path(directory))
 
     def report(self, path: str | Path | None = None, *, figures: str | Path | None = None) -> Path:
         """Write the self-contained page; default: ``report.html`` beside the store.
@@ -184,5 +194,7 @@ class Comparison:
         """
         from mtopt.experiments._report import write_report
 
-        page = self.store.directory / "report.html" if path is None else Path(path)
+        if path is None:
+            self.set_aside_earlier()
+        page = self.store.directory / PAGE if path is None else Path(path)
         return write_report(self, page, figures=None if figures is None else Path(figures))

@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
+
+from mtopt._text import figure_label, figure_text, file_names
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -21,6 +24,17 @@ STATIC = "linear, weights 0.1 to 0.9"
 """Legend entry of static scalarization at spread preferences."""
 
 
+@dataclass(frozen=True, slots=True)
+class Drawn:
+    """One figure; ``task`` is the suite and the task that it is of, None for the ranking, ``kind`` what it shows."""
+
+    file_name: str
+    task: tuple[str, str] | None
+    kind: str
+    caption: str
+    figure: Figure
+
+
 def save_figures(comparison: Comparison, directory: Path) -> list[Path]:
     """Write all figures as PNG and SVG; returns the files."""
     import matplotlib.pyplot as plt
@@ -28,31 +42,35 @@ def save_figures(comparison: Comparison, directory: Path) -> list[Path]:
     from mtopt.plotting import save
 
     files: list[Path] = []
-    for name, _, figure in all_figures(comparison):
-        files += save(figure, directory / name)
-        plt.close(figure)
+    for drawn in all_figures(comparison):
+        files += save(drawn.figure, directory / drawn.file_name)
+        plt.close(drawn.figure)
     return files
 
 
-def all_figures(comparison: Comparison) -> Iterator[tuple[str, str, Figure]]:
-    """``(file name, caption, figure)``: the ranking, then for each task its front, trajectories and loss curves."""
+def all_figures(comparison: Comparison) -> Iterator[Drawn]:
+    """The ranking, then for each task its front, trajectories and loss curves."""
     from mtopt.plotting import rule_styles, style
 
     styles = rule_styles([*comparison.combiners, STATIC])
     with style():
-        yield "ranking", _ranking_caption(comparison), _ranking(comparison, styles)
-        for (suite, task), cells in comparison.tasks().items():
-            drawn = [cell for cell in cells if cell.runs]
-            if not drawn:
-                continue
-            prefix = f"{suite}-{task}"
-            if drawn[0].paths:
-                yield f"{prefix}-paths", _paths_caption(drawn), _paths(drawn, styles)
-            else:
-                yield f"{prefix}-front", _front_caption(drawn), _front(drawn, styles)
-            if drawn[0].task["landscape"] is not None:
-                yield f"{prefix}-trajectories", _trajectories_caption(drawn), _trajectories(drawn, styles)
-            yield f"{prefix}-curves", _curves_caption(drawn), _curves(drawn, styles)
+        yield Drawn("ranking", None, "ranking", _ranking_caption(comparison), _ranking(comparison, styles))
+        names = file_names({task: task for task in comparison.tasks()})
+        for task, every in comparison.tasks().items():
+            cells = [cell for cell in every if cell.runs]
+            for kind, caption, figure in _figures_of_task(cells, styles) if cells else ():
+                yield Drawn(f"{names[task]}-{kind}", task, kind, caption, figure)
+
+
+def _figures_of_task(cells: Sequence[Cell], styles: Mapping[str, Any]) -> Iterator[tuple[str, str, Figure]]:
+    """``(kind, caption, figure)``."""
+    if cells[0].paths:
+        yield "paths", _paths_caption(cells), _paths(cells, styles)
+    else:
+        yield "front", _front_caption(cells), _front(cells, styles)
+    if cells[0].task["landscape"] is not None:
+        yield "trajectories", _trajectories_caption(cells), _trajectories(cells, styles)
+    yield "curves", _curves_caption(cells), _curves(cells, styles)
 
 
 def _ranking(comparison: Comparison, styles: Mapping[str, Any]) -> Figure:
@@ -88,7 +106,7 @@ def _ranking_caption(comparison: Comparison) -> str:
 def _front(cells: Sequence[Cell], styles: Mapping[str, Any]) -> Figure:
     from mtopt.plotting import plot_front, plot_parallel
 
-    task = cells[0].task
+    task, labels = cells[0].task, _labels(cells[0].task)
     several = len(cells[0].runs[0]["result"]["points"]["test"]) > 1
     series = {cell.combiner: [_points(run) for run in cell.runs] for cell in cells}
     static = [_points(row) for cell in cells for row in cell.front]
@@ -97,21 +115,30 @@ def _front(cells: Sequence[Cell], styles: Mapping[str, Any]) -> Figure:
     front = None if task["front"] is None else np.array(task["front"])
     if len(task["objectives"]) > 3:
         return _figure(
-            plot_parallel(series, true_front=front, labels=task["labels"], styles=styles, title=task["title"])
+            plot_parallel(series, true_front=front, labels=labels, styles=styles, title=figure_text(task["title"]))
         )
     ax = plot_front(
         series,
         # a line by increasing f1 means something for two objectives alone
         connect={STATIC} & set(series) if len(task["objectives"]) == 2 else (),
         true_front=front,
-        labels=task["labels"],
+        labels=labels,
         spread=not several,
         # with nothing known to compare with, everything there is belongs in the picture
         limits="all" if task["front"] is None else "robust",
         styles=styles,
-        title=task["title"],
+        title=figure_text(task["title"]),
     )
     return _figure(ax)
+
+
+def _labels(task: Mapping[str, Any]) -> list[str]:
+    """Of the objectives' axes; where the task has none they are the objectives' names, which are no formulas."""
+    names = [objective["name"] for objective in task["objectives"]]
+    return [
+        figure_text(label) if label == name else figure_label(label)
+        for label, name in zip(task["labels"], names, strict=True)
+    ]
 
 
 def _front_caption(cells: Sequence[Cell]) -> str:
@@ -135,7 +162,8 @@ def _paths(cells: Sequence[Cell], styles: Mapping[str, Any]) -> Figure:
     names = [objective["name"] for objective in task["objectives"]]
     senses = {objective["name"]: objective["sense"] for objective in task["objectives"]}
     views = [tuple(view) for view in task["views"]] or [(names[0], names[1])]
-    labels = {**dict(zip(names, task["labels"], strict=True)), **task["axis_labels"]}
+    further = {name: figure_label(label) for name, label in task["axis_labels"].items()}
+    labels = {**dict(zip(names, _labels(task), strict=True)), **further}
     figure, axes = plt.subplots(
         1, len(views), figsize=(4.4 * len(views) + 1.6, 4.2), layout="constrained", squeeze=False
     )
@@ -144,14 +172,14 @@ def _paths(cells: Sequence[Cell], styles: Mapping[str, Any]) -> Figure:
             {cell.combiner: _mean_path(cell, view) for cell in cells},
             starts=np.empty((0, 2)),
             targets=_landmarks(cells, view),
-            labels=[labels.get(name, name) for name in view],
+            labels=[labels.get(name, figure_text(name)) for name in view],
             senses=[senses.get(name) for name in view],
             limits="robust",
             styles=styles,
             legend=None,
             ax=ax,
         )
-    figure.suptitle(task["title"])
+    figure.suptitle(figure_text(task["title"]))
     shared_legend(axes[0])
     return figure
 
@@ -191,10 +219,10 @@ def _trajectories(cells: Sequence[Cell], styles: Mapping[str, Any]) -> Figure:
         paths,
         problem_levels=_levels(land),
         pareto_set=np.array(land["pareto_set"]),
-        labels=task["position_labels"],
+        labels=[figure_label(label) for label in task["position_labels"]],
         limits=((land["x"][0], land["x"][-1]), (land["y"][0], land["y"][-1])),
         styles=styles,
-        title=task["title"],
+        title=figure_text(task["title"]),
     )
     return _figure(ax)
 
@@ -224,13 +252,13 @@ def _curves(cells: Sequence[Cell], styles: Mapping[str, Any]) -> Figure:
     for ax, name in zip(axes[0], names, strict=True):
         plot_curves(
             {cell.combiner: _curve(cell, name) for cell in cells},
-            ylabel=f"{name} (training)",
+            ylabel=figure_text(f"{name} (training)"),
             log="auto",
             styles=styles,
             legend=None,
             ax=ax,
         )
-    figure.suptitle(task["title"])
+    figure.suptitle(figure_text(task["title"]))
     shared_legend(axes[0])
     return figure
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import html
 import json
 import math
 import re
@@ -11,6 +10,8 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+
+from mtopt._text import html_text
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -109,11 +110,11 @@ def interactive(figure: Figure, cells: Sequence[Cell], caption: str) -> str | No
     _mark(figure, spots)
     svg = to_svg(figure)
     svg = re.sub(r'<g id="[\w-]+-spot-(\d+)">', lambda tag: f"{tag[0][:-1]} {_opening(spots, int(tag[1]))}", svg)
-    svg = svg.replace('role="img"', f'role="group" aria-label="{html.escape(caption)}"', 1)
+    svg = svg.replace('role="img"', f'role="group" aria-label="{html_text(caption)}"', 1)
     hint = "Point at a mark, or move with Tab and the arrow keys, to see its run."
     return (
         f'<figure class="runs">{svg}<div class="tip" role="status" hidden></div>'
-        f"<figcaption>{html.escape(caption)} {hint}</figcaption></figure>"
+        f"<figcaption>{html_text(caption)} {hint}</figcaption></figure>"
     )
 
 
@@ -121,8 +122,8 @@ def _opening(spots: Sequence[Spot], number: int) -> str:
     """What goes into the tag of a spot's group, and after it."""
     spot = spots[number]
     return (
-        f'class="spot" role="img" tabindex="{0 if number == 0 else -1}" data-run="{html.escape(spot.run)}">'
-        f"<title>{html.escape(spot.text)}</title>"
+        f'class="spot" role="img" tabindex="{0 if number == 0 else -1}" data-run="{html_text(spot.run)}">'
+        f"<title>{html_text(spot.text)}</title>"
     )
 
 
@@ -162,7 +163,7 @@ def _spots(cell: Cell, run: Mapping[str, Any], name: str, key: str | None = None
             f"hypervolume of the run {score}",
             ", ".join(f"{setting} {_plain(value)}" for setting, value in settings.items()),
         ]
-        yield Spot(tuple(float(value) for value in point), "\n".join(lines), key or f"{cell.combiner} {run['seed']}")
+        yield Spot(tuple(float(value) for value in point), "\n".join(lines), key or f"{run['seed']} {cell.combiner}")
 
 
 def _plain(value: Any) -> str:

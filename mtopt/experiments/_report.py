@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import html
 import json
 import math
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from mtopt._text import html_text
 from mtopt.experiments._figures import all_figures, count
 from mtopt.experiments._interactive import SCRIPT, STYLE, interactive
 from mtopt.experiments._table import score_text
@@ -44,43 +44,46 @@ def page(comparison: Comparison, directory: Path | None = None) -> str:
 
     from mtopt.plotting import save, to_svg
 
-    fronts = {f"{suite}-{task}-front": cells for (suite, task), cells in comparison.tasks().items()}
-    figures: dict[str, str] = {}
-    for name, caption, figure in all_figures(comparison):
+    tasks = comparison.tasks()
+    figures: dict[tuple[str, str] | None, list[str]] = {}
+    for drawn in all_figures(comparison):
         # an SVG that is written as a file is not drawn a second time
-        source = figure if directory is None else save(figure, directory / name)[-1]
-        shown = interactive(figure, fronts[name], caption) if name in fronts else None
-        figures[name] = shown or (
-            f"<figure>{to_svg(source, title=caption)}<figcaption>{html.escape(caption)}</figcaption></figure>"
-        )
-        plt.close(figure)
+        source = drawn.figure if directory is None else save(drawn.figure, directory / drawn.file_name)[-1]
+        shown = None
+        if drawn.task is not None and drawn.kind == "front":
+            shown = interactive(drawn.figure, tasks[drawn.task], drawn.caption)
+        figures.setdefault(drawn.task, []).append(shown or _figure(to_svg(source, title=drawn.caption), drawn.caption))
+        plt.close(drawn.figure)
     suites = " and ".join(suite["name"] for suite in comparison.request["suites"])
     parts = [
-        f"<h1>Gradient-combination rules on {html.escape(suites)}</h1>",
+        f"<h1>Gradient-combination rules on {html_text(suites)}</h1>",
         _lead(comparison),
         "<h2>Ranking</h2>",
-        figures.pop("ranking"),
+        *figures[None],
         _ranking_table(comparison),
     ]
     for suite in comparison.request["suites"]:
-        parts += [f"<h2>{html.escape(suite['name'])}</h2>", _paragraph(suite["about"])]
+        parts += [f"<h2>{html_text(suite['name'])}</h2>", _paragraph(suite["about"])]
         for task in suite["tasks"]:
-            cells = comparison.tasks()[suite["name"], task["name"]]
-            prefix = f"{suite['name']}-{task['name']}-"
+            cells = tasks[suite["name"], task["name"]]
             parts += [
-                f"<h3>{html.escape(task['title'])}</h3>",
-                *(figure for name, figure in figures.items() if name.startswith(prefix)),
+                f"<h3>{html_text(task['title'])}</h3>",
+                *figures.get((suite["name"], task["name"]), ()),
                 _task_table(cells),
                 *_errors(cells),
             ]
     parts += ["<h2>How this was measured</h2>", _protocol(comparison)]
     body = "\n".join(parts)
-    title = html.escape(f"mtopt: {suites}")
+    title = html_text(f"mtopt: {suites}")
     return (
         f'<!doctype html>\n<html lang="en"><head><meta charset="utf-8"><title>{title}</title>'
         f'<meta name="viewport" content="width=device-width, initial-scale=1"><style>{_STYLE}{STYLE}</style></head>\n'
         f"<body>\n{body}\n<script>{SCRIPT}</script>\n</body></html>\n"
     )
+
+
+def _figure(svg: str, caption: str) -> str:
+    return f"<figure>{svg}<figcaption>{html_text(caption)}</figcaption></figure>"
 
 
 def _lead(comparison: Comparison) -> str:
@@ -185,7 +188,7 @@ def _ratio(value: float, base: float) -> str:
 def _errors(cells: Sequence[Cell]) -> Iterable[str]:
     for cell in cells:
         for error in cell.errors:
-            yield f'<p class="warn"><b>{html.escape(cell.combiner)}</b> failed: {html.escape(error)}</p>'
+            yield f'<p class="warn"><b>{html_text(cell.combiner)}</b> failed: {html_text(error)}</p>'
 
 
 def _protocol(comparison: Comparison) -> str:
@@ -240,10 +243,10 @@ def _learning_rates(comparison: Comparison, budget: Mapping[str, Any]) -> str:
 
 
 def _table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
-    head = "".join(f"<th>{html.escape(cell)}</th>" for cell in header)
-    body = "".join("<tr>" + "".join(f"<td>{html.escape(cell)}</td>" for cell in row) + "</tr>" for row in rows)
+    head = "".join(f"<th>{html_text(cell)}</th>" for cell in header)
+    body = "".join("<tr>" + "".join(f"<td>{html_text(cell)}</td>" for cell in row) + "</tr>" for row in rows)
     return f"<table><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table>"
 
 
 def _paragraph(text: str) -> str:
-    return f"<p>{html.escape(text)}</p>" if text else ""
+    return f"<p>{html_text(text)}</p>" if text else ""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from mtopt._text import terminal_text
+from mtopt._text import console, terminal_text
 
 if TYPE_CHECKING:
     from mtopt.experiments._comparison import Comparison
@@ -12,12 +12,11 @@ if TYPE_CHECKING:
 
 def print_table(comparison: Comparison, file: Any = None) -> None:
     """One table a suite, rules by mean rank over everything, best first; then what the figures are."""
-    from rich.console import Console
     from rich.table import Table
 
-    console = Console(file=file)
-    if not console.is_terminal:
-        console = Console(file=file, width=120)
+    screen = console(file)
+    if not screen.is_terminal:
+        screen = console(file, width=120)
     ranking = comparison.ranking()
     for suite in comparison.request["suites"]:
         heading = f"{suite['name']}: hypervolume on the test split (higher is better)"
@@ -40,15 +39,15 @@ def print_table(comparison: Comparison, file: Any = None) -> None:
             texts = [score_text(cells.get(task["name"])) for task in tasks]
             backwards = sorted({f"{c.cost('backwards_per_step'):.0f}" for c in cells.values() if c.runs})
             table.add_row(terminal_text(combiner), f"{mean_rank:.2f}", *texts, "-".join(backwards))
-        console.print(table)
-    console.print(
+        screen.print(table)
+    screen.print(
         "mean ± 95 % interval over seeds; %: of the whole true front's hypervolume; mean rank: over all tasks; "
         f"passes: backward passes a step. {ranking.verdict()}",
         highlight=False,
     )
     for cell in comparison.cells:
         for error in cell.errors:
-            console.print(terminal_text(f"{cell.combiner} failed on {cell.task['name']}: {error}"))
+            screen.print(terminal_text(f"{cell.combiner} failed on {cell.task['name']}: {error}"))
 
 
 def score_text(cell: Any) -> str:

@@ -78,7 +78,7 @@ class Task(ABC):
         start: the landmark that every training starts from, which its path is drawn from. Default: paths begin at the
             first evaluation.
         axis_labels: of the names in ``views``. Default: the names.
-        labels: axis labels with units; default: the objectives' names.
+        labels: axis labels with units, ``$...$`` a formula. Default: the objectives' names, which are text.
         position_labels: axis labels of the parameter plane, for tasks whose position can be drawn.
     """
 

@@ -8,6 +8,7 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.colors import to_rgba
 
+from mtopt._text import figure_text
 from mtopt.plotting.arrays import Array, FloatArray, as_pieces, as_points, named_pieces
 from mtopt.plotting.front import choose_limits
 from mtopt.plotting.layout import (
@@ -91,9 +92,9 @@ def plot_attainment(
             if band and len(seeds[name]) > 1:
                 _fill_between(ax, best, worst, intervals, look)
             steps = _steps(median, intervals)
-            ax.plot(steps[:, 0], steps[:, 1], zorder=3, label=name, **shown)
+            ax.plot(steps[:, 0], steps[:, 1], zorder=3, label=figure_text(name), **shown)
             note = "" if len(median) else "\n  reached by less than half of the seeds"
-            handles.append(key(f"{name} ({_seeds(len(seeds[name]))}){note}", **shown))
+            handles.append(key(f"{figure_text(name)} ({_seeds(len(seeds[name]))}){note}", **shown))
         if anchor is not None:
             cross = {"marker": "+", "color": INK, "markersize": 9, "markeredgewidth": 1.5, "linestyle": "none"}
             ax.plot(*anchor.T, label="reference point", zorder=3, **cross)  # type: ignore[arg-type]

@@ -7,6 +7,7 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.colors import to_rgba
 
+from mtopt._text import figure_text
 from mtopt.plotting.arrays import Array, FloatArray, as_floats
 from mtopt.plotting.layout import LegendPlace, add_legend, check_legend, key, new_axes
 from mtopt.plotting.limits import padded
@@ -71,10 +72,10 @@ def plot_conflicts(
             look = looks[name]
             line: dict[str, Any] = {"color": look.color, "linestyle": look.linestyle, "linewidth": 1.4}
             low, median, high = quartiles(values, window)
-            ax.plot(at, median, zorder=3, label=name, **line)
+            ax.plot(at, median, zorder=3, label=figure_text(name), **line)
             if window > 1:
                 ax.fill_between(at, low, high, color=to_rgba(look.color, 0.17), linewidth=0, zorder=2)
-            handles.append(key(f"{name}\n  {_summary(values, show)}", **line))
+            handles.append(key(f"{figure_text(name)}\n  {_summary(values, show)}", **line))
             drawn.append(np.c_[at, median])
         if show == "cosines":
             ax.axhspan(-1.05, 0, color="#F3F3F3", zorder=0.4)

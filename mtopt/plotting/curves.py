@@ -7,6 +7,7 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.colors import to_rgba
 
+from mtopt._text import figure_text
 from mtopt.plotting.arrays import Array, FloatArray, as_floats, check_mapping
 from mtopt.plotting.front import marker_look
 from mtopt.plotting.layout import LegendPlace, add_legend, check_legend, extended, key, new_axes
@@ -80,12 +81,12 @@ def plot_curves(
             # Shifted from rule to rule, so that the markers of curves that coincide stand side by side.
             first = every * position // len(summaries)
             marks = {**marker_look(look, small=True), "markerfacecolor": "white"}
-            ax.plot(grid, quartiles[1], label=name, zorder=3, markevery=(first, every), **line, **marks)
+            ax.plot(grid, quartiles[1], label=figure_text(name), zorder=3, markevery=(first, every), **line, **marks)
             if len(seeds[name]) > 1:
                 ax.fill_between(
                     grid, quartiles[0], quartiles[2], color=to_rgba(look.color, 0.17), linewidth=0, zorder=2
                 )
-            handles.append(key(with_note(name, _note(quartiles[1], intervals[1])), **line, **marks))
+            handles.append(key(with_note(figure_text(name), _note(quartiles[1], intervals[1])), **line, **marks))
         ax.set_xlim(*intervals[0])
         ax.set_ylim(*intervals[1])
         ax.set_xlabel(xlabel)

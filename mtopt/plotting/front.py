@@ -9,6 +9,7 @@ from matplotlib.colors import to_rgba
 from matplotlib.lines import Line2D
 from matplotlib.patches import Ellipse
 
+from mtopt._text import figure_text
 from mtopt.plotting.arrays import Array, FloatArray, as_pieces, as_points, named_pieces
 from mtopt.plotting.dominated import Shade, draw_regions, shaded_names
 from mtopt.plotting.layout import (
@@ -203,10 +204,10 @@ def _draw_front(
             joined = sorted_line(centre)
             ax.plot(joined[:, 0], joined[:, 1], color=look.color, linestyle=look.linestyle, linewidth=1.1, zorder=2.5)
         marks = marker_look(look, small=bool(spread))
-        ax.plot(centre[:, 0], centre[:, 1], linestyle="none", zorder=3, label=name, **marks)
+        ax.plot(centre[:, 0], centre[:, 1], linestyle="none", zorder=3, label=figure_text(name), **marks)
         every = np.concatenate(points[name])  # with spread, seeds may be out of view while their mean is not
         draw_offscale(ax, every, intervals, look)
-        label = with_note(name, offscale_note(every, intervals, labels))
+        label = with_note(figure_text(name), offscale_note(every, intervals, labels))
         handles.append(key(label, color=look.color, linestyle=line_look, linewidth=1.1, **marks))
     if reference is not None:
         cross = Style(INK, "+", "-")

@@ -8,6 +8,7 @@ from matplotlib.axes import Axes
 from matplotlib.colors import to_rgba
 from matplotlib.lines import Line2D
 
+from mtopt._text import figure_text
 from mtopt.plotting.arrays import BoolArray, FloatArray
 from mtopt.plotting.layout import key
 from mtopt.plotting.limits import Interval
@@ -44,14 +45,14 @@ def draw_front3d(
             _draw_bars(box, np.stack(points[name]), centre, shown, look)
         marks = marker_look(look, small=spread)
         # The box does not clip: what lies beyond it is drawn hollow on its wall instead.
-        box.plot(*centre[shown].T, linestyle="none", label=name, **marks)
+        box.plot(*centre[shown].T, linestyle="none", label=figure_text(name), **marks)
         every = np.concatenate(points[name])
         beyond = every[np.isfinite(every).all(axis=1) & ~in_view(every, intervals)]
         if len(beyond):
             low, high = np.array(intervals).T
             hollow = {**marks, "markerfacecolor": "white"}
             box.plot(*np.clip(beyond, low, high).T, linestyle="none", label="_" + OFF_SCALE, gid=OFF_SCALE, **hollow)
-        label = with_note(name, offscale_note(every, intervals, labels))
+        label = with_note(figure_text(name), offscale_note(every, intervals, labels))
         handles.append(key(label, linestyle="none", **marks))
     if reference is not None:
         cross = {"marker": "+", "color": INK, "markersize": 9, "markeredgewidth": 1.5, "linestyle": "none"}

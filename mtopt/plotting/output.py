@@ -4,12 +4,12 @@ import hashlib
 import io
 import re
 from collections.abc import Sequence
-from html import escape
 from pathlib import Path
 from typing import Any
 
 from matplotlib.figure import Figure, SubFigure
 
+from mtopt._text import html_text
 from mtopt.files import written_whole
 from mtopt.plotting.layout import root_figure
 from mtopt.plotting.theme import style
@@ -78,7 +78,7 @@ def to_svg(fig: Figure | SubFigure | Path, *, title: str | None = None, prefix: 
     svg = re.sub(r"<[^>]+>", lambda tag: _own_ids(tag[0], f"{prefix}-"), svg)
     # A style sheet within an inline SVG would apply to the whole page.
     svg = svg.replace('<style type="text/css">*{', f'<style type="text/css">#{prefix} *{{', 1)
-    heading = f"\n <title>{escape(title)}</title>" if title else ""
+    heading = f"\n <title>{html_text(title)}</title>" if title else ""
     look = f' id="{prefix}" role="img" style="max-width: 100%; height: auto"'
     return re.sub(r"<svg[^>]*", lambda tag: tag[0] + look, svg, count=1).replace(">", f">{heading}", 1)
 

@@ -9,6 +9,7 @@ from matplotlib.colors import to_rgba
 from matplotlib.lines import Line2D
 from matplotlib.patches import Patch
 
+from mtopt._text import figure_text
 from mtopt.plotting.arrays import Array, FloatArray, as_pieces, check_mapping, named_pieces
 from mtopt.plotting.layout import LegendPlace, add_legend, check_labels, check_legend, key, new_axes
 from mtopt.plotting.limits import Interval, Limits, full_interval, given_limits, robust_interval
@@ -82,9 +83,9 @@ def plot_parallel(
             shares = (values - low) / width
             faint = float(np.clip(12 / len(values), 0.25, 0.9))
             for number, row in enumerate(shares):
-                label = name if number == 0 else f"_{name}"
+                label = figure_text(name) if number == 0 else f"_{name}"
                 ax.plot(places, row, alpha=faint, zorder=3, label=label, **line)
-            handles.append(key(with_note(name, offscale_note(values, intervals, labels)), **line))
+            handles.append(key(with_note(figure_text(name), offscale_note(values, intervals, labels)), **line))
         _dress(ax, intervals, labels)
         if title is not None:
             ax.set_title(title, pad=20)

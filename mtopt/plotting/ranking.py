@@ -8,6 +8,7 @@ from matplotlib.artist import Artist
 from matplotlib.axes import Axes
 from matplotlib.text import Annotation
 
+from mtopt._text import figure_text
 from mtopt.plotting.arrays import Array, FloatArray, as_floats, check_mapping
 from mtopt.plotting.front import marker_look
 from mtopt.plotting.layout import new_axes, widen
@@ -77,7 +78,7 @@ def plot_ranking(
             texts = [_text(scores[name], None if ends is None else ends[name], form) for name in order]
             beside += _write_values(ax, texts)
         arrow = f"{xlabel}, higher is better →" if higher_is_better else f"← {xlabel}, lower is better"
-        ax.set_xlabel(arrow if baseline is None else f"{arrow}\n(dashed line: {baseline})")
+        ax.set_xlabel(arrow if baseline is None else f"{arrow}\n(dashed line: {figure_text(baseline)})")
         if title is not None:
             ax.set_title(title)
         if own_figure:
@@ -136,14 +137,16 @@ def _draw_frame(
 ) -> None:
     ax.set_xlim(*limits)
     ax.set_ylim(len(order) - 0.4, -0.6)
-    ax.set_yticks(range(len(order)), labels=order)
+    ax.set_yticks(range(len(order)), labels=[figure_text(name) for name in order])
     ax.tick_params(axis="y", length=0)
     ax.spines["left"].set_visible(False)
     ax.grid(visible=False, axis="y")
     for row in range(len(order)):
         ax.axhline(row, color=FAINT, linewidth=0.7, linestyle=(0, (1, 2)), zorder=0.8)
     if baseline is not None and np.isfinite(scores[baseline]):
-        ax.axvline(scores[baseline], color=INK, linewidth=0.9, linestyle=(0, (4, 2)), zorder=1.2, label=baseline)
+        ax.axvline(
+            scores[baseline], color=INK, linewidth=0.9, linestyle=(0, (4, 2)), zorder=1.2, label=figure_text(baseline)
+        )
 
 
 def _draw_row(

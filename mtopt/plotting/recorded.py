@@ -9,6 +9,7 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.lines import Line2D
 
+from mtopt._text import joined
 from mtopt.plotting.arrays import BoolArray, FloatArray, as_floats
 from mtopt.plotting.layout import key
 from mtopt.plotting.theme import INK
@@ -123,4 +124,4 @@ def _split(values: FloatArray, section: str, names: Any) -> dict[Any, FloatArray
 
 
 def _name(label: Any) -> str:
-    return label if isinstance(label, str) else ", ".join(map(str, label))
+    return label if isinstance(label, str) else joined(label)

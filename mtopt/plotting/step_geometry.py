@@ -10,6 +10,7 @@ from matplotlib.colors import to_rgba
 from matplotlib.lines import Line2D
 from matplotlib.patches import Patch
 
+from mtopt._text import figure_text
 from mtopt.plotting.arrays import Array, FloatArray, as_floats
 from mtopt.plotting.front import marker_look
 from mtopt.plotting.layout import LegendPlace, add_legend, check_legend, key, new_axes
@@ -120,7 +121,9 @@ def tip_keys(step: Step, looks: Mapping[str, Style]) -> tuple[list[dict[str, Any
         mark = marker_look(look, small=True)
         share = step.shown[name]
         note = "" if share >= _FLAT else f"projected: {100 * share:.0f} % of its length"
-        keys.append(key(with_note(name, note), color=look.color, linestyle=look.linestyle, linewidth=1.5, **mark))
+        keys.append(
+            key(with_note(figure_text(name), note), color=look.color, linestyle=look.linestyle, linewidth=1.5, **mark)
+        )
         marks.append({**mark, "markersize": mark["markersize"] * (1 + 0.6 * later.sum())})
     return marks, keys
 
@@ -188,7 +191,8 @@ def _projected(
         labels = tuple(f"component {i}" for i in range(1, dimensions + 1))
     else:
         basis = orthonormal_basis([*rows, *rules.values()], dimensions)
-        labels = (f"along {names[0]}", f"across {names[0]}", "across both")[:dimensions]
+        first = figure_text(names[0])
+        labels = (f"along {first}", f"across {first}", "across both")[:dimensions]
     gradients = coordinates(rows, basis, dimensions)
     longest = float(np.linalg.norm(gradients, axis=1).max())
     directions, shown = {}, {}
@@ -219,7 +223,7 @@ def _draw(ax: Axes, step: Step, looks: Mapping[str, Style]) -> list[Any]:
     for (name, tip), mark in zip(step.directions.items(), marks, strict=True):
         look = looks[name]
         _arrow(ax, tip, look.color, look.linestyle, 1.5, shrink=mark["markersize"] / 2, zorder=3)
-        ax.plot(*tip[:, None], linestyle="none", zorder=4, label=name, **mark)
+        ax.plot(*tip[:, None], linestyle="none", zorder=4, label=figure_text(name), **mark)
     ax.plot([0], [0], marker="o", markersize=3.5, color=INK, zorder=4, label="_origin")
     ax.set_xlim(low[0], high[0])
     ax.set_ylim(low[1], high[1])
@@ -251,7 +255,7 @@ def _label(ax: Axes, name: str, tip: FloatArray) -> None:
     size = np.linalg.norm(tip)
     outwards = tip / size if size > 0 else np.array([-1.0, -1.0]) / np.sqrt(2)
     ax.annotate(
-        name,
+        figure_text(name),
         tuple(tip),
         xytext=tuple(11 * outwards),
         textcoords="offset points",

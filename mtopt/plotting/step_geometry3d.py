@@ -9,6 +9,7 @@ from matplotlib.colors import to_rgba
 from matplotlib.patches import Patch
 from matplotlib.ticker import MaxNLocator
 
+from mtopt._text import figure_text
 from mtopt.plotting.arrays import FloatArray
 from mtopt.plotting.layout import key
 from mtopt.plotting.plane import dual_rays
@@ -43,11 +44,17 @@ def draw_step3d(ax: Axes, step: Step, looks: Mapping[str, Style]) -> list[Any]:
     box.plot(*np.concatenate([gradients, gradients[:1]]).T, label="_hull", **hull)
     for name, tip in zip(step.names, gradients, strict=True):
         _arrow(box, tip, INK, 2.0)
-        box.text(*(tip * (1 + 0.09 * norms.max() / np.linalg.norm(tip))), name, ha="center", va="center", zorder=6)
+        box.text(
+            *(tip * (1 + 0.09 * norms.max() / np.linalg.norm(tip))),
+            figure_text(name),
+            ha="center",
+            va="center",
+            zorder=6,
+        )
     marks, keys = tip_keys(step, looks)
     for (name, tip), mark in zip(step.directions.items(), marks, strict=True):
         box.plot(*np.stack([np.zeros(3), tip]).T, color=looks[name].color, linestyle=looks[name].linestyle)
-        box.plot(*tip[:, None], linestyle="none", label=name, **mark)
+        box.plot(*tip[:, None], linestyle="none", label=figure_text(name), **mark)
     _frame(box, np.concatenate([gradients, rays, *(tip[None] for tip in step.directions.values())]), step.axis_labels)
     arrow = key("gradients", color=INK, linewidth=2.0)
     cone = Patch(facecolor=CONE, edgecolor=_GREEN, label="dual cone: no loss rises")

@@ -9,6 +9,7 @@ from matplotlib.axes import Axes
 from matplotlib.colors import to_rgba
 from matplotlib.lines import Line2D
 
+from mtopt._text import figure_text
 from mtopt.plotting.arrays import Array, FloatArray, as_pieces, as_points, named_pieces
 from mtopt.plotting.contours import Levels, draw_contours
 from mtopt.plotting.front import marker_look
@@ -182,8 +183,8 @@ def _draw_marked(ax: Axes, marked: Mapping[str, FloatArray]) -> list[Line2D]:
             "markeredgecolor": INK,
             "linestyle": "none",
         }
-        ax.plot(points[:, 0], points[:, 1], zorder=6, label=name, **look)
-        handles.append(key(name, **look))
+        ax.plot(points[:, 0], points[:, 1], zorder=6, label=figure_text(name), **look)
+        handles.append(key(figure_text(name), **look))
     return handles
 
 
@@ -224,7 +225,7 @@ def _draw_paths(
         }
         marks["markeredgewidth"] = 0.7
         for number, path in enumerate(parts):
-            ax.plot(path[:, 0], path[:, 1], zorder=3, label=name if number == 0 else f"_{name}", **line)
+            ax.plot(path[:, 0], path[:, 1], zorder=3, label=figure_text(name) if number == 0 else f"_{name}", **line)
         finite = [path[np.isfinite(path).all(axis=1)] for path in parts]
         ends = np.array([path[-1] for path in finite if len(path)]).reshape(-1, 2)
         ax.plot(ends[:, 0], ends[:, 1], linestyle="none", zorder=5, label=f"_ends of {name}", **marks)
@@ -234,5 +235,5 @@ def _draw_paths(
         note = offscale_note(ends, intervals, labels)
         if lost:
             note = f"{note}\n{lost} of {len(parts)} end at NaN or inf".strip()
-        handles.append(key(with_note(name, note), **line, **marks))
+        handles.append(key(with_note(figure_text(name), note), **line, **marks))
     return handles

@@ -8,6 +8,7 @@ from matplotlib.axes import Axes
 from matplotlib.colors import to_rgba
 from matplotlib.patches import Patch
 
+from mtopt._text import figure_text
 from mtopt.plotting.arrays import Array, FloatArray
 from mtopt.plotting.layout import LegendPlace, add_legend, check_legend, key, new_axes
 from mtopt.plotting.limits import padded
@@ -69,10 +70,11 @@ def plot_weights(
             tops = np.cumsum(_shares(record, window), axis=0)
             floor = np.zeros(len(at))
             for (name, look), top in zip(looks.items(), tops, strict=False):
-                ax.fill_between(at, floor, top, facecolor=to_rgba(look.color, 0.55), linewidth=0, zorder=2, label=name)
+                shown = figure_text(name)
+                ax.fill_between(at, floor, top, facecolor=to_rgba(look.color, 0.55), linewidth=0, zorder=2, label=shown)
                 ax.plot(at, top, color="white", linewidth=0.8, zorder=2.5, label=f"_top of {name}")
                 # the layers' order in the picture, from top to bottom
-                handles.insert(0, Patch(facecolor=to_rgba(look.color, 0.55), label=name))
+                handles.insert(0, Patch(facecolor=to_rgba(look.color, 0.55), label=shown))
                 floor = top
             drawn = np.c_[at, tops[-1]]
             ax.set_ylim(0, 1)
@@ -82,10 +84,10 @@ def plot_weights(
             for name, values in record.columns.items():
                 line: dict[str, Any] = {"color": looks[name].color, "linestyle": looks[name].linestyle}
                 low, median, high = quartiles(values, window)
-                ax.plot(at, median, zorder=3, label=name, linewidth=1.4, **line)
+                ax.plot(at, median, zorder=3, label=figure_text(name), linewidth=1.4, **line)
                 if window > 1:
                     ax.fill_between(at, low, high, color=to_rgba(looks[name].color, 0.17), linewidth=0, zorder=2)
-                handles.append(key(name, linewidth=1.4, **line))
+                handles.append(key(figure_text(name), linewidth=1.4, **line))
                 lines.append(np.c_[at, median])
             drawn = np.concatenate(lines)
             if log:

@@ -6,6 +6,7 @@ import os
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
+from mtopt._text import visible
 from mtopt.autograd import StepRecord
 from mtopt.training._callbacks import Callback
 from mtopt.training._counts import check_count
@@ -57,4 +58,4 @@ class TensorBoard(Callback):
 
     def _write(self, scalars: Mapping[str, float], step: int) -> None:
         for name, value in scalars.items():
-            self._writer.add_scalar(name, value, step)
+            self._writer.add_scalar(visible(name), value, step)

@@ -184,7 +184,7 @@ def test_report_and_figure_tell_the_paths(finished, tmp_path):
 
 
 def test_drawn_path_goes_from_the_start_through_the_means_over_seeds(finished):
-    (figure,) = (figure for name, _, figure in all_figures(finished) if name == "contest-paths-paths")
+    (figure,) = (drawn.figure for drawn in all_figures(finished) if drawn.file_name == "contest-paths-paths")
     left, right = figure.axes
     for found in finished.cells:
         paths = found.paths

@@ -98,7 +98,7 @@ def test_every_run_is_there_and_escaped(front):
 
 def test_the_points_of_one_run_belong_together(front):
     runs = [spot["data-run"] for spot in Spots(front).spots]
-    assert runs == [f"{RULE} 0"] * 2 + [f"{RULE} 1"] * 2 + ["linear 0", "static 0"]
+    assert runs == [f"0 {RULE}"] * 2 + [f"1 {RULE}"] * 2 + ["0 linear", "static 0"]
 
 
 def test_one_point_is_in_the_tab_order_and_each_has_a_mark_of_its_own(front):
