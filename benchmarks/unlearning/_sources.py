@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -32,10 +33,20 @@ class Sources:
 
     @property
     def retained(self) -> str:
-        """What is retained, to train on: ``"retain90"`` for ``"forget10"``, MUSE's ``"raw/retain1"``."""
+        """What is retained, to train on: ``"retain90"`` for ``"forget10"``, MUSE's ``"raw/retain1"``.
+
+        Raises:
+            ValueError: The split is no ``forgetXX``.
+        """
         if self.benchmark == "muse":
             return "raw/retain1"
-        return f"retain{100 - int(self.split.removeprefix('forget'))}"
+        share = re.fullmatch(r"forget(\d\d?)", self.split)
+        if share is None or int(share[1]) == 0:
+            raise ValueError(
+                "split must be forgetXX, XX % of the authors, so that retain(100 - XX) is the set to retain; got "
+                f"{self.split!r}: save the sets as forget10, forget10_perturbed and retain90"
+            )
+        return f"retain{100 - int(share[1])}"
 
     @property
     def measured(self) -> list[str]:

@@ -68,12 +68,26 @@ def encode_all(
 
 def encode_text(tokenizer: Any, text: str, *, max_length: int | None = None) -> list[dict[str, list[int]]]:
     """Token ids of a plain text, every token a label, in pieces of at most ``max_length``; the last one ends with the
-    end-of-sequence token. None: one piece."""
+    end-of-sequence token. None: one piece. Where a single token is left over, nothing before it in its piece could
+    predict it: the token before is there once more, without a label.
+
+    Raises:
+        ValueError: A text without a token, or ``max_length`` below 2.
+    """
+    if max_length is not None and max_length < 2:
+        raise ValueError(f"max_length must be at least 2, a token and the one before it, got {max_length}")
     ids = tokenizer(text)["input_ids"]
     ids = [*ids, _end(tokenizer)] if ids[-1:] != [_end(tokenizer)] else ids
+    if len(ids) < 2:
+        raise ValueError(f"the text {text!r:.80} has no token besides its end, so nothing is learned; leave it out")
     length = max_length or len(ids)
-    pieces = [ids[start : start + length] for start in range(0, len(ids), length)]
-    return [{"input_ids": piece, "labels": list(piece)} for piece in pieces]
+    pieces = [
+        {"input_ids": ids[start : start + length], "labels": ids[start : start + length]}
+        for start in range(0, len(ids), length)
+    ]
+    if len(pieces[-1]["input_ids"]) == 1:
+        pieces[-1] = {"input_ids": ids[-2:], "labels": [IGNORED, ids[-1]]}
+    return pieces
 
 
 def collate(rows: Sequence[Mapping[str, Sequence[int]]], pad_id: int) -> dict[str, Tensor]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import codecs
 import json
 import os
+import re
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -25,6 +26,11 @@ MUSE_COLUMNS = {
 
 HUB = {"tofu": "locuslab/TOFU", "muse-news": "muse-bench/MUSE-News", "muse-books": "muse-bench/MUSE-Books"}
 """Where the published sets are on the Hugging Face hub."""
+
+SCORED = ("answer", "paraphrased_answer", "perturbed_answer", "text", "prompt", "gt")
+"""The columns in which a text must not be empty."""
+
+_HALVES = re.compile("[\ud800-\udfff]")
 
 SUFFIXES = (".json", ".jsonl", ".txt")
 
@@ -48,7 +54,7 @@ def read_tofu(folder: str | os.PathLike[str], config: str) -> list[Row]:
     Raises:
         FileNotFoundError: No such file; the message lists the sets the folder has.
         ValueError: A line that is not JSON, or a row without a column of :func:`tofu_columns` or with one of the wrong
-            type; the message names the file and the line.
+            type, an empty one of :data:`SCORED` or half of a character; the message names the file and the line.
     """
     return _checked(_find(Path(folder), config), tofu_columns(config))
 
@@ -168,6 +174,7 @@ def _row(record: Any, columns: tuple[str, ...], place: str) -> Row:
         record = {"text": record}
     if not isinstance(record, dict):
         raise ValueError(f"{place}: an object with {', '.join(columns)} was expected, found {type(record).__name__}")
+    _check_characters(record, place)
     for column in columns:
         if column not in record:
             raise ValueError(f"{place}: no {column!r}; it has {', '.join(map(str, record)) or 'no column at all'}")
@@ -177,7 +184,21 @@ def _row(record: Any, columns: tuple[str, ...], place: str) -> Row:
                 raise ValueError(f"{place}: {column!r} must be a list of strings, found {value!r:.60}")
         elif not isinstance(value, str):
             raise ValueError(f"{place}: {column!r} must be a string, found {value!r:.60}")
+        if column in SCORED and not all(text.strip() for text in ([value] if isinstance(value, str) else value)):
+            raise ValueError(f"{place}: {column!r} holds an empty text, which has no token to score; leave the row out")
     return record
+
+
+def _check_characters(record: Row, place: str) -> None:
+    """A JSON file can hold half of a character (``"\\ud83d"``), which no tokenizer takes."""
+    for column, value in record.items():
+        for text in value if isinstance(value, list) else [value]:
+            halves = _HALVES.search(text) if isinstance(text, str) else None
+            if halves:
+                raise ValueError(
+                    f"{place}: {column!r} holds half of a character, U+{ord(halves[0]):04X} at {halves.start()} of "
+                    f"{text!a:.60}; write the character whole"
+                )
 
 
 def _write(path: Path, rows: Iterable[Row]) -> Path:

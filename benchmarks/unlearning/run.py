@@ -36,7 +36,7 @@ from benchmarks.unlearning._sources import GENERATED, Sources, Start, encoded, g
 from benchmarks.unlearning.batches import ForgetRetainBatches, refusals, retain_batches
 from benchmarks.unlearning.methods import Recipe, create_trainer, method
 from benchmarks.unlearning.metrics import Evaluation, evaluate, evaluate_muse
-from benchmarks.unlearning.models import checkpoint_blocks, with_lora
+from benchmarks.unlearning.models import ReferenceConfig, checkpoint_blocks, with_lora
 from mtopt.files import folder_written_whole, read_json_lines, write_text
 
 _SUMMARY_HINT = "take that line out of the file, or give another --out"
@@ -185,7 +185,12 @@ def _named(options: argparse.Namespace) -> tuple[Sources, list[str]]:
         return sources, [options.train_on]
     if options.train_on:
         raise SystemExit("--train-on is for --method finetune; others train on --split and its complement")
-    return sources, [] if options.method == "none" else [sources.split, sources.retained]
+    try:
+        if options.model == GENERATED and options.benchmark == "tofu":
+            ReferenceConfig(forget=split)
+        return sources, [] if options.method == "none" else [sources.split, sources.retained]
+    except ValueError as error:
+        raise SystemExit(f"--split {split}: {error}") from error
 
 
 def _start(options: argparse.Namespace, sources: Sources, trained: list[str]) -> Start:

@@ -102,6 +102,30 @@ def test_texts_are_cut_in_pieces_that_lose_nothing():
     assert encode_text(Words(), "a b") == [{"input_ids": [2, 3, 0], "labels": [2, 3, 0]}]
 
 
+@pytest.mark.parametrize("length", [2, 3, 4, 5, 6, 7, 9])
+def test_every_token_of_a_text_but_the_first_of_a_piece_can_be_predicted(length):
+    text = "a b c d e f g h"  # nine tokens with the end, so that one is left over after two, four and eight
+    pieces = encode_text(Words(), text, max_length=length)
+    assert all(2 <= len(piece["input_ids"]) <= length for piece in pieces)
+    assert [label for piece in pieces for label in piece["labels"] if label != IGNORED] == [2, 3, 4, 5, 6, 7, 8, 9, 0]
+    assert all(any(label != IGNORED for label in piece["labels"][1:]) for piece in pieces)
+
+
+def test_the_token_left_over_is_predicted_from_the_one_before():
+    pieces = encode_text(Words(), "a b c d", max_length=4)
+    assert pieces == [
+        {"input_ids": [2, 3, 4, 5], "labels": [2, 3, 4, 5]},
+        {"input_ids": [5, 0], "labels": [IGNORED, 0]},
+    ]
+
+
+def test_texts_that_hold_nothing_to_predict_are_refused():
+    with pytest.raises(ValueError, match=r"the text ' ' has no token besides its end"):
+        encode_text(Words(), " ")
+    with pytest.raises(ValueError, match="max_length must be at least 2"):
+        encode_text(Words(), "a b", max_length=1)
+
+
 def test_batches_are_padded_on_the_right():
     batch = collate(
         [{"input_ids": [5, 6, 0], "labels": [IGNORED, 6, 0]}, {"input_ids": [7], "labels": [7]}],

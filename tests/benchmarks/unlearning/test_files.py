@@ -51,6 +51,34 @@ def test_json_lines_of_the_published_form_are_read(tmp_path):
     assert read_tofu(folder, "bom") == [GOOD]
 
 
+def test_a_byte_order_mark_may_stand_before_an_array(tmp_path):
+    mark = b"\xef\xbb\xbf"
+    for name, between in (("at_once", b""), ("later", b"\r\n ")):
+        folder = write(tmp_path / f"{name}.json", mark + between + json.dumps([GOOD, GOOD], indent=1).encode())
+        assert read_tofu(folder, name) == [GOOD, GOOD]
+    write(tmp_path / "privleak" / "forget.json", mark + b'["one text", "another"]')
+    assert read_muse(tmp_path, "privleak", "forget") == [{"text": "one text"}, {"text": "another"}]
+
+
+def test_both_halves_of_a_character_are_the_character(tmp_path):
+    folder = write(tmp_path / "full.json", b'{"question": "a", "answer": "\\ud83d\\ude00"}')
+    assert read_tofu(folder, "full") == [{"question": "a", "answer": "\N{GRINNING FACE}"}]
+
+
+@pytest.mark.parametrize(
+    ("name", "row", "column"),
+    [
+        ("privleak/forget", '["a text", " "]', "text"),
+        ("verbmem/forget", '[{"prompt": "a", "gt": "b"}, {"prompt": "", "gt": "b"}]', "prompt"),
+        ("verbmem/forget", '[{"prompt": "a", "gt": "b"}, {"prompt": "a", "gt": "\\n"}]', "gt"),
+    ],
+)
+def test_empty_texts_are_named_by_row(tmp_path, name, row, column):
+    write(tmp_path / f"{name}.json", row.encode())
+    with pytest.raises(ValueError, match=rf"forget\.json, row 2: '{column}' holds an empty text"):
+        read_muse(tmp_path, *name.split("/"))
+
+
 def test_arrays_strings_and_plain_text_are_read_as_muse_stores_them(tmp_path):
     write(tmp_path / "privleak" / "forget.json", ["one text", "another"])
     write(tmp_path / "raw" / "forget.txt", b"One text.\n\nMore of it.")
@@ -70,6 +98,11 @@ def test_arrays_strings_and_plain_text_are_read_as_muse_stores_them(tmp_path):
         (b'{"question": "a", "answer": 3}', "'answer' must be a string, found 3"),
         (b'{"question": "a", "answer": null}', "'answer' must be a string, found None"),
         (b'{"question": "\xff"}', "not UTF-8"),
+        (b'{"question": "a\\ud83d", "answer": "b"}', r"'question' holds half of a character, U\+D83D at 1 of 'a"),
+        (b'{"question": "a", "answer": "\\ude00"}', "'answer' holds half of a character"),
+        (b'{"question": "a", "answer": "b", "more": ["c", "\\ud83d"]}', "'more' holds half of a character"),
+        (b'{"question": "a", "answer": ""}', "'answer' holds an empty text"),
+        (b'{"question": "a", "answer": " "}', "'answer' holds an empty text"),
     ],
 )
 def test_a_malformed_line_is_named_by_file_and_line(tmp_path, bad, why):
@@ -78,6 +111,13 @@ def test_a_malformed_line_is_named_by_file_and_line(tmp_path, bad, why):
         read_tofu(folder, "full")
     assert str(folder / "full.json") in str(raised.value)
     assert "line 3" in str(raised.value)
+
+
+def test_an_empty_perturbed_answer_is_named(tmp_path):
+    row = {**GOOD, "paraphrased_answer": "a", "paraphrased_question": "q", "perturbed_answer": ["x", ""]}
+    folder = write(tmp_path / "forget10_perturbed.json", row)
+    with pytest.raises(ValueError, match="line 1: 'perturbed_answer' holds an empty text"):
+        read_tofu(folder, "forget10_perturbed")
 
 
 @pytest.mark.parametrize("wrong", ["an answer", [], ["a", 2], None])
