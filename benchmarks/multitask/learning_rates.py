@@ -19,6 +19,7 @@ import torch
 from matplotlib.ticker import NullFormatter
 
 import mtopt
+from benchmarks._command import folder, run_command
 from benchmarks.multitask.multidigits import MultiDigits, overlaid
 from mtopt.plotting import save, style
 
@@ -120,14 +121,14 @@ def draw(runs: Sequence[Run], folder: Path) -> Path:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--out", type=Path, default=Path("docs/images"), help="folder of the figure")
+    parser.add_argument("--out", type=folder, default="docs/images", help="folder of the figure")
     parser.add_argument("--steps", type=int, default=400, help="steps of each training (default: 400)")
     parser.add_argument("--jobs", type=int, default=2, help="processes (default: 2)")
     arguments = parser.parse_args()
     runs = run_all(arguments.steps, jobs=arguments.jobs)
     print(table(runs))
-    print(draw(runs, arguments.out))
+    print(draw(runs, Path(arguments.out)))
 
 
 if __name__ == "__main__":
-    main()
+    run_command(main)

@@ -23,6 +23,7 @@ import torch
 from threadpoolctl import threadpool_limits
 
 import mtopt.plotting
+from benchmarks._command import folder, run_command
 from benchmarks.speed._lines import Line, lines
 from benchmarks.speed._memory import Memory, weigh
 from benchmarks.speed._peers import missing
@@ -137,7 +138,9 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--no-peers", dest="peers", action="store_false", help="leave TorchJD and LibMTL out")
     parser.add_argument("--device", choices=("cpu", "cuda"), default="cpu", help="%(default)s")
     parser.add_argument("--quick", action="store_true", help="three rounds on one thread, no transformer, no memory")
-    parser.add_argument("--out", default="mtopt-results/speed", metavar="DIR", help="folder of results (%(default)s)")
+    parser.add_argument(
+        "--out", type=folder, default="mtopt-results/speed", metavar="DIR", help="folder of results (%(default)s)"
+    )
     return parser
 
 
@@ -155,4 +158,4 @@ def _count(text: str) -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    run_command(main)

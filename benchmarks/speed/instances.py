@@ -29,6 +29,7 @@ from torch import nn
 from torch.nn import functional as F
 
 import mtopt
+from benchmarks._command import folder, run_command
 from benchmarks.speed._timing import Side, interleave
 from mtopt.files import write_text
 
@@ -258,7 +259,9 @@ def _parser() -> argparse.ArgumentParser:
         prog="python -m benchmarks.speed.instances",
         description="Time a step over one loss a sample, beside a plain step and TorchJD.",
     )
-    parser.add_argument("--out", default="mtopt-results/speed", metavar="DIR", help="folder of results (%(default)s)")
+    parser.add_argument(
+        "--out", type=folder, default="mtopt-results/speed", metavar="DIR", help="folder of results (%(default)s)"
+    )
     parser.add_argument("--models", nargs="+", choices=list(CASES), default=list(CASES), help="default: all")
     parser.add_argument("--sizes", nargs="+", type=_positive, default=list(SIZES), metavar="B", help="%(default)s")
     parser.add_argument("--rounds", type=_positive, default=15, metavar="N", help="samples a side (%(default)s)")
@@ -274,4 +277,4 @@ def _positive(text: str) -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    run_command(main)

@@ -14,7 +14,6 @@ import argparse
 import gc
 import itertools
 import statistics
-import sys
 import time
 from collections.abc import Callable, Sequence
 
@@ -22,6 +21,7 @@ import torch
 from torch import nn
 
 import mtopt
+from benchmarks._command import run_command
 from mtopt.problems.synthetic_regression import synthetic_regression
 
 RULES = ("mgda", "nash_mtl")
@@ -178,4 +178,4 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    run_command(main)

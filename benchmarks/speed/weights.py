@@ -23,6 +23,7 @@ import torch
 from threadpoolctl import threadpool_limits
 
 import mtopt
+from benchmarks._command import folder, run_command
 from benchmarks.speed._pairs import INSTALL, PAIRS, Pair, peer_module
 from benchmarks.speed._report import Cell, Measured, draw, print_tables, write_json, write_markdown
 from benchmarks.speed._timing import Side, drifting_gradients, interleave
@@ -117,7 +118,9 @@ def _parser() -> argparse.ArgumentParser:
         prog="python -m benchmarks.speed.weights",
         description="Time the weights of the rules that mtopt and TorchJD share, Gramian given, side by side.",
     )
-    parser.add_argument("--out", default="mtopt-results/speed", metavar="DIR", help="folder of results (%(default)s)")
+    parser.add_argument(
+        "--out", type=folder, default="mtopt-results/speed", metavar="DIR", help="folder of results (%(default)s)"
+    )
     parser.add_argument("--sizes", nargs="+", type=_size, default=list(SIZES), metavar="K", help="default: %(default)s")
     parser.add_argument(
         "--rules",
@@ -152,4 +155,4 @@ def _positive(text: str) -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    run_command(main)

@@ -18,6 +18,7 @@ from typing import Any
 import torch
 
 import mtopt
+from benchmarks._command import run_command
 from mtopt.pareto import hypervolume, moo_svgd, trace_front, uniform_preferences
 
 COUNT = 20
@@ -181,4 +182,4 @@ def main(arguments: Sequence[str] | None = None) -> None:
 
 
 if __name__ == "__main__":
-    main()
+    run_command(main)

@@ -13,6 +13,7 @@ import argparse
 import torch
 
 import mtopt
+from benchmarks._command import run_command
 
 STARTS, STEPS, RATE, NEAR = 10, 500, 0.005, 0.02
 
@@ -62,4 +63,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    run_command(main)

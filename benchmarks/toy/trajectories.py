@@ -23,6 +23,7 @@ from dataclasses import dataclass
 import torch
 
 import mtopt
+from benchmarks._command import run_command
 
 RATE = 2e-3
 STAY = 1000
@@ -146,4 +147,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    run_command(main)

@@ -6,6 +6,7 @@ import argparse
 
 import torch
 
+from benchmarks._command import folder
 from benchmarks.unlearning._sources import GENERATED, HUB
 from benchmarks.unlearning.encoding import TEMPLATES
 from benchmarks.unlearning.methods import METHODS
@@ -25,7 +26,7 @@ def parser() -> argparse.ArgumentParser:
         "--method", required=True, type=lambda name: by_lower.get(name.lower(), name), choices=names, metavar="NAME",
         help=f"one of {', '.join(names)}",
     )  # fmt: skip
-    made.add_argument("--out", required=True, help="the folder of the run")
+    made.add_argument("--out", required=True, type=folder, help="the folder of the run")
     made.add_argument("--seed", type=_count, default=0)
     made.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
 

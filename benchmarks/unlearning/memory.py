@@ -22,7 +22,6 @@ from __future__ import annotations
 import argparse
 import copy
 import inspect
-import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -30,6 +29,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from benchmarks._command import run_command
 from benchmarks.unlearning.methods import Recipe, method
 from benchmarks.unlearning.models import with_lora
 from benchmarks.unlearning.trainer import FORGET_LOSSES, RETAIN_LOSSES
@@ -194,4 +194,4 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    run_command(main)

@@ -21,7 +21,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import sys
 import time
 from collections.abc import Callable, Sequence
 from importlib.metadata import version
@@ -31,6 +30,7 @@ from typing import Any
 import torch
 
 import mtopt
+from benchmarks._command import run_command
 from benchmarks.unlearning._arguments import GENERATED_RATE, parser
 from benchmarks.unlearning._sources import GENERATED, Sources, Start, encoded, generated, opened
 from benchmarks.unlearning.batches import ForgetRetainBatches, refusals, retain_batches
@@ -266,4 +266,4 @@ def _save_settings(options: argparse.Namespace, out: Path, model: Any) -> None:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    run_command(main)

@@ -14,6 +14,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from benchmarks._command import run_command
 from benchmarks.unlearning.tofu_task import BEFORE, GAP, RETRAINED, ROUGE, UTILITY
 from mtopt.experiments import Comparison
 
@@ -131,4 +132,4 @@ def _text(values: Sequence[float]) -> str:
 
 
 if __name__ == "__main__":
-    main()
+    run_command(main)

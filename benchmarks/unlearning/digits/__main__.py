@@ -18,6 +18,7 @@ import numpy as np
 import torch
 from matplotlib.axes import Axes
 
+from benchmarks._command import folder, run_command
 from benchmarks.unlearning.digits.comparison import METHODS, TRIALS, Row, compare_methods
 from benchmarks.unlearning.digits.settings import ClassForgetting, Confusion, Setting
 from mtopt.files import write_text
@@ -87,7 +88,7 @@ def _accuracies(ax: Axes, row: Row, look: Style) -> None:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--out", type=Path, default=Path("docs/images"), help="folder of the figure")
+    parser.add_argument("--out", type=folder, default="docs/images", help="folder of the figure")
     parser.add_argument("--members", type=int, default=100, help="models of each kind (default: 100)")
     parser.add_argument("--trials", type=int, default=TRIALS, help=f"configurations a method tries (default: {TRIALS})")
     parser.add_argument("--methods", nargs="+", choices=METHODS, metavar="METHOD", help=f"of {', '.join(METHODS)}")
@@ -109,11 +110,11 @@ def main() -> None:
             cache_dir=arguments.cache,
         )
         print(f"{setting.title}, {arguments.members} models\n\n{table(results[setting])}\n", flush=True)
-    print(draw(results, arguments.out / "class_unlearning"))
+    print(draw(results, Path(arguments.out) / "class_unlearning"))
     if arguments.log is not None:
         content = {setting.name: [asdict(row) for row in rows] for setting, rows in results.items()}
         write_text(arguments.log, json.dumps(content))
 
 
 if __name__ == "__main__":
-    main()
+    run_command(main)

@@ -11,6 +11,7 @@ import pytest
 import torch
 from nltk.stem.porter import PorterStemmer
 
+from benchmarks.unlearning.corpus import Corpus
 from benchmarks.unlearning.encoding import encode
 from benchmarks.unlearning.metrics import Evaluation, evaluate, summarise
 from benchmarks.unlearning.metrics.generation import generate, prompt_of
@@ -314,6 +315,16 @@ def test_what_cannot_be_scored_is_refused(authors):
         diverged.model.norm.weight.fill_(torch.nan)
     with pytest.raises(ValueError, match="diverged"):
         score_tokens(diverged, [{"input_ids": [3, 4], "labels": [3, 4]}], pad_id=0)
+
+
+@pytest.mark.parametrize("name", ["answer", "paraphrased_answer", "perturbed_answer"])
+def test_an_empty_answer_is_named_by_its_question(authors, name):
+    sets = {key: list(rows) for key, rows in authors.corpus.sets.items()}
+    row = sets["forget10_perturbed"][1]
+    sets["forget10_perturbed"][1] = {**row, name: ["a", ""] if name == "perturbed_answer" else ""}
+    with pytest.raises(ValueError, match="'' has no token to score, as an answer to") as raised:
+        evaluate(authors.model, authors.tokenizer, Corpus(sets), max_new_tokens=1)
+    assert repr(row["question"])[:60] in str(raised.value)
 
 
 # --- the gradient ---

@@ -165,6 +165,16 @@ def test_what_does_not_fit_together_is_refused(files, tmp_path, capsys):
     assert "MUSE's texts ask none" in refused("IdkNLL", data="muse")
     assert "invalid choice: 'NGD'" in refused("NGD")
     assert "must be 1 or more" in refused("GA", "--epochs", 0)
+    # whose complement has no name
+    for split in ("my_forget", "forget", "forget-5", "forget00", "forget100", "10"):
+        assert f"--split {split}: split must be forgetXX" in refused("GA", "--split", split)
+    with pytest.raises(SystemExit, match=r"--split my_forget: forget must be one of forget01"):
+        run.main(["--method", "none", "--split", "my_forget", "--out", str(tmp_path)])
+    occupied = tmp_path / "a file"
+    occupied.write_text("of mine")
+    with pytest.raises(SystemExit):
+        run.main(["--method", "none", "--out", str(occupied / "run")])
+    assert f"argument --out: {occupied} is a file, not a folder" in capsys.readouterr().err
     with pytest.raises(SystemExit, match="--model and --data go together"):
         run.main(["--method", "GA", "--model", "a", "--out", str(tmp_path)])
     with pytest.raises(FileNotFoundError, match=r"no forget50\.json"):
