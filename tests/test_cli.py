@@ -1,5 +1,7 @@
 """The command line: what it prints, and what wrong use gets."""
 
+import os
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -8,6 +10,7 @@ import pytest
 
 import mtopt
 from mtopt.cli import main
+from mtopt.experiments._bar import progress_bar
 
 ROOT = Path(__file__).parents[1]
 
@@ -52,6 +55,79 @@ def test_the_installed_command_finds_suites_in_the_current_folder(tmp_path):
     assert run.returncode == 0, run.stderr
     assert "mean rank" in run.stdout
     assert "report.html" in run.stdout
+
+
+@pytest.mark.parametrize("place", ["notes", "notes/results"])
+def test_out_that_is_a_file_is_one_line_before_anything_runs(place, capsys, tmp_path, monkeypatch):
+    monkeypatch.setattr(sys, "path", [*sys.path, str(ROOT)])
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "notes").write_text("mine")
+    monkeypatch.setenv("MTOPT_TEST_LOG", str(tmp_path / "log"))
+    assert main(["compare", "tests.experiments.tiny", "--quick", "--jobs", "1", "--out", place]) == 2
+    captured = capsys.readouterr()
+    assert "notes is a file, not a folder; give another --out" in captured.err
+    assert captured.err.count("\n") == 1
+    assert captured.out == ""
+    assert not (tmp_path / "log").exists()  # no training was finished
+    assert (tmp_path / "notes").read_text() == "mine"
+
+
+def run_into_a_closed_pipe(*arguments, cwd):
+    read, write = os.pipe()
+    os.close(read)
+    environment = {**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
+    command = [sys.executable, "-m", "mtopt.cli", *map(str, arguments)]
+    done = subprocess.run(command, cwd=cwd, env=environment, stdout=write, stderr=subprocess.PIPE, text=True)
+    os.close(write)
+    return done
+
+
+def test_a_closed_pipe_ends_without_a_word(tmp_path):
+    done = run_into_a_closed_pipe("list", "problems", cwd=tmp_path)
+    assert (done.returncode, done.stderr) == (141, "")
+
+
+def test_a_comparison_into_a_closed_pipe_leaves_its_report(tmp_path):
+    suite = "tests.experiments.tiny:task"
+    arguments = ["compare", suite, "--combiners", "linear", "--quick", "--jobs", "1", "--out", tmp_path]
+    done = run_into_a_closed_pipe(*arguments, cwd=ROOT)
+    assert done.returncode == 141
+    assert "Traceback" not in done.stderr
+    assert "Error" not in done.stderr
+    assert "parabolas" in (tmp_path / "report.html").read_text()
+
+
+def test_progress_is_readable_at_80_columns(capfd, monkeypatch):
+    for name, value in {"COLUMNS": "80", "FORCE_COLOR": "1", "TERM": "xterm"}.items():
+        monkeypatch.setenv(name, value)
+    with progress_bar(show=True) as bar:
+        bar.expect(1600)
+        bar.advance(1145, "unlearning/mini_unlearning[/x] NGDiff+GeN(automatic) \x1b[31mseed 1000003")
+    lines = re.sub(r"\x1b\[[0-9;?]*[A-Za-z]", "", capfd.readouterr().err).replace("\r", "\n").split("\n")
+    last = [line for line in lines if "1145" in line][-1]
+    assert len(last) <= 80
+    assert re.search(r" 1145/1600 runs 0:00:0\d left [-:\d]+ unlearning/mini_unlearning\[/x\]", last)
+    assert "\x1b[31m" not in last
+
+
+def test_a_second_comparison_in_the_same_folder_keeps_the_report_of_the_first(capsys, tmp_path, monkeypatch):
+    def drawn(comparison, figures):
+        figures.mkdir(exist_ok=True)
+        (figures / "ranking.svg").write_text("drawn")
+        return str(comparison.combiners)
+
+    monkeypatch.setattr("mtopt.experiments._report.page", drawn)  # the page itself is not what this is about
+    common = ["compare", "tests.experiments.tiny:task", "--quick", "--jobs", "1", "--out", str(tmp_path)]
+    for arguments in ([*common, "--combiners", "mgda"], ["report", str(tmp_path)]):  # the same comparison: made anew
+        assert main(arguments) == 0
+        assert "kept" not in capsys.readouterr().out
+        assert [path.name for path in tmp_path.glob("report*.html")] == ["report.html"]
+    assert main([*common, "--combiners", "pcgrad"]) == 0
+    (kept,) = (path for path in tmp_path.glob("report*.html") if path.name != "report.html")
+    assert f"the report of the earlier comparison in this folder is kept: {kept}" in capsys.readouterr().out
+    assert kept.read_text() == "['linear', 'mgda']"
+    assert (tmp_path / "report.html").read_text() == "['linear', 'pcgrad']"
+    assert len(list(tmp_path.glob("figures*/ranking.svg"))) == 2
 
 
 def test_version(capsys):

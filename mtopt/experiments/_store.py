@@ -70,7 +70,8 @@ class ResultStore:
             try:
                 self.directory.mkdir(parents=True, exist_ok=True)
             except (FileExistsError, NotADirectoryError) as error:
-                raise StoreError(f"{error.filename} is a file, not a folder; give another --out") from error
+                file = next(place for place in (self.directory, *self.directory.parents) if place.exists())
+                raise StoreError(f"{file} is a file, not a folder; give another --out") from error
             except OSError as error:
                 raise StoreError(f"{self.directory} cannot be made ({error}); give another --out") from error
         elif not self.path.exists():

@@ -4,10 +4,11 @@ import csv
 import math
 import sys
 
+import matplotlib.pyplot as plt
 import numpy as np
 import pytest
 
-from mtopt.training import Callback, CSVLogger, Evaluator, Monitor, TensorBoard
+from mtopt.training import Callback, CSVLogger, Evaluator, Monitor, ProgressBar, TensorBoard
 from tests.training.support import PointTrainer, interrupted, loader, point, two_losses
 
 
@@ -57,6 +58,95 @@ def test_csv_takes_columns_that_come_later_and_none_for_what_is_absent(tmp_path)
     for name in ("a", "b"):
         expected = [value if math.isfinite(value) else None for value in history.losses[name]]
         assert [float(row[f"losses/{name}"]) if row[f"losses/{name}"] else None for row in rows] == expected
+
+
+class Named(PointTrainer):
+    """The two losses under other names."""
+
+    names = ("=1+1", "a\x1b,b\ud83d")
+
+    def losses(self, batch):
+        return dict(zip(self.names, super().losses(batch), strict=True))
+
+
+def named(*callbacks, names=Named.names):
+    base = point()
+    trainer = Named(base.model, base.optimizer, "mgda", callbacks=list(callbacks))
+    trainer.names = names
+    return trainer
+
+
+SPLITS = ("losses", "losses (split)", "weights", "norms/left", "cosines", "=cmd", "@a", "step")
+
+
+def test_no_split_takes_the_columns_of_another_or_of_the_steps(tmp_path):
+    path = tmp_path / "log.csv"
+
+    class Evaluates(Callback):
+        def on_step_end(self, trainer, record):
+            for split in SPLITS:
+                trainer.evaluate(split=split)
+
+    base = point()
+    trainer = Named(base.model, base.optimizer, "mgda", callbacks=[CSVLogger(path), Evaluates()])
+    trainer.names = ("left", "right")
+    trainer.fit(steps=3)
+    history = trainer.history
+    rows = rows_of(path)
+    shown = dict(zip(SPLITS, SPLITS, strict=True)) | {
+        "losses": "losses (split)", "losses (split)": "losses (split) (split)", "weights": "weights (split)",
+        "norms/left": "norms (split)/left", "cosines": "cosines (split)", "=cmd": "'=cmd", "@a": "'@a",
+    }  # fmt: skip
+    for name in ("left", "right"):
+        for section in ("losses", "weights", "norms"):
+            assert [float(row[f"{section}/{name}"]) for row in rows] == history[section][name].tolist()
+        for split, column in shown.items():
+            values = history.evaluations(split)[1][name]
+            assert [float(row[f"{column}/{name}"]) for row in rows] == values.tolist()
+            assert values[0] != history.losses[name][0]  # after the step, not before it
+    # once more from the history: what a resumed run makes of it
+    before = path.read_text()
+    trainer.fit(steps=3)
+    assert path.read_text() == before
+
+
+def test_names_in_a_log_are_no_formulas_and_can_be_written(tmp_path):
+    path = tmp_path / "log.csv"
+    trainer = named(CSVLogger(path), Evaluator(None, every=1, split="+b"))
+    trainer.fit(steps=2)
+    (header, *_) = csv.reader(path.read_text().splitlines())
+    assert not any(cell.startswith(("=", "+", "-", "@")) for cell in header)
+    assert "losses/a\\x1b,b\\ud83d" in header
+    assert "'+b/=1+1" in header
+
+
+def test_cosines_of_names_with_commas_have_columns_of_their_own(tmp_path):
+    class Three(PointTrainer):
+        def losses(self, batch):
+            x = self.model.x
+            return {"a": x.square().sum(), "a,b": x[0], "b,c": x[1], "c": x.sum()}
+
+    base = point()
+    trainer = Three(base.model, base.optimizer, "mgda", callbacks=[CSVLogger(tmp_path / "log.csv")])
+    trainer.fit(steps=1)
+    header = next(csv.reader((tmp_path / "log.csv").read_text().splitlines()))
+    assert len([cell for cell in header if cell.startswith("cosines/")]) == 6 == len(trainer.history.cosines)
+    figure = trainer.history.plot()
+    (ax,) = (ax for ax in figure.axes if "cosine" in ax.get_ylabel())
+    assert len({line.get_label() for line in ax.lines if not line.get_label().startswith("_")}) == 6
+    plt.close(figure)
+
+
+@pytest.mark.parametrize("callback", [ProgressBar(force=True), Monitor(refresh=0.0)])
+def test_names_drive_no_terminal(callback, capfd, monkeypatch):
+    for name, value in {"COLUMNS": "160", "FORCE_COLOR": "1"}.items():
+        monkeypatch.setenv(name, value)
+    named(callback, Evaluator(None, every=1, split="[/x]\x07"), names=("[red]a[/red]", "b\x1b[2J")).fit(steps=2)
+    shown = capfd.readouterr().err
+    assert "[red]a[/red]" in shown
+    assert "b\\x1b[2J" in shown
+    assert "\x1b[2J" not in shown
+    assert "\x07" not in shown
 
 
 def test_tensorboard_shows_each_step_once(tmp_path):
