@@ -69,11 +69,10 @@ class ResultStore:
         if create:
             try:
                 self.directory.mkdir(parents=True, exist_ok=True)
-            except (FileExistsError, NotADirectoryError) as error:
-                file = next(place for place in (self.directory, *self.directory.parents) if place.exists())
-                raise StoreError(f"{file} is a file, not a folder; give another --out") from error
             except OSError as error:
-                raise StoreError(f"{self.directory} cannot be made ({error}); give another --out") from error
+                file = next((each for each in (self.directory, *self.directory.parents) if each.is_file()), None)
+                found = f"the folder cannot be made: {error}" if file is None else f"{file} is a file, not a folder"
+                raise StoreError(f"{found}; give another --out") from error
         elif not self.path.exists():
             raise FileNotFoundError(
                 f"no results in {self.directory}: {FILE_NAME} is not there; run mtopt compare first"

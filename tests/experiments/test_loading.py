@@ -4,7 +4,8 @@ import sys
 
 import pytest
 
-from mtopt.experiments import Suite, load_suite
+from mtopt._errors import TaskError
+from mtopt.experiments import Suite, compare, load_suite
 from tests.experiments import tiny
 
 
@@ -43,6 +44,23 @@ def test_a_missing_package_of_a_suite_is_named(tmp_path, monkeypatch):
     monkeypatch.setattr(sys, "path", list(sys.path))
     with pytest.raises(ValueError, match="needs the package 'a_package_nobody_has'"):
         load_suite("needy")
+
+
+@pytest.mark.parametrize("error", ["TypeError", "FileNotFoundError", "ValueError", "KeyError"])
+def test_an_exception_of_the_module_itself_is_not_wrong_use(error, tmp_path, monkeypatch):
+    (tmp_path / "failing_module.py").write_text(f"raise {error}('in the module')\n")
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sys, "path", list(sys.path))
+    with pytest.raises(TaskError, match=f"suite 'failing_module' cannot be imported: {error}: .*in the module"):
+        load_suite("failing_module")
+    with pytest.raises(TaskError, match=f"rule 'failing_module:Rule' cannot be imported: {error}"):
+        compare(tiny.task, combiners=["failing_module:Rule"], out=tmp_path / "out")
+
+
+@pytest.mark.parametrize("name", ["", ".relative", ":suite"])
+def test_what_is_no_name_of_a_module_is_wrong_use(name):
+    with pytest.raises(ValueError, match="no module"):
+        load_suite(name)
 
 
 def test_wrong_types_and_repeated_names():
