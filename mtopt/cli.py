@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import os
 import sys
+import traceback
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
@@ -16,10 +17,13 @@ _CLOSED_PIPE = 128 + 13  # as of a program that the signal of a closed pipe has 
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run the command; returns the exit status: 0, or 2 after wrong use, which is told in one line."""
+    """Run the command; returns the exit status.
+
+    0; 1 when an error of a task's, a suite's or a rule's code ended something, told with its traceback; 2 after wrong
+    use, or where a file cannot be read or written, told in one line.
+    """
     options = _parser().parse_args(arguments)
-    from mtopt._errors import UnknownNameError
-    from mtopt._text import visible
+    from mtopt._errors import InUseError, TaskError, UnknownNameError
 
     try:
         status: int = options.run(options)
@@ -27,13 +31,31 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except BrokenPipeError:
         _let_go_of_the_pipe()
         return _CLOSED_PIPE
-    except (ValueError, TypeError, UnknownNameError, FileNotFoundError) as error:
-        print(f"mtopt: {visible(error)}", file=sys.stderr)
+    except TaskError as error:
+        _tell("".join(traceback.format_exception(error.__cause__ or error)))
+        _tell(f"mtopt: {error}\n")
+        return 1
+    except (ValueError, TypeError, UnknownNameError, InUseError, OSError) as error:
+        if not isinstance(error, OSError) and not _is_ours(error):
+            raise
+        _tell(f"mtopt: {error}\n")
         return 2
     except KeyboardInterrupt:
         print("mtopt: interrupted; finished runs are kept, the same command resumes", file=sys.stderr)
         return 130
     return status
+
+
+def _is_ours(error: Exception) -> bool:
+    """Whether mtopt's own code says so, and not code that it called, whose traceback its author needs."""
+    frames = [frame for frame, _ in traceback.walk_tb(error.__traceback__)]
+    return all(f.f_globals is globals() or str(f.f_globals.get("__name__")).startswith("mtopt.") for f in frames)
+
+
+def _tell(text: str) -> None:
+    from mtopt._text import visible
+
+    sys.stderr.write(visible(text, keep="\n"))
 
 
 def _let_go_of_the_pipe() -> None:
@@ -88,7 +110,9 @@ def _compare(options: argparse.Namespace) -> int:
         jobs=options.jobs,
     )
     _present(comparison)
-    return 0
+    errors = comparison.tell_errors()
+    _tell(errors and f"\nmtopt: {errors}mtopt: the same command tries these runs again, and no other\n")
+    return 1 if errors else 0
 
 
 def _report(options: argparse.Namespace) -> int:

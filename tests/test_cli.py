@@ -130,6 +130,83 @@ def test_a_second_comparison_in_the_same_folder_keeps_the_report_of_the_first(ca
     assert len(list(tmp_path.glob("figures*/ranking.svg"))) == 2
 
 
+FAILING = """
+from tests.experiments.tiny import ParabolasTask
+
+class Fails(ParabolasTask):
+    def trainer(self, combiner, *, seed, **settings):
+        trainer = super().trainer(combiner, seed=seed, **settings)
+        trainer.fails = combiner.name == "mgda" and seed == 1
+        return trainer
+
+    def values(self, trainer, split):
+        if trainer.fails:
+            raise {error}
+        return super().values(trainer, split)
+
+suite = Fails("broken")
+"""
+
+
+@pytest.fixture
+def no_page(monkeypatch):
+    """The page is not drawn: it is not what these tests are about."""
+    monkeypatch.setattr("mtopt.experiments._report.page", lambda comparison, figures: "page")
+
+
+def module(folder, monkeypatch, name, code):
+    (folder / f"{name}.py").write_text(code)
+    monkeypatch.setattr(sys, "path", [str(folder), *sys.path])
+    monkeypatch.delitem(sys.modules, name, raising=False)
+    return name
+
+
+@pytest.mark.parametrize(
+    "error",
+    ["ValueError('of the task')", "TypeError('of the task')", "FileNotFoundError('of the task')", "{}['a bug']"],
+)
+@pytest.mark.filterwarnings("ignore:.*the others go on")
+def test_an_error_of_a_task_is_told_with_its_traceback_and_status_1(error, capsys, tmp_path, monkeypatch, no_page):
+    suite = module(tmp_path, monkeypatch, "failing_suite", FAILING.format(error=error))
+    arguments = ["compare", suite, "--seeds", "2", "--trials", "1", "--jobs", "1", "--out", str(tmp_path / "out")]
+    assert main([*arguments, "--combiners", "mgda"]) == 1
+    captured = capsys.readouterr()
+    assert "mean rank" in captured.out  # the other runs are there
+    assert (tmp_path / "out" / "report.html").exists()
+    told = captured.err[captured.err.index("mtopt: 1 run of broken/broken failed (mgda seed 1):") :]
+    assert "Traceback (most recent call last):" in told
+    assert 'failing_suite.py", line 12, in values' in told
+    assert "\\n    raise" not in told  # lines are lines
+    assert error.partition("(")[0].replace("{}['a bug']", "KeyError: 'a bug'") in told
+
+
+def test_a_rule_that_does_not_fit_is_a_result_and_status_0(capsys, tmp_path, monkeypatch, no_page):
+    monkeypatch.setattr(sys, "path", [*sys.path, str(ROOT)])
+    rule = "tests.experiments.test_failures:Refuses"
+    arguments = ["compare", "tests.experiments.tiny:task", "--combiners", rule, "--quick", "--jobs", "1"]
+    assert main([*arguments, "--out", str(tmp_path)]) == 0
+    captured = capsys.readouterr()
+    assert "losses must be positive" in captured.out
+    assert "Traceback" not in captured.err
+
+
+def test_an_error_of_a_suite_while_it_is_imported_is_told_with_its_traceback(capsys, tmp_path, monkeypatch):
+    suite = module(
+        tmp_path, monkeypatch, "broken_suite", "def load():\n    raise ValueError('of the suite')\n\nload()\n"
+    )
+    assert main(["compare", suite, "--out", str(tmp_path / "out")]) == 1
+    told = capsys.readouterr().err
+    assert 'broken_suite.py", line 2, in load' in told
+    assert "ValueError: of the suite" in told
+
+
+def test_errors_of_a_users_code_are_never_wrong_use(tmp_path, monkeypatch):
+    code = FAILING.format(error="None") + "\n\nFails.fingerprint = lambda self: int('of the task')\n"
+    suite = module(tmp_path, monkeypatch, "unknowable_suite", code)
+    with pytest.raises(ValueError, match="of the task"):
+        main(["compare", suite, "--out", str(tmp_path / "out")])
+
+
 def test_version(capsys):
     with pytest.raises(SystemExit) as stop:
         main(["--version"])

@@ -15,6 +15,7 @@ from mtopt.experiments._failure import Failure, read_failure
 from mtopt.experiments._plan import TUNING_SEED
 from mtopt.experiments._statistics import Estimate, Ranking, estimate, rank
 from mtopt.experiments._store import ResultStore
+from mtopt.experiments._told import tell_failures
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,6 +28,7 @@ class Cell:
         chosen: the tuning run whose configuration was chosen.
         failures: the runs without a result, those of tuning too.
         options: what the contestant fixes beside the rule.
+        seeds: how many runs there should be.
     """
 
     suite: str
@@ -38,12 +40,29 @@ class Cell:
     tuned: int
     failures: tuple[Failure, ...]
     options: Mapping[str, Any]
+    seeds: int = 0
 
     @property
     def errors(self) -> tuple[str, ...]:
         """What the failures said, once each; a rule that refused some of the trials alone has been tuned."""
         told = [f for f in self.failures if f.by == "code" or f.seed != TUNING_SEED or not self.runs]
         return tuple(sorted({f"{f.kind}: {f.message}" for f in told}))
+
+    @property
+    def diverged(self) -> tuple[int, ...]:
+        """The seeds of the runs that have no finite point to offer."""
+        return tuple(run["seed"] for run in self.runs if math.isnan(self.score_of(run)))
+
+    @property
+    def failed(self) -> int:
+        """How many runs have no score: those without a result, and those that diverged."""
+        return max(self.seeds - len(self.runs), 0) + len(self.diverged)
+
+    @property
+    def troubles(self) -> list[str]:
+        """What went wrong in its runs, in words."""
+        seeds = f"seed{'' if len(self.diverged) == 1 else 's'} {', '.join(map(str, self.diverged))}"
+        return [*self.errors, *([f"NaN or infinite values ({seeds})"] if self.diverged else [])]
 
     @property
     def name(self) -> tuple[str, str]:
@@ -61,14 +80,17 @@ class Cell:
         return [name for name in marks[0] if all(name in each for each in marks)] if marks else []
 
     def score_of(self, run: Mapping[str, Any]) -> float:
-        """Hypervolume on the test split; a share of the whole front's where that is known."""
+        """Hypervolume on the test split, a share of the whole front's where that is known; NaN for no finite point."""
+        if not any(all(map(math.isfinite, point)) for point in run["result"]["points"]["test"]):
+            return math.nan
         value = float(run["result"]["score"]["test"])
         whole = self.task["front_hypervolume"]
         return value if whole is None else value / whole
 
     def score(self) -> Estimate | None:
-        """Over the seeds."""
-        return estimate([self.score_of(run) for run in self.runs])
+        """Over the seeds; what diverged dominates nothing, which is 0, and None is the score where every run did."""
+        scores = [self.score_of(run) for run in self.runs]
+        return estimate([0.0 if math.isnan(s) else s for s in scores]) if len(self.diverged) < len(scores) else None
 
     def cost(self, what: str) -> float:
         """Median over seeds of ``"cpu_seconds"`` per step, ``"peak_bytes"`` or ``"backwards_per_step"``."""
@@ -108,6 +130,7 @@ class Comparison:
             chosen=done.get(entry["chosen"]),
             tuned=len(entry["tune"]),
             options=entry["options"],
+            seeds=len(entry["final"]),
             failures=tuple(read_failure(row, entry["combiner"]) for row in rows.values() if row["status"] == "failed"),
         )
 
@@ -115,6 +138,10 @@ class Comparison:
     def failures(self) -> list[Failure]:
         """The runs without a result: those that a rule refused, and those that an error of the code ended."""
         return list(dict.fromkeys(failure for cell in self.cells for failure in cell.failures))
+
+    def tell_errors(self) -> str:
+        """The failures that are errors of code, in words and with their tracebacks; empty where there are none."""
+        return tell_failures(failure for failure in self.failures if failure.by == "code")
 
     @property
     def combiners(self) -> list[str]:

@@ -11,6 +11,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from mtopt.files import write_text
+
 PAGE, FIGURES = "report.html", "figures"
 _MARK = "report.of"
 
@@ -42,7 +44,7 @@ def set_aside_earlier(directory: Path, request: Mapping[str, Any]) -> Path | Non
         if target.is_dir():  # figures of the same comparison, from the time before
             shutil.rmtree(target)
         place.replace(target)
-    mark.write_text(name, encoding="utf-8")
+    write_text(mark, name)
     return kept[-1] if kept else None
 
 

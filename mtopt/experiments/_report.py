@@ -12,6 +12,7 @@ from mtopt._text import html_text
 from mtopt.experiments._figures import all_figures, count
 from mtopt.experiments._interactive import SCRIPT, STYLE, interactive
 from mtopt.experiments._table import score_text
+from mtopt.files import write_text
 
 if TYPE_CHECKING:
     from mtopt.experiments._comparison import Cell, Comparison
@@ -33,9 +34,7 @@ code { font-size: .88em; background: #f5f5f5; padding: 0 .2em } td.config { whit
 
 def write_report(comparison: Comparison, path: Path, *, figures: Path | None = None) -> Path:
     """Write the page to ``path`` and return it; the figures go to the folder ``figures``, too, if it is given."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text(page(comparison, figures), encoding="utf-8")
-    return path
+    return write_text(path, page(comparison, figures))
 
 
 def page(comparison: Comparison, directory: Path | None = None) -> str:
@@ -187,8 +186,8 @@ def _ratio(value: float, base: float) -> str:
 
 def _errors(cells: Sequence[Cell]) -> Iterable[str]:
     for cell in cells:
-        for error in cell.errors:
-            yield f'<p class="warn"><b>{html_text(cell.combiner)}</b> failed: {html_text(error)}</p>'
+        for trouble in cell.troubles:
+            yield f'<p class="warn"><b>{html_text(cell.combiner)}</b> failed: {html_text(trouble)}</p>'
 
 
 def _protocol(comparison: Comparison) -> str:

@@ -46,15 +46,17 @@ def print_table(comparison: Comparison, file: Any = None) -> None:
         highlight=False,
     )
     for cell in comparison.cells:
-        for error in cell.errors:
-            screen.print(terminal_text(f"{cell.combiner} failed on {cell.task['name']}: {error}"))
+        for trouble in cell.troubles:
+            screen.print(terminal_text(f"{cell.combiner} failed on {cell.task['name']}: {trouble}"))
 
 
 def score_text(cell: Any) -> str:
-    """``95.1 ± 0.2``: the score of a cell, in percent where the whole front is known."""
+    """``95.1 ± 0.2``: the score of a cell, in percent where the whole front is known; and how many runs have none."""
     score = None if cell is None else cell.score()
     if score is None:
         return "failed"
     factor, digits = (100.0, 1) if cell.task["front_hypervolume"] is not None else (1.0, 3)
     text = f"{score.mean * factor:.{digits}f}"
-    return text if score.half_width is None else f"{text} ± {score.half_width * factor:.{digits}f}"
+    if score.half_width is not None:
+        text = f"{text} ± {score.half_width * factor:.{digits}f}"
+    return f"{text} ({cell.failed} of {cell.seeds} failed)" if cell.failed else text

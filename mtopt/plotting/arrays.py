@@ -60,6 +60,12 @@ def named_pieces(value: Any, argument: str, columns: Sequence[int]) -> dict[str,
     return pieces
 
 
+def deviation_over_seeds(seeds: FloatArray) -> FloatArray:
+    """The standard deviation over the first axis; NaN where a seed is not finite."""
+    deviation: FloatArray = np.where(np.isfinite(seeds), seeds, np.nan).std(axis=0, ddof=1)
+    return deviation
+
+
 def check_mapping(value: Any, argument: str) -> None:
     if not isinstance(value, Mapping):
         raise ValueError(

@@ -10,7 +10,7 @@ from matplotlib.lines import Line2D
 from matplotlib.patches import Ellipse
 
 from mtopt._text import figure_text
-from mtopt.plotting.arrays import Array, FloatArray, as_pieces, as_points, named_pieces
+from mtopt.plotting.arrays import Array, FloatArray, as_pieces, as_points, deviation_over_seeds, named_pieces
 from mtopt.plotting.dominated import Shade, draw_regions, shaded_names
 from mtopt.plotting.layout import (
     LegendPlace,
@@ -236,7 +236,7 @@ def _draw_spread(ax: Axes, seeds: FloatArray, centre: FloatArray, look: Style, s
     if len(seeds) < 2:
         return
     if spread == "bars" or len(seeds) == 2:
-        deviation = seeds.std(axis=0, ddof=1)
+        deviation = deviation_over_seeds(seeds)
         ax.errorbar(
             centre[:, 0],
             centre[:, 1],

@@ -9,7 +9,7 @@ from matplotlib.colors import to_rgba
 from matplotlib.lines import Line2D
 
 from mtopt._text import figure_text
-from mtopt.plotting.arrays import BoolArray, FloatArray
+from mtopt.plotting.arrays import BoolArray, FloatArray, deviation_over_seeds
 from mtopt.plotting.layout import key
 from mtopt.plotting.limits import Interval
 from mtopt.plotting.offscale import OFF_SCALE, in_view, offscale_note, with_note
@@ -67,7 +67,7 @@ def _draw_bars(ax: Any, seeds: FloatArray, centre: FloatArray, shown: BoolArray,
     """Bars of one standard deviation along the three axes at the (N, 3) centres in view."""
     if len(seeds) < 2:
         return
-    deviation = seeds.std(axis=0, ddof=1)
+    deviation = deviation_over_seeds(seeds)
     for i in np.flatnonzero(shown):
         for column in range(3):
             ends = np.repeat(centre[i][None], 2, axis=0)
