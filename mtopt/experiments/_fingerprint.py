@@ -11,7 +11,7 @@ import pickle
 import types
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from functools import cached_property
+from functools import cached_property, partial
 from pathlib import PurePath
 from typing import Any
 
@@ -229,6 +229,8 @@ class Digest:
                 self.add_named(name, function)
         elif isinstance(value, cached_property):
             self.add_named(name, value.func)
+        elif isinstance(value, types.MethodType):  # whose object may change as it is used
+            self.add_named(name, value.__func__)
         elif _is_code(value) or (_is_constant(value) and not (name.startswith("_") and type(value) in _CONTAINERS)):
             self.token(name)
             self.add(value, name)
@@ -244,7 +246,7 @@ _WRITTEN_BY_PYTHON = frozenset(
 
 
 def _is_code(value: Any) -> bool:
-    kinds = types.FunctionType, types.MethodType, staticmethod, classmethod, type
+    kinds = types.FunctionType, staticmethod, classmethod, type
     return isinstance(value, kinds) or isinstance(getattr(value, "__wrapped__", None), types.FunctionType)
 
 
@@ -258,6 +260,8 @@ def _is_constant(value: Any, depth: int = 8) -> bool:
         parts = list(value)
     elif isinstance(value, dict | types.MappingProxyType):
         parts = [*value, *value.values()]
+    elif isinstance(value, partial):
+        parts = [value.func, *value.args, *value.keywords.values()]
     elif dataclasses.is_dataclass(value) and not isinstance(value, type):
         parts = [getattr(value, field.name) for field in dataclasses.fields(value)]
     else:
@@ -266,7 +270,9 @@ def _is_constant(value: Any, depth: int = 8) -> bool:
 
 
 def _is_leaf(value: Any) -> bool:
-    kinds = (*_PLAIN, enum.Enum, torch.Tensor, np.ndarray, np.generic, PurePath, torch.dtype, torch.device)
+    if isinstance(value, np.ndarray):
+        return not value.dtype.hasobject
+    kinds = (*_PLAIN, enum.Enum, torch.Tensor, np.generic, PurePath, torch.dtype, torch.device)
     return isinstance(value, kinds) or _is_code(value)
 
 

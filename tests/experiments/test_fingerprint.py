@@ -231,6 +231,31 @@ def test_what_does_not_outlive_its_process_is_refused_by_name(kind, tmp_path):
             compare(Valued([values[kind]]), out=tmp_path, jobs=1, progress=False)
 
 
+LOCKED = threading.Lock()
+WRITER = Bag(LOCKED)
+HALVED = partial(changed, index=1)
+
+
+class Uses(tiny.ParabolasTask):
+    """Uses what has no lasting value beside what has one."""
+
+    def data(self, split, *, seed):
+        with LOCKED:
+            return [WRITER.items, HALVED]
+
+    @torch.no_grad()
+    def front(self, points=50):
+        return super().front(points)
+
+
+def test_objects_that_code_uses_are_no_obstacle_and_settings_of_functions_count(monkeypatch):
+    before = Uses().fingerprint()
+    WRITER.items.append(3)
+    assert Uses().fingerprint() == before
+    monkeypatch.setitem(globals(), "HALVED", partial(changed, index=2))
+    assert Uses().fingerprint() != before
+
+
 PRINTED = """
 import torch
 from tests.experiments.test_fingerprint import Bag, Valued

@@ -49,15 +49,15 @@ def test_out_is_where_it_was_asked_for(tmp_path, monkeypatch):
 def test_a_foreign_store_writes_in_its_folder_alone(tmp_path, capsys):
     (tmp_path / "victim").mkdir()
     inside = tmp_path / "given"
-    names = [f"{tmp_path}/victim/logo", "../victim/logo", "..", "victim\\logo", "logo\0", "x/y", "x-y"]
-    tasks = tuple(map(tiny.ParabolasTask, names))
-    crafted = Suite(f"{tmp_path}/victim/logo", tasks, combiners=("linear",))
-    compare(crafted, out=inside, jobs=1, progress=False, quick=True)
+    absolute = Suite(f"{tmp_path}/victim/logo", (tiny.ParabolasTask("logo"),), combiners=("linear",))
+    names = ["/../../../victim/logo", "logo\0"]
+    relative = Suite("..", tuple(map(tiny.ParabolasTask, names)), combiners=("linear",))
+    compare(absolute, relative, out=inside, jobs=1, progress=False, quick=True, trials=1)
     before = {path for path in tmp_path.rglob("*") if inside not in path.parents}
     assert main(["report", str(inside)]) == 0
     assert {path for path in tmp_path.rglob("*") if inside not in path.parents} == before
     figures = list((inside / "figures").iterdir())
-    assert len(figures) == 2 * (1 + 2 * len(tasks))  # the ranking, a front and curves a task; PNG and SVG
+    assert len(figures) == 2 * (1 + 2 * 3)  # the ranking, a front and curves a task; PNG and SVG
     assert all(path.is_file() for path in figures)
 
 
