@@ -23,7 +23,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     use, or where a file cannot be read or written, told in one line.
     """
     options = _parser().parse_args(arguments)
-    from mtopt._errors import InUseError, TaskError, UnknownNameError
+    from mtopt._errors import InUseError, StoreError, TaskError, UnknownNameError
 
     try:
         status: int = options.run(options)
@@ -36,7 +36,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         _tell(f"mtopt: {error}\n")
         return 1
     except (ValueError, TypeError, UnknownNameError, InUseError, OSError) as error:
-        if not isinstance(error, OSError) and not _is_ours(error):
+        if not isinstance(error, OSError | InUseError | StoreError) and not _is_ours(error):
             raise
         _tell(f"mtopt: {error}\n")
         return 2

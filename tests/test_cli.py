@@ -2,8 +2,10 @@
 
 import os
 import re
+import sqlite3
 import subprocess
 import sys
+from contextlib import closing
 from pathlib import Path
 
 import pytest
@@ -11,6 +13,7 @@ import pytest
 import mtopt
 from mtopt.cli import main
 from mtopt.experiments._bar import progress_bar
+from mtopt.experiments._store import FILE_NAME, ResultStore
 
 ROOT = Path(__file__).parents[1]
 
@@ -212,3 +215,46 @@ def test_version(capsys):
         main(["--version"])
     assert stop.value.code == 0
     assert mtopt.__version__ in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("command", [["report"], ["compare", "tests.experiments.tiny:task", "--jobs", "1", "--out"]])
+def test_a_foreign_store_is_one_line_and_status_2(command, tmp_path, capsys):
+    with closing(sqlite3.connect(tmp_path / FILE_NAME)) as other:
+        other.execute("CREATE TABLE photos (name TEXT)")
+    assert main([*command, str(tmp_path)]) == 2
+    told = capsys.readouterr().err
+    assert told.startswith(
+        f"mtopt: {tmp_path / FILE_NAME} is no result store but a database with the tables ['photos']"
+    )
+    assert told.count("\n") == 1
+
+
+def test_a_folder_in_use_is_one_line_and_status_2(tmp_path, capsys):
+    command = ["compare", "tests.experiments.tiny:task", "--jobs", "1", "--out", str(tmp_path)]
+    with ResultStore(tmp_path).held_alone():
+        assert main(command) == 2
+    told = capsys.readouterr().err
+    assert "is in use by" in told
+    assert "give another --out" in told
+    assert told.count("\n") == 1
+
+
+def test_a_damaged_store_is_one_line_and_status_2(tmp_path, capsys):
+    (tmp_path / FILE_NAME).write_bytes(b"SQLite format 3\0" + b"\x55" * 4096)
+    assert main(["report", str(tmp_path)]) == 2
+    told = capsys.readouterr().err
+    assert told.startswith(f"mtopt: {tmp_path / FILE_NAME} ")
+    assert told.count("\n") == 1
+
+
+def test_a_bad_row_is_one_line_and_status_2(tmp_path, capsys):
+    command = ["compare", "tests.experiments.tiny:task", "--jobs", "1", "--quick", "--combiners", "linear", "--out"]
+    assert main([*command, str(tmp_path)]) == 0
+    with closing(sqlite3.connect(tmp_path / FILE_NAME, isolation_level=None)) as store:
+        store.execute("UPDATE runs SET result = '{'")
+    capsys.readouterr()
+    for again in (["report"], command):
+        assert main([*again, str(tmp_path)]) == 2
+        told = capsys.readouterr().err.splitlines()[-1]
+        assert told.startswith(f"mtopt: {tmp_path / FILE_NAME}, run ")
+        assert "DELETE FROM runs" in told
