@@ -245,13 +245,15 @@ def _curves(cells: Sequence[Cell], styles: Mapping[str, Any]) -> Figure:
     from mtopt.plotting import plot_curves, shared_legend
 
     task = cells[0].task
-    names = [name for name in cells[0].runs[0]["result"]["curves"][0] if name != "step"]
+    # a contestant's options may give it other losses
+    curves = [curve for cell in cells for run in cell.runs for curve in run["result"]["curves"]]
+    names = [name for name in dict.fromkeys(name for curve in curves for name in curve) if name != "step"]
     figure, axes = plt.subplots(
         1, len(names), figsize=(3.6 * len(names) + 1.4, 3.0), layout="constrained", squeeze=False
     )
     for ax, name in zip(axes[0], names, strict=True):
         plot_curves(
-            {cell.combiner: _curve(cell, name) for cell in cells},
+            {cell.combiner: drawn for cell in cells if (drawn := _curve(cell, name))},
             ylabel=figure_text(f"{name} (training)"),
             log="auto",
             styles=styles,
@@ -266,7 +268,9 @@ def _curves(cells: Sequence[Cell], styles: Mapping[str, Any]) -> Figure:
 def _curve(cell: Cell, name: str) -> list[tuple[Any, Any]]:
     curves = [curve for run in cell.runs for curve in run["result"]["curves"]]
     return [
-        (np.array(curve["step"]), np.array([math.nan if v is None else v for v in curve[name]])) for curve in curves
+        (np.array(curve["step"]), np.array([math.nan if v is None else v for v in curve[name]]))
+        for curve in curves
+        if name in curve
     ]
 
 

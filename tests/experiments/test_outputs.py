@@ -87,6 +87,27 @@ def test_a_metric_that_some_runs_lack_leaves_its_place_empty(tmp_path):
     assert "metric" in made.report().read_text()
 
 
+def test_rules_whose_trainers_have_other_losses_stand_in_one_report(tmp_path):
+    class Renamed(tiny.Parabolas):
+        def losses(self, batch):
+            return {"close" if name == "near" else name: loss for name, loss in super().losses(batch).items()}
+
+    class Differs(tiny.ParabolasTask):
+        def trainer(self, combiner, **settings):
+            made = super().trainer(combiner, **settings)
+            return Renamed(made.model, made.optimizer, combiner) if combiner.needs == "gramian" else made
+
+        def values(self, trainer, split):
+            values = dict(super().values(trainer, split))
+            return {"near": values.pop("close", None) or values.pop("near"), **values}
+
+    made = compare(Differs(), out=tmp_path, **QUIET)
+    assert made.failures == []
+    page = made.report().read_text()
+    assert "close (training)" in page
+    assert "near (training)" in page
+
+
 def test_a_trainer_that_is_none_is_told(tmp_path):
     class Forgets(tiny.ParabolasTask):
         def trainer(self, combiner, **settings):
