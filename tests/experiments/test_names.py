@@ -11,6 +11,7 @@ from mtopt.experiments import Budget, Comparison, Contestant, Suite, compare
 from mtopt.experiments._figures import all_figures
 from mtopt.experiments._report import page
 from mtopt.experiments._store import FILE_NAME
+from mtopt.locks import LOCK_NAME
 from tests.experiments import tiny
 
 TASKS = ("quad", "quad-2", "a/b-c", "a-b/c", "../../out")
@@ -66,7 +67,7 @@ def test_every_task_has_its_own_figures_and_they_stand_under_its_heading(named, 
 def test_nothing_is_written_outside_the_folder(named, drawn):
     results = named.store.directory
     assert [path.name for path in results.parent.iterdir()] == ["results"]
-    assert {path.name for path in results.iterdir()} == {FILE_NAME, "figures"}
+    assert {path.name for path in results.iterdir()} == {FILE_NAME, LOCK_NAME, "figures"}
 
 
 def test_a_stores_names_do_not_lead_out_of_the_folder(named, tmp_path):
