@@ -36,12 +36,13 @@ def load_suite(suite: SuiteLike) -> Suite:
     except ModuleNotFoundError as error:
         missing = error.name or ""
         if missing in ("", module_name) or module_name.startswith(f"{missing}."):
-            raise ValueError(
-                f"suite {suite!r}: no module {module_name!r} here; run from the folder that holds it, or install it"
-            ) from error
+            ours = module_name.startswith("benchmarks.")
+            place = "a clone of mtopt's sources" if ours else "the folder that holds it"
+            told = f"suite {suite!r}: no module {module_name!r} here; run from {place}"
+            raise ValueError(f"{told}, or install it") from error
         raise ValueError(
-            f"suite {suite!r} needs the package {missing!r}; install it (for the suites of this project: "
-            "pip install 'mtopt[benchmarks]')"
+            f"suite {suite!r} needs the package {missing!r}; install it (for the suites of mtopt's sources: "
+            "pip install 'mtopt[benchmarks]' or 'mtopt[unlearning]')"
         ) from error
     if not hasattr(module, attribute):
         raise ValueError(

@@ -29,6 +29,7 @@ def test_a_suite_in_the_current_folder(tmp_path, monkeypatch):
     [
         ("no_such_module", "no module 'no_such_module' here"),
         ("tests.experiments.nothing", "no module"),
+        ("benchmarks.nothing", "run from a clone of mtopt's sources"),
         ("tests.experiments.tiny:nothing", "has no 'nothing'"),
         ("tests.experiments.tiny:no_suite", "is a int"),
     ],
