@@ -105,8 +105,8 @@ def measure(
     sets = _sets(corpus, forget)
     pairs = [(row["question"], answer) for part in sets.values() for row in part for answer in _answers(row)]
     rows = encode_all(tokenizer, pairs, template=template)
-    for (question, answer), row in zip(pairs, rows, strict=True):
-        if len(answer_of(row)) < 2:
+    for (question, answer), tokens in zip(pairs, rows, strict=True):
+        if len(answer_of(tokens)) < 2:
             raise ValueError(f"{answer!r} has no token to score, as an answer to {question!r:.80}; leave the row out")
     pad_id = tokenizer.eos_token_id if tokenizer.pad_token_id is None else tokenizer.pad_token_id
     scores = iter(score_tokens(model, rows, pad_id=pad_id, batch_size=batch_size))
