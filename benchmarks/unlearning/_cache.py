@@ -33,6 +33,7 @@ def read(folder: Path, model: Any) -> dict[str, Any] | None:
     """
     if not folder.is_dir():
         return None
+    from safetensors import SafetensorError
     from safetensors.torch import load
 
     record_path, weights_path = folder / "record.json", folder / "weights.safetensors"
@@ -48,7 +49,15 @@ def read(folder: Path, model: Any) -> dict[str, Any] | None:
     if record.get("sha256") != hashlib.sha256(content).hexdigest():
         _discard(folder, "weights.safetensors is not what was written")
         return None
-    weights = load(content)
+    try:
+        weights = load(content)
+    except SafetensorError as error:
+        _discard(folder, f"weights.safetensors cannot be read: {error}")
+        return None
+    shapes = {name: parameter.shape for name, parameter in model.named_parameters()}
+    if {name: value.shape for name, value in weights.items()} != shapes:
+        _discard(folder, "weights.safetensors holds another model")
+        return None
     with torch.no_grad():
         for name, parameter in model.named_parameters():
             parameter.copy_(weights[name])

@@ -14,6 +14,7 @@ from typing import Any, ClassVar, Literal, Self
 import numpy as np
 import torch
 
+from mtopt._content import check_alike, check_mapping, check_whole, content_of
 from mtopt._errors import CheckpointError, NonFiniteError
 from mtopt.combiners._gradients import Gradients
 from mtopt.solvers import Certificate
@@ -84,6 +85,8 @@ class Combiner(ABC):
     exact_objectives: int | None = None
     weighted: bool = True
     state: ClassVar[tuple[str, ...]] = ()
+    _as_long: ClassVar[tuple[str, ...]] = ()  # entries of as many objectives
+    _late_state: ClassVar[Mapping[str, Any]] = {}  # entries that are None at first: their dimensions, or "list"
     search_space: ClassVar[Mapping[str, tuple[Any, ...]]] = {}
 
     certificate: Certificate | None = None
@@ -264,6 +267,7 @@ class Combiner(ABC):
         Raises:
             CheckpointError: the state is another rule's, truncated, or has other entries than this one's.
         """
+        check_mapping(state_dict, f"{type(self).__name__}'s state")
         missing = [key for key in ("rule", "state", "groups") if key not in state_dict]
         if missing:
             raise CheckpointError(
@@ -275,21 +279,44 @@ class Combiner(ABC):
                 f"state_dict belongs to rule {state_dict['rule']!r}, not to {type(self).__name__}; "
                 "create the rule that was saved"
             )
-        state = state_dict["state"]
+        state = check_mapping(state_dict["state"], f"{type(self).__name__}'s state")
         if set(state) != set(self.state):
             raise CheckpointError(
                 f"state_dict of {type(self).__name__} must hold {sorted(self.state)}, found {sorted(state)}; "
                 "it was written by another version of the rule"
             )
+        fresh = self.fresh()
         for name, value in state.items():
             current = getattr(self, name)
             if isinstance(current, torch.Generator):
-                current.set_state(value.cpu())
+                with content_of(f"{type(self).__name__}'s {name}"):
+                    current.set_state(value.cpu())
             else:
+                check_alike(getattr(fresh, name), value, f"{type(self).__name__}'s {name}")
+                self._check_late(name, value)
+                counts = value if name in self._as_long and isinstance(value, list) else [value] * (name == "_step")
+                for number in counts:
+                    if isinstance(number, int | None) or name == "_step":
+                        check_whole(number, f"{type(self).__name__}'s {name}")
                 setattr(self, name, _packed(value))
+        lengths = {name: len(value) for name in self._as_long if (value := state[name]) is not None}
+        if len(set(lengths.values())) > 1:
+            raise CheckpointError(f"{type(self).__name__}'s state must be of one number of objectives, found {lengths}")
         self.__dict__["_groups"] = {}
-        for key, group in state_dict["groups"].items():
+        for key, group in check_mapping(state_dict["groups"], f"{type(self).__name__}'s groups").items():
             self.for_group(key).load_state_dict(group)
+
+    def _check_late(self, name: str, value: Any) -> None:
+        """Check what a new rule has as None, and that is a tensor, or a list of tensors, once it has made a step."""
+        expected = self._late_state.get(name)
+        if expected is None or value is None:
+            return
+        tensors = value if expected == "list" and isinstance(value, list) else [value]
+        floats = all(isinstance(t, torch.Tensor) and t.is_floating_point() for t in tensors)
+        if not floats or not all(expected in ("list", t.ndim) for t in tensors):
+            found = f"of shape {tuple(value.shape)}" if isinstance(value, torch.Tensor) else f"{value!r:.60}"
+            what = "a list of tensors" if expected == "list" else f"a tensor of {expected} dimensions"
+            raise CheckpointError(f"{type(self).__name__}'s {name} must be {what}, found {found}")
 
 
 @functools.cache

@@ -44,6 +44,7 @@ class DrawsCombiner(Combiner):
     draws = 3
     stateful = True
     state = ("_members", "_lambda")
+    _as_long = ("_members", "_lambda")
 
     def __init__(self) -> None:
         self._members: list[int] = []  # the objective of each weight, in order of appearance

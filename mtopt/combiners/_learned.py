@@ -8,6 +8,8 @@ from typing import Any, ClassVar, Literal
 import numpy as np
 import torch
 
+from mtopt._content import check_alike, check_mapping
+from mtopt._moments import check_moments
 from mtopt.solvers._gramian import Array
 
 
@@ -103,11 +105,14 @@ class LearnedVector:
         if state is None:
             self._vector = self._optimizer = None
             return
+        check_mapping(state, "learned weights", ("values", "moments"))
+        check_alike(torch.zeros(0, dtype=torch.float64), state["values"], "learned weights")
         self._place(state["values"].to("cpu", torch.float64, copy=True))
         assert self._optimizer is not None
+        found = self._optimizer.state_dict()["param_groups"]
+        check_moments(self._optimizer, found[0], state["values"].shape, state["moments"], "learned weights, moments")
         moments = {name: _copy(value) for name, value in state["moments"].items()}
-        settings = self._optimizer.state_dict()["param_groups"]
-        self._optimizer.load_state_dict({"state": {0: moments} if moments else {}, "param_groups": settings})
+        self._optimizer.load_state_dict({"state": {0: moments} if moments else {}, "param_groups": found})
 
 
 class LearnsWeights:

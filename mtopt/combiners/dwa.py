@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from typing import Any
+
 import numpy as np
 import torch
 
+from mtopt._errors import CheckpointError
 from mtopt.combiners._base import LossCombiner
 from mtopt.combiners._losses import loss_values, require_above, softmax
 from mtopt.combiners._registry import register_combiner
@@ -39,6 +43,7 @@ class DWA(LossCombiner):
     positive_losses = True
     search_space = {"temperature": ("log", 0.5, 10.0)}  # noqa: RUF012  (a class-level constant)
     state = ("_history", "_current", "_step")
+    _late_state = {"_history": 2, "_current": 1}  # noqa: RUF012  (a class-level constant)
 
     def __init__(self, *, window: int = 25, temperature: float = 2.0, sliding: bool = False) -> None:
         if isinstance(window, bool) or not isinstance(window, int) or window < 1:
@@ -51,6 +56,19 @@ class DWA(LossCombiner):
         self._history: torch.Tensor | None = None  # (2 window, K), a ring: step t is in row t mod 2 window
         self._current: torch.Tensor | None = None  # the weights of all objectives
         self._step = 0
+
+    def load_state_dict(self, state_dict: Mapping[str, Any]) -> None:
+        """Take over the losses of another DWA's steps.
+
+        Raises:
+            CheckpointError: as for any rule, or its window was another.
+        """
+        super().load_state_dict(state_dict)
+        if self._history is not None and len(self._history) != 2 * self.window:
+            raise CheckpointError(
+                f"DWA has the losses of {len(self._history)} steps, and window={self.window} takes twice as many; "
+                "give the window that was saved"
+            )
 
     def weights(self, losses: torch.Tensor) -> torch.Tensor:
         """``K softmax(r / temperature)``: (K,) for losses (K,), which enter into later weights."""

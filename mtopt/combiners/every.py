@@ -48,6 +48,7 @@ class Every(Wrapper):
     """
 
     state = ("_members", "_kept", "_age")
+    _as_long = ("_members", "_kept")
 
     def __init__(self, rule: Combiner, n: int) -> None:
         super().__init__(rule)

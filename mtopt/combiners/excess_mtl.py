@@ -39,6 +39,8 @@ class ExcessMTL(JacobianCombiner):
     weighted = True
     search_space = {"step_size": ("log", 1e-3, 1.0)}  # noqa: RUF012  (a class-level constant)
     state = ("_members", "_roots", "_initial", "_logits")
+    _as_long = ("_members", "_roots", "_initial", "_logits")
+    _late_state = {"_roots": 2}  # noqa: RUF012  (a class-level constant)
 
     def __init__(self, *, step_size: float = 1e-2) -> None:
         if not step_size > 0:

@@ -57,6 +57,7 @@ class FAMO(LearnsWeights, LossCombiner):
     positive_losses = True
     search_space = {"gamma": ("log", 1e-4, 1e-2)}  # noqa: RUF012  (a class-level constant)
     state = ("_learned", "_before", "_at")
+    _as_long = ("_before", "_at")
 
     def __init__(
         self,

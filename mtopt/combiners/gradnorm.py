@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from collections.abc import Mapping
+from typing import Any, Literal
 
 import numpy as np
 import torch
 
+from mtopt._errors import CheckpointError
 from mtopt.combiners._base import NormCombiner
 from mtopt.combiners._learned import LearnedVector, LearnsWeights, check_lr
 from mtopt.combiners._losses import Reference, check_reference, reference_of, require_above, softmax
@@ -73,6 +75,18 @@ class GradNorm(LearnsWeights, NormCombiner):
         # the gradient has the unit of a gradient norm, and training at 1e-12 of it must not stand still: a tiny eps
         self._vector = LearnedVector(1.0 if parametrization == "free" else 0.0, lr=lr, eps=1e-100)
         self._first: list[float | None] = []
+
+    def load_state_dict(self, state_dict: Mapping[str, Any]) -> None:
+        """Take over the weights and the first losses of another GradNorm.
+
+        Raises:
+            CheckpointError: as for any rule, or there are not as many of the ones as of the others.
+        """
+        super().load_state_dict(state_dict)
+        if len(self._first) not in (0, len(self._vector)):
+            raise CheckpointError(
+                f"GradNorm's state has {len(self._vector)} weights and {len(self._first)} first losses; it is truncated"
+            )
 
     def weights(self, norms: torch.Tensor, losses: torch.Tensor | None = None) -> torch.Tensor:
         """w: (K,) for gradient norms (K,), or for a Gramian (K, K), and losses (K,). Then w takes its step."""

@@ -55,6 +55,8 @@ class MoCoPlus(JacobianCombiner):
     weighted = True
     search_space = {"c": ("log", 0.1, 100.0), "gamma": ("log", 1e-3, 10.0)}  # noqa: RUF012  (a class-level constant)
     state = ("_members", "_current", "_tracked", "_lambda", "_step", "visited")
+    _as_long = ("_members", "_tracked", "_lambda")
+    _late_state = {"_tracked": 2, "visited": "list"}  # noqa: RUF012  (a class-level constant)
 
     def __init__(
         self, *, c: float = 0.1, k: float = 0.1, w: float = 0.1, sigma: float = 0.1, gamma: float = 0.1

@@ -43,6 +43,7 @@ class PCD(GramianCombiner):
     symmetric = False
     search_space = {"tau": ("log", 0.005, 0.5)}  # noqa: RUF012  (a class-level constant)
     state = ("_means", "_counts")
+    _as_long = ("_means", "_counts")
 
     def __init__(
         self, *, tau: float | Sequence[float] = 0.02, beta: float = 0.999, eps: float = 0.0, primary: int = 0

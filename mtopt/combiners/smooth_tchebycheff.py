@@ -47,6 +47,7 @@ class STCH(LossCombiner):
     stateful = True
     search_space = {"mu": ("log", 1e-3, 1.0)}  # noqa: RUF012  (a class-level constant)
     state = ("_step", "_sums", "_counts")
+    _as_long = ("_sums", "_counts")
 
     def __init__(
         self,

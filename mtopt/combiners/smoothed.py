@@ -35,6 +35,7 @@ class Smoothed(Wrapper):
     """
 
     state = ("_members", "_average")
+    _as_long = ("_members", "_average")
 
     def __init__(self, rule: Combiner, beta: float) -> None:
         super().__init__(rule)

@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from mtopt._content import check_number, check_whole
 from mtopt.training._callbacks import Callback
 from mtopt.training._watched import Mode, Watched
 
@@ -67,4 +68,5 @@ class BestCheckpoint(Callback):
         return {"best": self.best, "step": self.step}
 
     def load_state_dict(self, state_dict: Mapping[str, Any]) -> None:
-        self.best, self.step = state_dict["best"], state_dict["step"]
+        self.best = check_number(state_dict["best"], "best value")
+        self.step = None if state_dict["step"] is None else check_whole(state_dict["step"], "best step")

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
+from mtopt._content import check_number, check_whole
 from mtopt.training._callbacks import Callback
 from mtopt.training._counts import check_count
 from mtopt.training._watched import Mode, Watched
@@ -68,4 +69,5 @@ class EarlyStopping(Callback):
         return {"best": self.best, "waited": self.waited}
 
     def load_state_dict(self, state_dict: Mapping[str, Any]) -> None:
-        self.best, self.waited = state_dict["best"], state_dict["waited"]
+        self.best = check_number(state_dict["best"], "best value")
+        self.waited = check_whole(state_dict["waited"], "count of evaluations without progress")

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Iterable, Iterator
 from typing import Any, Final
 
+from mtopt._content import check_mapping, check_whole, content_of
 from mtopt._errors import CheckpointError
+from mtopt.training._files import CheckpointWarning
 from mtopt.training._random import (
     State,
     generator_state,
@@ -17,6 +20,31 @@ from mtopt.training._random import (
 
 END: Final = object()
 """What :meth:`Feed.draw` gives when the epoch is over."""
+
+
+def check_position(state: Any) -> None:
+    """Check the kinds of what :meth:`Feed.state_dict` gives; None is no position yet.
+
+    Raises:
+        CheckpointError: something is of another kind.
+    """
+    if state is None:
+        return
+    check_mapping(state, "position", ("has_data", "epoch", "consumed", "ahead", "began", "now", "data"))
+    for name in ("epoch", "consumed", "ahead"):
+        check_whole(state[name], f"position, {name}")
+    if not isinstance(state["has_data"], bool):
+        raise CheckpointError(f"its position, has_data must be a flag, found {state['has_data']!r:.60}")
+    if state.get("length") is not None:
+        check_whole(state["length"], "position, length")
+    for name in ("began", "now"):
+        if (
+            name == "now"
+            or state[name] is not None
+            or (state["consumed"] and state["data"] is None and state["has_data"])
+        ):
+            check_mapping(state[name], f"position, {name}", ("global", "data"))
+            check_mapping(state[name]["data"], f"position, {name}")
 
 
 class Feed:
@@ -121,6 +149,7 @@ class Feed:
             "epoch": self.epoch,
             "consumed": self.consumed,
             "ahead": len(self._ahead),
+            "length": self.length,
             "began": self._began,
             "now": self._states(),
             "data": None,
@@ -135,10 +164,12 @@ class Feed:
         Raises:
             CheckpointError: the data is not what it was, as far as can be seen.
         """
+        check_position(state)
         self._check(state)
         self.epoch = state["epoch"]
         if state["data"] is not None:
-            self.data.load_state_dict(state["data"])  # type: ignore[union-attr]
+            with content_of("data's own state"):
+                self.data.load_state_dict(state["data"])  # type: ignore[union-attr]
             if state["consumed"]:
                 self._begin()
             self.consumed = state["consumed"]
@@ -146,9 +177,17 @@ class Feed:
             self._set(state["began"])
             self._begin()
             self._pass_over(state["consumed"])
-            assert self._iterator is not None
-            self._ahead = [next(self._iterator) for _ in range(state["ahead"])]
+            self._pass_over(state["ahead"], self._ahead)
+            self.consumed = state["consumed"]
         self._set(state["now"])
+        before = state.get("length")
+        if None not in (before, self.length) and before != self.length:
+            warnings.warn(
+                f"the checkpoint was made with data of {before!r:.20} batches an epoch, and training goes on with "
+                f"{self.length}, after as many batches of epoch {self.epoch + 1} as before: {self.consumed}",
+                CheckpointWarning,
+                stacklevel=3,
+            )
 
     @property
     def _stateful(self) -> bool:
@@ -163,15 +202,16 @@ class Feed:
         self._began = self._states()
         self._iterator = iter(self.data)  # type: ignore[arg-type]
 
-    def _pass_over(self, count: int) -> None:
+    def _pass_over(self, count: int, kept: list[Any] | None = None) -> None:
         assert self._iterator is not None
         for passed in range(count):
-            if next(self._iterator, END) is END:
+            if (batch := next(self._iterator, END)) is END:
                 raise CheckpointError(
                     f"the checkpoint was made after {count} batches of epoch {self.epoch + 1}, and data has only "
                     f"{passed} of them now; give the data it was made with"
                 )
-        self.consumed = count
+            if kept is not None:
+                kept.append(batch)
 
     def _states(self) -> State:
         return {
@@ -180,9 +220,10 @@ class Feed:
         }
 
     def _set(self, states: State) -> None:
-        set_global_state(states["global"])
-        for where, generator in self._generators.items():
-            set_generator_state(generator, states["data"][where])
+        with content_of("generators"):
+            set_global_state(states["global"])
+            for where, generator in self._generators.items():
+                set_generator_state(generator, states["data"][where])
 
     def _check(self, state: State) -> None:
         if state["has_data"] != (self.data is not None):

@@ -19,6 +19,7 @@ from typing import Any, BinaryIO
 import numpy as np
 import torch
 
+from mtopt._content import FAULTS
 from mtopt._errors import CheckpointError
 from mtopt.files import written_whole
 
@@ -70,7 +71,7 @@ def read_checkpoint(path: str | os.PathLike[str]) -> Any:
     _verify(path)
     try:
         return torch.load(path, map_location="cpu", weights_only=True)
-    except (pickle.UnpicklingError, RuntimeError) as error:
+    except (pickle.UnpicklingError, EOFError, *FAULTS) as error:
         raise CheckpointError(
             f"checkpoint {path} is intact, but this torch ({torch.__version__}) does not load it: {error}; "
             "use the versions of torch and mtopt that wrote it"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -10,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
+from mtopt._content import content_of
 from mtopt._errors import CheckpointError, unknown_name
 from mtopt.autograd import Objective
 from mtopt.pareto import is_nondominated
@@ -86,10 +88,12 @@ class FrontArchive(Callback):
         """Give ``model`` the weights of a model kept.
 
         Raises:
-            CheckpointError: the file is damaged.
+            CheckpointError: the file is damaged, or of another model.
             FileNotFoundError: it is not there: a run was resumed from before the moment at which it dropped out.
         """
-        model.load_state_dict(read_checkpoint(kept.path)["model"])
+        content = read_checkpoint(kept.path)
+        with content_of(f"model in {kept.path}"):
+            model.load_state_dict(content["model"])
 
     def on_evaluate(self, trainer: MultiLossTrainer, split: str, values: Mapping[str, float]) -> None:
         if split != self.split:
@@ -123,7 +127,9 @@ class FrontArchive(Callback):
     def _kept(self, step: int, values: Mapping[str, float]) -> Kept:
         """A model kept, whose file is named here: a state that is loaded names none, so that it reaches no other."""
         names = [objective.name for objective in self.objectives]
-        if type(step) is not int or step < 0 or not all(isinstance(values.get(name), float) for name in names):
+        found = [values.get(name) for name in names]
+        good = type(step) is int and step >= 0 and all(isinstance(v, float) and math.isfinite(v) for v in found)
+        if not good:
             raise CheckpointError(
                 f"a model of the front must have a step and numbers for {names}, found {step!r}, {values}"
             )

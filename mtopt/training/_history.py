@@ -8,22 +8,17 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import numpy.typing as npt
 
-from mtopt._errors import unknown_name
+from mtopt._errors import CheckpointError, unknown_name
 from mtopt.autograd import Probe, StepRecord
 from mtopt.solvers import Certificate
 from mtopt.training._columns import Columns, Key, Vector
+from mtopt.training._forms import Form, checked_form
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 _SECTIONS = ("losses", "weights", "norms", "cosines")
 _NUMBERS = ("step", "epoch", "learning_rate", "skipped", "conflicts", "backwards")
-
-# (losses, weights, norms, cosines kept, certificate's method, plan, reason): what a record holds beside its numbers.
-# Few of them are ever distinct, so a step stores an index.
-Form = tuple[
-    tuple[str, ...], tuple[str, ...] | None, tuple[str, ...] | None, bool, tuple[str, bool] | None, str, str | None
-]
 
 
 class History:
@@ -267,12 +262,19 @@ class History:
             CheckpointError: its columns do not fit together.
         """
         self._steps.load_state_dict(state_dict["steps"])
-        self._form_list = list(state_dict["forms"])
+        self._form_list = [checked_form(form) for form in state_dict["forms"]]
         self._forms = {form: index for index, form in enumerate(self._form_list)}
+        if not np.isin(self._steps[("form",)], range(len(self._form_list))).all():
+            raise CheckpointError(f"history must name one of its {len(self._form_list)} forms in every step")
+        for name in ("skipped", "backwards"):
+            if np.isnan(self[name]).any():
+                raise CheckpointError(f"history must have {name} of every step; it was written by another version")
         self._splits = {}
         for name, table in state_dict["splits"].items():
             self._splits[name] = Columns()
             self._splits[name].load_state_dict(table)
+            if np.isnan(self._splits[name][("step",)]).any():
+                raise CheckpointError(f"history must have the step of every evaluation on {name!r}")
 
     # -- parts --------------------------------------------------------------------------------------------------
 

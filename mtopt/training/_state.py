@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
-import re
 import warnings
 from collections.abc import Iterable, Mapping
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
 import torch
 
+from mtopt._content import check_alike, check_mapping, check_whole, content_of
 from mtopt._errors import CheckpointError
 from mtopt.training._callbacks import Callback
+from mtopt.training._feed import check_position
 from mtopt.training._files import CheckpointWarning
+from mtopt.training._optimizer_state import check_optimizer, parameter_names
+from mtopt.training._settings import differences, other_dtypes, without_addresses
 
 if TYPE_CHECKING:
     from mtopt.training._trainer import MultiLossTrainer
@@ -25,17 +29,22 @@ def trainer_state(trainer: MultiLossTrainer, position: dict[str, Any] | None) ->
     return {
         "step": trainer.step,
         "model": trainer.model.state_dict(),
-        "optimizer": {"class": type(trainer.optimizer).__name__, "state": trainer.optimizer.state_dict()},
+        "optimizer": {
+            "class": type(trainer.optimizer).__name__,
+            "state": trainer.optimizer.state_dict(),
+            "parameters": parameter_names(trainer.model, trainer.optimizer),
+        },
         "scheduler": None
         if trainer.scheduler is None
         else {"class": type(trainer.scheduler).__name__, "state": trainer.scheduler.state_dict()},
         "scaler": None if trainer.precision.scaler is None else trainer.precision.scaler.state_dict(),
-        "combiner": {"repr": _settings(trainer.combiner), "state": trainer.combiner.state_dict()},
+        "combiner": {"repr": without_addresses(trainer.combiner), "state": trainer.combiner.state_dict()},
         "callbacks": {
             key: state for key, callback in _keyed(trainer.callbacks).items() if (state := callback.state_dict())
         },
         "history": trainer.history.state_dict(),
         "position": position,
+        "made_with": trainer.made_with,
     }
 
 
@@ -48,31 +57,46 @@ def load_trainer_state(trainer: MultiLossTrainer, state: Mapping[str, Any]) -> N
     missing = [part for part in _PARTS if not isinstance(state, Mapping) or part not in state]
     if missing:
         raise CheckpointError(f"it is not the state of a trainer: it lacks {missing}; give one that a trainer wrote")
+    check_whole(state["step"], "step")
+    check_position(state["position"])
     _check_model(trainer.model, state["model"])
     _check_class("optimizer", trainer.optimizer, state["optimizer"])
-    _check_groups(trainer.optimizer, state["optimizer"]["state"])
+    check_optimizer(trainer.model, trainer.optimizer, state["optimizer"])
     _check_class("scheduler", trainer.scheduler, state["scheduler"])
+    if trainer.scheduler is not None and type(trainer.scheduler).__module__.startswith("torch.optim"):
+        check_alike(trainer.scheduler.state_dict(), state["scheduler"]["state"], "scheduler's state")
     scaler, scaled = trainer.precision.scaler, state["scaler"]
     if (scaler is None) != (scaled is None):
         raise CheckpointError(
             f"it was made with{'out' if scaled is None else ''} autocast=torch.float16, and this trainer is "
             f"with{'out' if scaler is None else ''} it; give the autocast that was saved"
         )
-    trainer.combiner.load_state_dict(state["combiner"]["state"])
-    if state["combiner"]["repr"] != _settings(trainer.combiner):
+    rule = check_mapping(state["combiner"], "rule", ("repr", "state"))
+    callbacks = check_mapping(state["callbacks"], "callbacks")
+    with content_of("rule"):
+        trainer.combiner.load_state_dict(rule["state"])
+    other = differences(state.get("made_with"), trainer.made_with) + other_dtypes(trainer.model, state["model"])
+    if rule["repr"] != without_addresses(trainer.combiner):
+        other.insert(0, f"it was made with {rule['repr']!s:.200}, and training goes on with {trainer.combiner!r}")
+    if other:
         warnings.warn(
-            f"the checkpoint was made with {state['combiner']['repr']}, and training goes on with {trainer.combiner!r}",
-            CheckpointWarning,
-            stacklevel=4,
+            f"the checkpoint is of a run with other settings: {'. '.join(other)}", CheckpointWarning, stacklevel=4
         )
-    trainer.model.load_state_dict(state["model"])
-    trainer.optimizer.load_state_dict(state["optimizer"]["state"])
+    with content_of("model"):
+        trainer.model.load_state_dict(state["model"])
+    with content_of("optimizer"):
+        trainer.optimizer.load_state_dict(state["optimizer"]["state"])
     if trainer.scheduler is not None:
-        trainer.scheduler.load_state_dict(state["scheduler"]["state"])
+        with content_of("scheduler"):
+            trainer.scheduler.load_state_dict(state["scheduler"]["state"])
     if scaler is not None:
-        scaler.load_state_dict(scaled)
-    _load_callbacks(trainer.callbacks, state["callbacks"])
-    trainer.history.load_state_dict(state["history"])
+        with content_of("scaler"):
+            scaler.load_state_dict(scaled)
+    _load_callbacks(trainer.callbacks, callbacks)
+    with content_of("history"):
+        trainer.history.load_state_dict(state["history"])
+        if not np.isfinite(trainer.history["step"]).all():
+            raise CheckpointError("its history has steps without a number; give a checkpoint that a trainer wrote")
     trainer.step = state["step"]
 
 
@@ -91,7 +115,8 @@ def _load_callbacks(callbacks: Iterable[Callback], states: Mapping[str, Any]) ->
     keyed = _keyed(callbacks)
     for key, state in states.items():
         if key in keyed:
-            keyed[key].load_state_dict(state)
+            with content_of(f"callback {key!r}"):
+                keyed[key].load_state_dict(state)
         else:
             warnings.warn(
                 f"the checkpoint holds the state of callback {key!r}, which is not among the callbacks now; dropped",
@@ -100,22 +125,21 @@ def _load_callbacks(callbacks: Iterable[Callback], states: Mapping[str, Any]) ->
             )
 
 
-def _settings(combiner: object) -> str:
-    """The rule's repr without addresses, which differ from run to run."""
-    return re.sub(r" at 0x[0-9a-fA-F]+", "", repr(combiner))
-
-
 def _check_model(model: torch.nn.Module, saved: Mapping[str, Any]) -> None:
     present = model.state_dict()
+    check_mapping(saved, "model")
     faults = []
     if lacking := [name for name in present if name not in saved]:
         faults.append(f"it lacks {_listed(lacking)}")
     if foreign := [name for name in saved if name not in present]:
         faults.append(f"it has {_listed(foreign)}, which the model has not")
+    tensors = {name: value for name, value in present.items() if isinstance(value, torch.Tensor) and name in saved}
+    if others := [name for name in tensors if not isinstance(saved[name], torch.Tensor)]:
+        raise CheckpointError(f"its model has no tensors under {_listed(others)}; give a checkpoint that mtopt wrote")
     shapes = [
         f"{name} {tuple(saved[name].shape)} (the model: {tuple(value.shape)})"
-        for name, value in present.items()
-        if isinstance(value, torch.Tensor) and name in saved and saved[name].shape != value.shape
+        for name, value in tensors.items()
+        if saved[name].shape != value.shape
     ]
     if shapes:
         faults.append(f"it has the shapes {_listed(shapes)}")
@@ -123,21 +147,13 @@ def _check_model(model: torch.nn.Module, saved: Mapping[str, Any]) -> None:
         raise CheckpointError(f"it holds another model: {'; '.join(faults)}. Build the model that was saved")
 
 
-def _check_class(part: str, present: object, saved: Mapping[str, Any] | None) -> None:
+def _check_class(part: str, present: object, saved: Any) -> None:
+    if saved is not None:
+        check_mapping(saved, part, ("class", "state"))
     here = None if present is None else type(present).__name__
     there = None if saved is None else saved["class"]
     if here != there:
         raise CheckpointError(f"it was made with {part} {there}, found {here}; give the {part} that was saved")
-
-
-def _check_groups(optimizer: torch.optim.Optimizer, saved: Mapping[str, Any]) -> None:
-    here = [len(group["params"]) for group in optimizer.param_groups]
-    there = [len(group["params"]) for group in saved["param_groups"]]
-    if here != there:
-        raise CheckpointError(
-            f"it was made with an optimizer over groups of {there} parameters, found groups of {here}; "
-            "give the optimizer the same parameters"
-        )
 
 
 def _listed(names: list[str]) -> str:

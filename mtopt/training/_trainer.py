@@ -35,6 +35,7 @@ from mtopt.training._loop import Limits, callbacks_told, train
 from mtopt.training._precision import Precision
 from mtopt.training._random import seed_everything
 from mtopt.training._resuming import load_content, resume_from
+from mtopt.training._settings import settings_of
 from mtopt.training._signals import ended_by_signals
 from mtopt.training._state import load_trainer_state, trainer_state
 
@@ -142,6 +143,7 @@ class MultiLossTrainer(ABC):
         self._position: dict[str, Any] | None = None  # loaded, and not yet gone to: that takes the data
         self.stopping = False
         self.probe: Probe | None = None
+        self.made_with = settings_of(self)
 
     # -- what a subclass defines or changes ---------------------------------------------------------------------
 

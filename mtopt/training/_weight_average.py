@@ -11,6 +11,7 @@ import torch
 from torch import nn
 from torch.optim.swa_utils import AveragedModel
 
+from mtopt._content import content_of
 from mtopt.autograd import StepRecord
 from mtopt.autograd._buffers import buffers_kept
 from mtopt.training._callbacks import Callback
@@ -93,7 +94,8 @@ class WeightAverage(Callback):
         if self._averaged is None:
             self._averaged = AveragedModel(model)
             if self._loaded is not None:
-                self._averaged.load_state_dict(self._loaded["averaged"])
+                with content_of("averaged weights"):
+                    self._averaged.load_state_dict(self._loaded["averaged"])
                 self._loaded = None
         return self._averaged
 
