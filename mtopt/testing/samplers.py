@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import torch
 
 
@@ -42,10 +44,63 @@ def conflicting(seed: int, rows: int, columns: int) -> torch.Tensor:
     return jacobian - 0.9 * jacobian.mean(0) if rows > 1 else jacobian
 
 
-def with_row_scales(jacobian: torch.Tensor, decades: float, seed: int = 0) -> torch.Tensor:
-    """``jacobian`` with rows whose factors span ``10**-decades`` to ``10**decades``, in random order."""
+def opposite_pairs(seed: int, rows: int, columns: int, beside: int | None = None) -> torch.Tensor:
+    """``a, -a, b, -b, ...``, and ``beside`` other rows (one where ``rows`` is odd): one gains what another loses."""
+    beside = rows % 2 if beside is None else beside
+    if not 0 <= beside <= rows or (rows - beside) % 2:
+        raise ValueError(f"beside must leave an even number of {rows} rows for pairs, found {beside}")
+    half = generic(seed, rows - (rows - beside) // 2, columns)
+    pairs = half[: (rows - beside) // 2]
+    return torch.cat([torch.stack([pairs, -pairs], 1).flatten(0, 1), half[len(pairs) :]])
+
+
+def signs(seed: int, rows: int, columns: int) -> torch.Tensor:
+    """Entries of 1 and -1: products without rounding, and many rows that are equal, opposite or dependent."""
+    return 2.0 * torch.randint(2, (rows, columns), generator=_generator(seed)).double() - 1.0
+
+
+def summing_to_zero(seed: int, rows: int, columns: int, involved: int | None = None) -> torch.Tensor:
+    """Small whole numbers; ``involved`` of the rows (default: all) sum to zero, without rounding in any dtype."""
+    involved = rows if involved is None else involved
+    if not 1 <= involved <= rows:
+        raise ValueError(f"involved must be between 1 and {rows} rows, found {involved}")
+    jacobian = torch.randint(-3, 4, (rows, columns), generator=_generator(seed)).double()
+    jacobian[involved - 1] = -jacobian[: involved - 1].sum(0)
+    return jacobian
+
+
+def repeated(seed: int, rows: int, columns: int, distinct: int | None = None) -> torch.Tensor:
+    """``distinct`` rows (default: half of ``rows``), which come again with factors of 1/2, 1 or 2."""
+    distinct = max(1, rows // 2) if distinct is None else distinct
+    if not 1 <= distinct <= rows:
+        raise ValueError(f"distinct must be between 1 and {rows}, found {distinct}")
+    generator = _generator(seed)
+    jacobian = torch.randn(distinct, columns, generator=generator, dtype=torch.float64)
+    again = torch.randint(distinct, (rows - distinct,), generator=generator)
+    factors = 2.0 ** torch.randint(-1, 2, (rows - distinct, 1), generator=generator).double()
+    return torch.cat([jacobian, factors * jacobian[again]])
+
+
+DEPENDENT: dict[str, Callable[[int, int, int], torch.Tensor]] = {
+    "opposite pairs": opposite_pairs,
+    "one pair beside others": lambda seed, rows, columns: opposite_pairs(seed, rows, columns, rows - 2),
+    "rows of 1 and -1": signs,
+    "rows that sum to zero": summing_to_zero,
+    "a sum of zero beside another": lambda seed, rows, columns: summing_to_zero(seed, rows, columns, rows - 1),
+    "a rounded sum of zero": stationary,
+    "repeated rows": repeated,
+}
+"""Families of dependent rows, of two rows or more: where a Gramian is singular, and rounding looks like a gradient."""
+
+
+def with_row_scales(jacobian: torch.Tensor, decades: float, seed: int = 0, *, exact: bool = False) -> torch.Tensor:
+    """``jacobian`` with rows whose factors span ``10**-decades`` to ``10**decades``, in random order.
+
+    With ``exact`` the factors are the nearest powers of two: multiples of one row stay so in every dtype.
+    """
     rows = len(jacobian)
     factors = torch.logspace(-decades, decades, rows, dtype=torch.float64) if rows > 1 else torch.ones(1)
+    factors = factors.log2().round().exp2() if exact else factors
     order = torch.randperm(rows, generator=_generator(seed))
     return jacobian * factors[order][:, None].to(jacobian)
 
