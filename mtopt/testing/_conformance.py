@@ -8,10 +8,13 @@ import torch
 
 from mtopt._errors import unknown_name
 from mtopt.combiners import Combiner, create_combiner
-from mtopt.testing import _answers, _engine, _state
+from mtopt.testing import _answers, _engine, _promises, _state
 from mtopt.testing._subject import Case, CheckError, Subject, brief
 
 OBJECTIVES = (1, 2, 3, 7)
+
+MANY = (16,)
+"""Objectives tried beside these on dependent rows alone."""
 
 _CHECKS: tuple[Callable[[Subject], None], ...] = (
     _state.declarations,
@@ -27,7 +30,9 @@ _CHECKS: tuple[Callable[[Subject], None], ...] = (
     _answers.rows_know_their_objectives,
     _answers.gramian_is_enough,
     _answers.promised_weights,
-    _answers.no_conflict,
+    _promises.dependent_rows,
+    _promises.no_conflict,
+    _promises.certificates,
     _answers.signs_of_losses,
     _state.determinism,
     _state.state_is_declared,
@@ -51,6 +56,7 @@ def check_combiner(
     objectives: Sequence[int] | None = None,
     columns: int | None = None,
     seed: int = 0,
+    draws: int = 3,
     skip: Collection[str] = (),
 ) -> None:
     """Check that a rule keeps what every rule promises, and what its traits declare.
@@ -60,17 +66,19 @@ def check_combiner(
         mtopt.testing.check_combiner("inverse_norm")
 
     Finite answers for row scales over twelve decades and J from 1e-20 to 1e20, for zero, equal, opposite, parallel and
-    dependent rows, K = 1 and K > D; the declared behaviour under scaling, permutation and conflict; dtypes; NaN;
-    state through a file; absent losses; determinism under a seed; the step in ``mtopt.backward``. See
-    :func:`list_checks`.
+    dependent rows, K = 1 and K > D; the declared behaviour under scaling, permutation and conflict, and an honest
+    certificate, in float64, float32 and bfloat16; dtypes; NaN; state through a file; absent losses; determinism under a
+    seed; the step in ``mtopt.backward``. See :func:`list_checks`.
 
     Args:
         rule: a registered name, a class that needs no arguments, or a rule, which is left as it is: every question goes
             to ``rule.fresh()``.
-        objectives: the numbers of objectives to try. Default: 1, 2, 3 and 7, or the rule's ``exact_objectives``.
-            Give one where a hyper-parameter, such as a preference, has an entry for each.
+        objectives: the numbers of objectives to try. Default: 1, 2, 3 and 7 (and 16 that depend on each other), or the
+            rule's ``exact_objectives``. Give one where a hyper-parameter, such as a preference, has an entry for each.
         columns: the number of columns of all Jacobians, for a rule that takes no other. Default: 12, and fewer.
         seed: of the inputs.
+        draws: of each family of dependent rows (:data:`samplers.DEPENDENT`), for each number of objectives: some
+            thousands for a thorough test.
         skip: names of checks to leave out.
 
     Raises:
@@ -81,7 +89,7 @@ def check_combiner(
     for name in skip:
         if name not in list_checks():
             raise unknown_name("check", name, list_checks())
-    subject = _subject(rule, objectives, columns, seed)
+    subject = _subject(rule, objectives, columns, seed, draws)
     for check in _CHECKS:
         if check.__name__ not in skip:
             _run(subject, check)
@@ -104,7 +112,7 @@ def check_answer(rule: str | type[Combiner] | Combiner, jacobian: torch.Tensor, 
         subject.expect(found.shape == jacobian.shape[1:], f"the direction has shape {tuple(found.shape)}")
         subject.expect(bool(found.isfinite().all()), f"the direction is {brief(found)}")
         if subject.rule.non_conflicting:
-            _answers.expect_no_conflict(subject, case)
+            _promises.expect_no_conflict(subject, case)
         if subject.rule.homogeneous:
             _answers.expect_homogeneous(subject, case)
         if _answers.is_symmetric(subject.rule):
@@ -114,15 +122,20 @@ def check_answer(rule: str | type[Combiner] | Combiner, jacobian: torch.Tensor, 
 
 
 def _subject(
-    rule: str | type[Combiner] | Combiner, objectives: Sequence[int] | None, columns: int | None, seed: int
+    rule: str | type[Combiner] | Combiner,
+    objectives: Sequence[int] | None,
+    columns: int | None,
+    seed: int,
+    draws: int = 1,
 ) -> Subject:
     made = create_combiner(rule) if isinstance(rule, str) else rule
     if isinstance(made, type) and issubclass(made, Combiner):
         made = made()
     if not isinstance(made, Combiner):
         raise TypeError(f"rule must be a Combiner, its class or its name, found {rule!r}")
-    exact = made.exact_objectives
-    return Subject(made, objectives or (OBJECTIVES if exact is None else (exact,)), columns, seed)
+    if objectives or made.exact_objectives is not None:
+        return Subject(made, objectives or (made.exact_objectives or 1,), columns, seed, draws)
+    return Subject(made, OBJECTIVES, columns, seed, draws, MANY)
 
 
 def _run(subject: Subject, check: Callable[[Subject], None]) -> None:

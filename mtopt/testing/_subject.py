@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import random
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import NoReturn
@@ -18,11 +19,19 @@ class CheckError(AssertionError):
 
 @dataclass(frozen=True)
 class Case:
-    """One input: a Jacobian, loss values, and words for both."""
+    """One input: a Jacobian, loss values, and words for both.
+
+    Attributes:
+        dependent: it was drawn so that rows depend on each other; ``rounded``: but for their rounding, which the dtype
+            decides; ``cancels``: a sum of all rows with positive factors is zero.
+    """
 
     name: str
     jacobian: torch.Tensor
     losses: torch.Tensor
+    dependent: bool = False
+    rounded: bool = False
+    cancels: bool = False
 
     def __str__(self) -> str:
         rows, columns = self.jacobian.shape
@@ -48,9 +57,19 @@ class Subject:
         objectives: the numbers of objectives to try.
         columns: the number of columns, where the rule takes no other; None for any.
         seed: of the samplers.
+        draws: of each family of dependent rows, for each number of objectives.
+        many: a number of objectives for dependent rows alone.
     """
 
-    def __init__(self, rule: Combiner, objectives: Sequence[int], columns: int | None, seed: int) -> None:
+    def __init__(
+        self,
+        rule: Combiner,
+        objectives: Sequence[int],
+        columns: int | None,
+        seed: int,
+        draws: int = 1,
+        many: Sequence[int] = (),
+    ) -> None:
         self.rule = rule
         try:
             self.label = repr(rule)
@@ -59,6 +78,8 @@ class Subject:
         self.objectives = tuple(objectives)
         self.columns = columns
         self.seed = seed
+        self.draws = draws
+        self.many = tuple(many)
         self.check = ""
         self.case: Case | None = None
 
@@ -113,6 +134,9 @@ class Subject:
 
     def degenerate(self) -> Iterator[Case]:
         """Zero, equal, opposite, parallel and dependent rows, more rows than columns, stationary points."""
+        return (replace(case, dependent=True) for case in self._degenerate())
+
+    def _degenerate(self) -> Iterator[Case]:
         for rows in self.objectives:
             columns = self.size(rows)
             row = samplers.generic(self.seed + 3, 1, columns)
@@ -148,6 +172,30 @@ class Subject:
             for offset in range(2):
                 jacobian = samplers.with_row_scales(self.generic(rows, offset).jacobian, 6.0, offset)
                 yield self.made(f"normal rows over 12 decades, seed {self.seed + offset}", jacobian)
+
+    def dependent(self) -> Iterator[Case]:
+        """Rows of every family of dependent ones, plain and over twelve decades, with fewer and with more columns."""
+        for rows in sorted({*self.objectives, *self.many} - {1}):
+            for index, (family, draw) in enumerate(samplers.DEPENDENT.items()):
+                for turn in range(self.draws if rows in self.objectives else max(1, self.draws // 3)):
+                    seed = self.seed + turn
+                    dice = random.Random(1000 * seed + 10 * rows + index)
+                    columns = self.columns or dice.choice((max(1, rows // 2), max(1, rows - 1), rows, 2 * rows + 4))
+                    jacobian, words = draw(seed, rows, columns), f"{family}, seed {seed}"
+                    rounded = draw is samplers.stationary
+                    cancels = self.cancels(family, rows)
+                    decades, exact = dice.choice((0.0, 0.0, 6.0)), dice.random() < 0.5
+                    if decades:
+                        jacobian = samplers.with_row_scales(jacobian, decades, seed, exact=exact)
+                        words += " over 12 decades" + (" of powers of two" if exact else "")
+                        rounded = rounded or not exact
+                    yield replace(
+                        self.made(words, jacobian), dependent=True, rounded=rounded, cancels=cancels and not rounded
+                    )
+
+    @staticmethod
+    def cancels(family: str, rows: int) -> bool:
+        return family == "rows that sum to zero" or (family == "opposite pairs" and rows % 2 == 0)
 
     # -- judging --------------------------------------------------------------------------------------------------
 
