@@ -18,7 +18,7 @@ from tests.combiners.truth import SHORT, TOLERANCE, TRUTHS, drawn, faults
 from tests.solvers import exact
 
 NAMES = {dtype: str(dtype).removeprefix("torch.") for dtype in SHORT}
-DRAWS, ALL_DRAWS, MANY_ROWS = 24, 2000, 40  # a test; a long test; every so many draws one of up to 16 rows
+DRAWS, ALL_DRAWS, MANY_ROWS = 12, 2000, 40  # a test; a long test; every so many draws one of up to 16 rows
 
 
 def test_every_rule_that_promises_not_to_conflict_is_judged() -> None:

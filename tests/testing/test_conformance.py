@@ -27,6 +27,12 @@ def test_every_registered_rule_conforms(name: str) -> None:
     check_combiner(name)
 
 
+@pytest.mark.long
+@pytest.mark.parametrize("name", ALL)
+def test_every_registered_rule_conforms_on_thousands_of_dependent_rows(name: str) -> None:
+    check_combiner(name, draws=2000)
+
+
 VARIANTS: list[tuple[str, dict[str, Any]]] = [
     ("linear", {"preference": [0.2, 0.3, 0.5]}),
     ("linear", {"reduction": "sum"}),

@@ -205,6 +205,61 @@ class UndeclaredState(mtopt.LossCombiner):
         return torch.ones(len(losses))
 
 
+class StepsAlongTheNullSpace(mtopt.combiners.MGDA):
+    """Long steps that cancel, but for rounding, where rows depend on each other; and a slack that grew with them."""
+
+    def weights(self, gramian: torch.Tensor, losses: torch.Tensor | None = None) -> torch.Tensor:
+        weights = super().weights(gramian, losses)
+        norms = gramian.diagonal().sqrt()
+        if norms.min() == 0.0:
+            return weights
+        values, vectors = torch.linalg.eigh(gramian / norms / norms[:, None])
+        return weights + 1e9 * vectors[:, 0] / norms if values[0] < 1e-7 else weights
+
+
+class ConflictsInFloat32(mtopt.JacobianCombiner):
+    """MGDA's direction in float64 alone."""
+
+    non_conflicting = True
+
+    def direction(self, jacobian: torch.Tensor, losses: torch.Tensor | None = None) -> torch.Tensor:
+        if jacobian.dtype == torch.float64:
+            return mtopt.combiners.MGDA()(jacobian)
+        return jacobian.mean(0)
+
+
+class CertifiesAnything(mtopt.combiners.MGDA):
+    """Weights to three digits, and a certificate of sixteen."""
+
+    def weights(self, gramian: torch.Tensor, losses: torch.Tensor | None = None) -> torch.Tensor:
+        weights = super().weights(gramian, losses).to(torch.bfloat16).to(gramian.dtype)
+        self.certificate = mtopt.solvers.Certificate(1e-16, 0.0, "none")
+        return weights
+
+
+class LongestAlone(mtopt.GramianCombiner):
+    """The longest gradient, and the first one where two are as long, which may be opposite."""
+
+    def weights(self, gramian: torch.Tensor, losses: torch.Tensor | None = None) -> torch.Tensor:
+        return torch.eye(len(gramian))[gramian.diagonal().argmax()]
+
+
+class AmplifiesRounding(mtopt.GramianCombiner):
+    """The inverse of a Gramian with less on its diagonal than float32 products are off by."""
+
+    def weights(self, gramian: torch.Tensor, losses: torch.Tensor | None = None) -> torch.Tensor:
+        ridge = 1e-12 * gramian.diagonal().max().clamp(min=1e-300)
+        return torch.linalg.solve(gramian + ridge * torch.eye(len(gramian)), gramian.diagonal())
+
+
+class NansOnEqualProducts(mtopt.GramianCombiner):
+    """Divides by what products of gradients differ by."""
+
+    def weights(self, gramian: torch.Tensor, losses: torch.Tensor | None = None) -> torch.Tensor:
+        same = len(gramian) > 2 and bool((gramian.abs() == gramian.abs().max()).sum() > len(gramian))
+        return torch.full((len(gramian),), torch.nan if same else 1.0)
+
+
 FAULTS = [
     (NanOnZero, "degenerate_rows", "all rows zero.*raised NonFiniteError"),
     (AbsoluteEpsilon, "scale_of_all", r"times 1\.35525e-20 \(2 x 12.*differ by"),
@@ -230,6 +285,12 @@ FAULTS = [
     (ReadsWhatItShouldNot, "gramian_is_enough", "weights @ jacobian and the direction differ"),
     (ChangesWhenSkipped, "non_finite_rows", "a row with nan changed the state"),
     (AwaitsForEver, "losses_after_the_step", "does not await"),
+    (StepsAlongTheNullSpace, "no_conflict", r"(loss \d+ rises|all rows cancel)"),
+    (ConflictsInFloat32, "no_conflict", r"float32\): loss \d+ rises"),
+    (CertifiesAnything, "certificates", r"its certificate says 1\.0e-16, but the error is"),
+    (LongestAlone, "order_of_rows", r"opposite pairs, seed \d, in the order .*differ by"),
+    (AmplifiesRounding, "dependent_rows", r"16\): the direction and that of the same numbers in float64 differ"),
+    (NansOnEqualProducts, "dependent_rows", "opposite pairs.*NonFiniteError"),
     (UndeclaredState, "declarations", "stateful is True, but state names nothing"),
 ]
 
@@ -242,6 +303,51 @@ def test_a_fault_is_found_and_named(rule: type[Combiner], check: str, message: s
         check_combiner(rule, objectives=objectives, skip=others)
     with pytest.raises(AssertionError):
         check_combiner(rule, objectives=objectives)
+
+
+class MeanOfAgreeing(mtopt.GramianCombiner):
+    """The mean where no two gradients conflict, and zero elsewhere: never a conflict, and nothing to round."""
+
+    non_conflicting = True
+
+    def weights(self, gramian: torch.Tensor, losses: torch.Tensor | None = None) -> torch.Tensor:
+        self.certificate = mtopt.solvers.Certificate(0.0, None, "signs")
+        return torch.full((len(gramian),), float(gramian.min() >= 0.0) / len(gramian), dtype=gramian.dtype)
+
+
+class OwnsUp(CertifiesAnything):
+    """The same weights with what they are known to be off by, a length in unit gradients over that of the direction."""
+
+    def weights(self, gramian: torch.Tensor, losses: torch.Tensor | None = None) -> torch.Tensor:
+        weights = super().weights(gramian, losses)
+        size, exact = float(weights @ gramian.diagonal().sqrt()), gramian.double()
+        length = max(float(weights.double() @ exact @ weights.double()), 0.0) ** 0.5
+        error = 2.0**-7 * size
+        self.certificate = mtopt.solvers.Certificate(error / max(length, 1e-9 * size, 1e-300), 0.0, "bfloat16")
+        return weights
+
+
+def test_right_rules_pass_the_checks_that_find_the_wrong_ones() -> None:
+    check_combiner(MeanOfAgreeing)
+    check_combiner(OwnsUp, skip=[name for name in list_checks() if name != "certificates"])
+
+
+def test_slack_is_in_the_unit_of_the_data() -> None:
+    """Weights of 1e12 that cancel buy nothing: a row that rises by .9 of the direction is found."""
+
+    class HasLargeWeights(mtopt.GramianCombiner):
+        non_conflicting, symmetric = True, False
+
+        def weights(self, gramian: torch.Tensor, losses: torch.Tensor | None = None) -> torch.Tensor:
+            return torch.tensor([1e12, 1e12, 1.0], dtype=torch.float64)
+
+    rows = torch.eye(3, 4, dtype=torch.float64)
+    rows[1] = -rows[0]
+    losses = torch.ones(3, dtype=torch.float64)
+    check_answer(HasLargeWeights, rows, losses)
+    rows[1, 0] = -1.0 + 2.0**-39
+    with pytest.raises(CheckError, match=r"loss 1 rises: its cosine with d is -0\.88"):
+        check_answer(HasLargeWeights, rows, losses)
 
 
 def test_what_is_no_rule_or_no_check_is_refused() -> None:
