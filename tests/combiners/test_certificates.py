@@ -105,7 +105,9 @@ def test_many_draws_of_two_pairs_beside_another(name: str) -> None:
 
 @pytest.mark.parametrize("name", PROJECTIONS)
 def test_rows_of_ones(name: str) -> None:
-    judge(name, ((seed, samplers.signs(seed, 3 + seed % 6, 2 + seed % 5)) for seed in range(100)))
+    """Rows of 1 and -1, at some seeds that were found wrong (in one of 600) and at others."""
+    seeds = (*range(30), 113, 202, 352, 371, 968, 2308, 4832)
+    judge(name, ((seed, samplers.signs(seed, 3 + seed % 6, 2 + seed % 5)) for seed in seeds))
 
 
 @pytest.mark.parametrize("dtype", [torch.float64, torch.float32], ids=NAMES.get)
