@@ -27,6 +27,7 @@ _CHECKS: tuple[Callable[[Subject], None], ...] = (
     _answers.scale_of_all,
     _answers.scale_of_one,
     _answers.order_of_rows,
+    _answers.order_of_dependent_rows,
     _answers.rows_know_their_objectives,
     _answers.gramian_is_enough,
     _answers.promised_weights,

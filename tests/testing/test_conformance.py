@@ -56,7 +56,7 @@ VARIANTS: list[tuple[str, dict[str, Any]]] = [
 @pytest.mark.parametrize(("name", "hyperparameters"), VARIANTS)
 def test_rules_conform_with_other_hyperparameters(name: str, hyperparameters: dict[str, Any]) -> None:
     each = any(isinstance(value, list) for value in hyperparameters.values())
-    check_combiner(create_combiner(name, **hyperparameters), objectives=[3] if each else None)
+    check_combiner(create_combiner(name, **hyperparameters), objectives=[3] if each else None, draws=1)
 
 
 # -- wrappers ------------------------------------------------------------------------------------------------------
@@ -90,12 +90,16 @@ WRAPPED: list[Callable[[], Combiner]] = [
 
 @pytest.mark.parametrize("make", WRAPPED, ids=lambda make: repr(make()).replace(" ", ""))
 def test_wrapped_rules_conform(make: Callable[[], Combiner]) -> None:
-    check_combiner(make(), objectives=(1, 2, 4))
+    rule = make()
+    # MGDA's direction is unique where rows depend on each other, its weights are not: other rows tell them apart
+    weighs_other_rows = isinstance(rule, Normalized) and rule.applied_to == "raw"
+    skip = ["order_of_dependent_rows"] if weighs_other_rows else []
+    check_combiner(rule, objectives=(1, 2, 4), draws=1, skip=skip)
 
 
 @pytest.mark.parametrize("inner", ["mgda", "pcgrad", "moco", "trimmed_mean", "ngdiff"])
 def test_rules_on_groups_of_columns_conform(inner: str) -> None:
-    check_combiner(PerGroup(create_combiner(inner), [2, 4]), objectives=(1, 2, 4), columns=6)
+    check_combiner(PerGroup(create_combiner(inner), [2, 4]), objectives=(1, 2, 4), columns=6, draws=1)
 
 
 @pytest.mark.parametrize(
@@ -107,7 +111,7 @@ def test_rules_on_groups_of_columns_conform(inner: str) -> None:
     ],
 )
 def test_groups_of_columns_compose(make: Callable[[], Combiner]) -> None:
-    check_combiner(make(), objectives=(1, 2, 4), columns=6)
+    check_combiner(make(), objectives=(1, 2, 4), columns=6, draws=1)
 
 
 # -- drawn inputs ----------------------------------------------------------------------------------------------------

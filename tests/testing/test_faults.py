@@ -288,7 +288,7 @@ FAULTS = [
     (StepsAlongTheNullSpace, "no_conflict", r"(loss \d+ rises|all rows cancel)"),
     (ConflictsInFloat32, "no_conflict", r"float32\): loss \d+ rises"),
     (CertifiesAnything, "certificates", r"its certificate says 1\.0e-16, but the error is"),
-    (LongestAlone, "order_of_rows", r"opposite pairs, seed \d, in the order .*differ by"),
+    (LongestAlone, "order_of_dependent_rows", r"opposite pairs, seed \d, in the order .*differ by"),
     (AmplifiesRounding, "dependent_rows", r"16\): the direction and that of the same numbers in float64 differ"),
     (NansOnEqualProducts, "dependent_rows", "opposite pairs.*NonFiniteError"),
     (UndeclaredState, "declarations", "stateful is True, but state names nothing"),
