@@ -17,7 +17,7 @@ import torch
 from mtopt._content import check_alike, check_mapping, check_whole, content_of
 from mtopt._errors import CheckpointError, NonFiniteError
 from mtopt.combiners._gradients import Gradients
-from mtopt.solvers import Certificate
+from mtopt.solvers import Certificate, Precision
 
 Needs = Literal["losses", "norms", "gramian", "jacobian"]
 
@@ -98,6 +98,9 @@ class Combiner(ABC):
     total: int = 0
     """The number of objectives, those without a row in this step included; as long."""
 
+    gradients: Gradients | None = None
+    """The gradients of this step; as long."""
+
     visited: list[torch.Tensor] | None = None
     """The parameters of the last step, for a rule that ``revisits``: its engine keeps them here. None before it."""
 
@@ -132,11 +135,12 @@ class Combiner(ABC):
 
     def combine(self, gradients: Gradients, losses: torch.Tensor | None) -> Outcome:
         """The outcome for finite ``gradients``: the entry of the engine and of wrapping rules."""
-        self.objectives, self.total = gradients.objectives, gradients.total
+        self.objectives, self.total, self.gradients = gradients.objectives, gradients.total, gradients
         try:
             return self._combine(gradients, losses)
         finally:
-            self.objectives, self.total = (), 0  # a call outside a step is about all the rows it is given
+            # a call outside a step is about all the rows it is given
+            self.objectives, self.total, self.gradients = (), 0, None
 
     @abstractmethod
     def _combine(self, gradients: Gradients, losses: torch.Tensor | None) -> Outcome: ...
@@ -216,6 +220,10 @@ class Combiner(ABC):
     def _rows(self, count: int) -> tuple[tuple[int, ...], int]:
         """The objective of each of ``count`` rows and the number of all objectives; 0, 1, ... outside a step."""
         return (self.objectives, self.total) if len(self.objectives) == count else (tuple(range(count)), count)
+
+    def _precision(self, gramian: torch.Tensor) -> Precision:
+        """How exactly the gradients and their Gramian are known: a step's own say, outside one the Gramian's dtype."""
+        return Precision.behind(gramian) if self.gradients is None else self.gradients.precision
 
     # -- hyper-parameters ---------------------------------------------------------------------------------------
 

@@ -11,6 +11,8 @@ import torch
 
 from mtopt.combiners._ownership import alone
 from mtopt.combiners._packed import Packed, cut, rounds_products
+from mtopt.solvers import Precision
+from mtopt.solvers._gramian import lapack, unit_rows
 
 CHUNK = 65_536
 """Columns looked at together: what is copied, or cast, at a time."""
@@ -19,6 +21,13 @@ SEGMENT = 1_024
 """Columns in one float32 matrix product: short sums, 1e-7 of the norms at most; they are added in float64."""
 
 _LOW_PRECISION = (torch.float16, torch.bfloat16)
+
+_DEPENDENT = 1e-3
+"""Squared distance of a unit gradient from the span of those before it below which float32 products know too little of
+it: the products are then taken in float64."""
+
+_CANCELLING = 1e-2
+"""A combination shorter than this share of the lengths added up is summed in float64."""
 
 Block = torch.Tensor | tuple[torch.Tensor, torch.Tensor]
 """Columns of all rows, in one matrix; or those of two rows, a tensor for each."""
@@ -75,6 +84,7 @@ class Gradients:
         self.scale = scale
         self.places = places
         self.factors = None if factors is None or all(factor == 1.0 for factor in factors) else list(factors)
+        self._in_double = False  # whether the Gramian is
 
     @classmethod
     def of(cls, jacobian: torch.Tensor, *, objectives: Sequence[int] | None = None, total: int | None = None) -> Self:
@@ -96,12 +106,22 @@ class Gradients:
 
     @cached_property
     def gramian(self) -> torch.Tensor:
-        """J Jᵀ, (K, K) float64 on the CPU, exact to about 1e-7 of the norms in float32 at any D."""
-        products = gramian_of_blocks(self._blocks)
+        """J Jᵀ, (K, K) float64 on the CPU, exact to about 1e-7 of the norms in float32 at any D.
+
+        Where the gradients are nearly dependent on each other it is exact to 1e-15, whatever their dtype.
+        """
+        products, self._in_double = gramian_of_blocks(self._blocks)
         if self.factors is None:
             return products if self.scale == 1.0 else products / self.scale**2
         factors = torch.tensor(self.factors, dtype=torch.float64) / self.scale
         return products * factors * factors[:, None]
+
+    @property
+    def precision(self) -> Precision:
+        """How exactly the gradients and their inner products are known."""
+        rows = max(torch.finfo(dtype).eps for dtype in set(self._dtypes(self._loose)))
+        products = torch.float64 if self._in_double else torch.float32
+        return Precision(rows, Precision.of(products).products)
 
     def jacobian(self) -> torch.Tensor:
         """J, (K, D), in the rows' dtype and on their device. Not to be written to: it may be the rows themselves."""
@@ -124,7 +144,7 @@ class Gradients:
         if self.factors is not None:
             coefficients = [c * factor for c, factor in zip(coefficients, self.factors, strict=True)]
         loose = self._loose
-        wide = _wide(coefficients)
+        wide = _wide(coefficients) or self._cancels(weights)
         if wide or any(dtype in _LOW_PRECISION for dtype in self._dtypes(loose)):
             dtype = torch.float64 if wide else torch.float32
             return [self._combined_in(dtype, p, coefficients) for p in range(len(self.rows[0]))]
@@ -144,6 +164,15 @@ class Gradients:
             # copied, so that one that is kept does not keep them all, and in-place work on one does not reach another
             found.update(zip(positions, pieces if len(shapes) == 1 else [p.clone() for p in pieces], strict=True))
         return [found[position] for position in range(len(found))]
+
+    def _cancels(self, weights: torch.Tensor | Sequence[float]) -> bool:
+        """Whether what is added up nearly cancels, as far as the Gramian tells, if it was asked for."""
+        gramian = self.__dict__.get("gramian")
+        if gramian is None:
+            return False
+        vector = torch.as_tensor(weights, dtype=torch.float64)
+        added = float(vector.abs() @ gramian.diagonal().sqrt())
+        return float(vector @ gramian @ vector) < (_CANCELLING * added) ** 2
 
     def let_go(self) -> None:
         """Drop the rows. The Gramian stays, if it was asked for."""
@@ -247,26 +276,43 @@ def gramian_of(jacobian: torch.Tensor) -> torch.Tensor:
 
     Products run over 1,024 columns each in the rows' own precision (float32 for 16-bit rows) and are summed in
     float64, so the error stays near 1e-7 of the norms whatever D; one float32 product loses 1e-3 at D = 1e7. Where
-    float32 would underflow or overflow, float64 is used throughout.
+    float32 would underflow or overflow, or the rows are nearly dependent on each other, float64 is used throughout.
     """
     if jacobian.ndim != 2 or jacobian.shape[0] == 0:
         raise ValueError(f"jacobian must have shape (K, D) with K >= 1, found {tuple(jacobian.shape)}")
-    return gramian_of_blocks(lambda: iter(torch.split(jacobian, CHUNK, dim=1)))
+    return gramian_of_blocks(lambda: iter(torch.split(jacobian, CHUNK, dim=1)))[0]
 
 
-def gramian_of_blocks(blocks: BlockSource) -> torch.Tensor:
-    """The sum of ``B @ B.T`` over column blocks ``B``; ``blocks()`` starts the iteration anew."""
-    gramian = _sum_of_products(blocks(), exact=False)
+def gramian_of_blocks(blocks: BlockSource) -> tuple[torch.Tensor, bool]:
+    """The sum of ``B @ B.T`` over column blocks ``B``, and whether all of it was multiplied in float64.
+
+    ``blocks()`` starts the iteration anew.
+    """
+    gramian, in_double = _sum_of_products(blocks(), exact=False)
+    if in_double or not _needs_double(gramian):
+        return gramian, in_double
+    return _sum_of_products(blocks(), exact=True)
+
+
+def _needs_double(gramian: torch.Tensor) -> bool:
+    """Whether float32 products leave the norms, or how the gradients depend on each other, undecided."""
+    squares = gramian.diagonal().tolist()
     # A float32 square is exact enough between these bounds. A zero may be one, or an underflow; infinity may be
-    # the row's or an overflow. Both are settled in float64.
-    if not all(1e-20 <= square < 1e30 for square in gramian.diagonal().tolist()):
-        gramian = _sum_of_products(blocks(), exact=True)
-    return gramian
+    # the row's or an overflow.
+    if not all(1e-20 <= square < 1e30 for square in squares):
+        return True
+    if len(squares) <= 2:
+        return len(squares) == 2 and squares[0] * squares[1] * (1.0 - _DEPENDENT) < float(gramian[0, 1]) ** 2
+    if not bool(gramian.isfinite().all()):
+        return True
+    factor, failed = lapack().dpotrf(unit_rows(gramian.numpy())[0])
+    return bool(failed) or float(factor.diagonal().min()) ** 2 < _DEPENDENT
 
 
-def _sum_of_products(blocks: Iterator[Block], *, exact: bool) -> torch.Tensor:
+def _sum_of_products(blocks: Iterator[Block], *, exact: bool) -> tuple[torch.Tensor, bool]:
     products: list[torch.Tensor] = []
     rounding: dict[str, bool] = {}  # of the products of a kind of device
+    all_double = True
     for block in blocks:
         first = block[0] if isinstance(block, tuple) else block
         if first.is_complex():
@@ -279,18 +325,19 @@ def _sum_of_products(blocks: Iterator[Block], *, exact: bool) -> torch.Tensor:
         if kind not in rounding:
             rounding[kind] = rounds_products(kind)
         in_double = exact or rounding[kind]
+        all_double = all_double and (in_double or first.dtype == torch.float64)
         if torch.is_autocast_enabled(kind):  # asked first: entering the context takes its time
             with torch.autocast(kind, enabled=False):
                 products.append(_product(block, in_double))
         else:
             products.append(_product(block, in_double))
     if len(products) == 1:
-        return products[0].cpu()
+        return products[0].cpu(), all_double
     devices: dict[torch.device, list[torch.Tensor]] = {product.device: [] for product in products}
     for product in products:
         devices[product.device].append(product)
     totals = [torch.stack(found).sum(0).cpu() for found in devices.values()]  # one transfer a device
-    return totals[0] if len(totals) == 1 else torch.stack(totals).sum(0)
+    return totals[0] if len(totals) == 1 else torch.stack(totals).sum(0), all_double
 
 
 def _product(block: Block, in_double: bool) -> torch.Tensor:

@@ -63,7 +63,7 @@ class FERERO(RankCombiner):
         weights, self.certificate = ray_step(
             matrix, self.c_h * off_ray(values, ray), ray, self._rank_tolerance(gramian)
         )
-        if (self._rows_dtype or gramian.dtype) != torch.float64:
+        if self._precision(gramian).rows > torch.finfo(torch.float64).eps:
             terms = np.abs(weights) * np.maximum(1.0, np.sqrt(matrix.diagonal()))
             weights *= min(1.0, _LARGEST / max(float(terms.max()), 1.0))
         return answer(weights, gramian)

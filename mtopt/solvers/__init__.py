@@ -6,10 +6,12 @@ from mtopt.solvers._conflict_averse import conflict_averse
 from mtopt.solvers._dual_cone import project_dual_cone, project_rows
 from mtopt.solvers._least_distance import least_distance
 from mtopt.solvers._min_norm import min_norm
+from mtopt.solvers._precision import Precision
 from mtopt.solvers._simplex import project_simplex
 
 __all__ = [
     "Certificate",
+    "Precision",
     "alpha_fair",
     "conflict_averse",
     "least_distance",
