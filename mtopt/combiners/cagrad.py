@@ -46,5 +46,5 @@ class CAGrad(GramianCombiner):
 
     def weights(self, gramian: torch.Tensor, losses: torch.Tensor | None = None) -> torch.Tensor:
         """Weights (K,) of d for a Gramian (K, K): 1/K each, and what the dual adds."""
-        weights, self.certificate = conflict_averse(gramian, self.c)
+        weights, self.certificate = conflict_averse(gramian, self.c, self._precision(gramian))
         return answer(weights / (1.0, 1.0 + self.c**2, 1.0 + self.c)[self.rescale], gramian)

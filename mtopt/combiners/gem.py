@@ -57,5 +57,5 @@ class GEM(GramianCombiner):
         start = np.eye(len(matrix))[row]
         if (matrix[row] < 0.0).any():
             start[memories] = self.margin
-        weights, self.certificate = project_dual_cone(matrix, start, within=memories)
+        weights, self.certificate = project_dual_cone(matrix, start, memories, self._precision(gramian))
         return answer(weights, gramian)

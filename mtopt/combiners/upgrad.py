@@ -36,7 +36,7 @@ class UPGrad(GramianCombiner):
     def weights(self, gramian: torch.Tensor, losses: torch.Tensor | None = None) -> torch.Tensor:
         """Weights (K,) of d for a Gramian (K, K); none is smaller than its share."""
         shares = shares_of(self.preference, *self._rows(len(gramian)))
-        projections, self.certificate = project_rows(gramian)
+        projections, self.certificate = project_rows(gramian, self._precision(gramian))
         return answer(shares.dot(projections), gramian)
 
 
@@ -64,5 +64,5 @@ class DualProj(GramianCombiner):
     def weights(self, gramian: torch.Tensor, losses: torch.Tensor | None = None) -> torch.Tensor:
         """Weights (K,) of d for a Gramian (K, K); none is smaller than its share."""
         shares = shares_of(self.preference, *self._rows(len(gramian)))
-        weights, self.certificate = project_dual_cone(gramian, shares)
+        weights, self.certificate = project_dual_cone(gramian, shares, precision=self._precision(gramian))
         return answer(weights, gramian)

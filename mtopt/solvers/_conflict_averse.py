@@ -8,16 +8,18 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
-from mtopt.solvers._certificate import Certificate
+from mtopt.solvers._active_set import nonnegative_within
+from mtopt.solvers._certificate import Certificate, certify
 from mtopt.solvers._dual_cone import project_dual_cone
-from mtopt.solvers._gramian import Array, as_gramian, lapack, live_rows
+from mtopt.solvers._gramian import Array, Live, as_gramian, lapack, live_rows
 from mtopt.solvers._nonnegative import Indices, nonnegative, semidefinite_root
+from mtopt.solvers._precision import Precision
 from mtopt.solvers._two import Two, read_two
 
-EPSILON = float(np.finfo(np.float64).eps)
+_NAME = "CAGrad's program"
 
-_VANISHING = 1e-14
-"""Squared length of a combination of K unit gradients, over K times the squared sum of its weights: rounding alone."""
+_VANISHING = 64.0
+"""Errors of a cosine that the squared length of g_w must have, over the squared sum of its terms, to point anywhere."""
 
 _ROUNDS = 100
 """Programs on the way to the right multiplier; two to five are usual."""
@@ -28,14 +30,22 @@ _TRIES = 5
 _SOLVED = 1e-12
 """Residual above which an answer by exchanges is computed anew."""
 
+_SHORT = 1e-8
+"""Residual from which the projection on the dual cone may be the better answer: g_w is hardly known."""
+
 _PARALLEL = 1e-9
 """Ratio of the eigenvalues of two gradients' cosines below which they go through the general program."""
+
+_REACHED = 1e-9
+"""Share of its radius by which the ball may miss a point that counts as in it."""
 
 _APART = 1e-9
 """A guess closer than this to an end of the bracket, where the support was another, does not narrow it."""
 
 
-def conflict_averse(gramian: torch.Tensor | npt.ArrayLike, radius: float) -> tuple[Array, Certificate]:
+def conflict_averse(
+    gramian: torch.Tensor | npt.ArrayLike, radius: float, precision: Precision | None = None
+) -> tuple[Array, Certificate]:
     """Weights of ``argmax_d min_k g_k . d`` over ``|| d - g_0 || <= c || g_0 ||``, ``g_0 = sum_k g_k / K``, exactly.
 
     The dual is ``min_w g_w . g_0 + c ||g_0|| ||g_w||`` over the simplex, ``g_w = sum_k w_k g_k``, and
@@ -45,25 +55,29 @@ def conflict_averse(gramian: torch.Tensor | npt.ArrayLike, radius: float) -> tup
     that hull's directions, ``||g_w||² = ||m||² + t² ||P g_0||²``, which gives t in closed form once the support is
     right.
 
-    Where ``g_w`` vanishes (no direction in the ball lowers every loss), d is the nearest of the best: the projection of
-    ``g_0`` on the dual cone. Zero rows count in ``g_0`` and not in the minimum.
+    Where ``g_w`` vanishes, as far as is known (no direction in the ball lowers every loss), d is the nearest of the
+    best: the projection of ``g_0`` on the dual cone, or as far towards it as the ball goes. Zero rows count in ``g_0``
+    and not in the minimum.
 
     Args:
         gramian: (K, K) inner products, any dtype and device; the algebra is float64.
         radius: c >= 0.
+        precision: how exactly gradients and Gramian are known. Default: by the Gramian's dtype.
 
     Returns:
         The weights of d, (K,) float64 (they sum to 1 + c ||g_0|| / ||g_w||), and their certificate: ``residual`` is how
-        far ``g_k . d`` may lie below the dual value, in unit gradients over the sum of the terms of d; ``gap`` is the
-        duality gap over ``||g_0||²``.
+        far ``g_k . d`` may lie below the dual value in unit gradients, or d outside of the ball, over
+        ``(1 + c) ||g_0||``; ``gap`` is the duality gap over ``||g_0||²``.
 
     Raises:
-        SolverError: the residual is above 1e-10.
+        SolverError: a violation is above 1e-10 and more than rounding.
     """
     matrix = as_gramian(gramian)
+    precision = precision or Precision.behind(gramian)
+    share = max(_VANISHING * precision.products, precision.vanishing)
     two = read_two(matrix)
-    if two is not None and radius > 0.0 and two.independent(_PARALLEL):
-        return _closed_form(two, radius)
+    if two is not None and radius > 0.0 and two.independent(max(_PARALLEL, share)):
+        return _closed_form(two, radius, precision)
     cosines, norms, live = live_rows(matrix)
     weights = np.full(len(norms), 1.0 / len(norms))
     if not len(cosines):
@@ -73,26 +87,63 @@ def conflict_averse(gramian: torch.Tensor | npt.ArrayLike, radius: float) -> tup
     mean = 1.0 / (inverse * len(norms))  # g_0 in unit gradients, the shortest row's norm being 1
     root, cosines = semidefinite_root(cosines)
     centre = root.dot(mean)
-    bound = radius * math.sqrt(centre.dot(centre))
-    if bound**2 <= _VANISHING * len(mean) * float(mean.sum()) ** 2 * min(radius, 1.0) ** 2:
-        return weights, Certificate(0.0, 0.0, "no ball")
-    program = _Program(root, cosines, inverse, centre, radius)
+    reach = math.sqrt(centre.dot(centre))
+    if radius == 0.0:
+        return weights, Certificate(precision.products, 0.0, "no ball")
+    if reach**2 <= share * float(mean.sum()) ** 2:  # and so is the ball: nothing in it can be told from the mean
+        return weights, Certificate(math.sqrt(share), 0.0, "zero mean")
+    program = _Program(root, cosines, inverse, centre, radius, share, float(mean.sum()))
+    certificate = None
     for find in (program.quickly, program.bracketed):
         found = find()
         if found is not None:
-            stretch = bound / _length(root, found)
-            certificate = _certify(cosines, inverse, mean, found, stretch)
-            if certificate.residual <= _SOLVED:
+            stretch = program.bound / _length(root, found)
+            certificate = _certify(cosines, inverse, mean, found, stretch, program.bound + reach, precision.products)
+            if not program.vanishes(found, _length(root, found)) and certificate.residual <= _SOLVED:
                 break
-    if found is None:
-        projected, certificate = project_dual_cone(matrix, weights)
-        return projected, Certificate(certificate.residual, certificate.gap, "Pareto-stationary")
-    certificate.require("CAGrad's program")
+    if certificate is None or certificate.residual > _SHORT:
+        projected, second = _towards_cone(matrix, weights, program, found, mean, lengths, live, precision)
+        if certificate is None or second.residual < certificate.residual:
+            return projected, second
+    assert found is not None
     weights[live] += stretch * inverse * found
     return weights, certificate
 
 
-def _closed_form(two: Two, radius: float) -> tuple[Array, Certificate]:
+def _towards_cone(
+    matrix: Array,
+    weights: Array,
+    program: _Program,
+    vector: Array | None,
+    mean: Array,
+    lengths: Array,
+    live: Live,
+    precision: Precision,
+) -> tuple[Array, Certificate]:
+    """The mean's projection on the dual cone, or the point of the ball on the way to it.
+
+    How good that is the dual's value tells, at ``vector`` or at the shortest combination.
+    """
+    vector = program.shortest(0.0) if vector is None else vector
+    length, total = _length(program.root, vector), float(vector.sum())
+    vanishes = program.vanishes(vector, length)
+    projected, certificate = project_dual_cone(matrix, weights, precision=precision)
+    change = (projected - weights)[live] * lengths / lengths.min()
+    distance = _length(program.root, change)
+    if vanishes and distance <= program.bound * (1.0 + _REACHED):
+        return projected, Certificate(certificate.residual, certificate.gap, "Pareto-stationary")
+    share = min(program.bound / distance, 1.0) if distance > 0.0 else 1.0
+    weights = weights + share * (projected - weights)
+    terms = mean + share * change
+    hidden = precision.products * float(np.abs(terms).sum())
+    unknown = math.sqrt(precision.products) if vanishes else precision.products * total / length
+    best = float(vector.dot(program.slopes)) + program.bound * (length + unknown * total)
+    missed = float((best * program.inverse - program.cosines.dot(terms)).max())
+    scale = program.bound * (1.0 + 1.0 / program.radius)
+    return weights, Certificate((max(missed, 0.0) + hidden) / scale, None, "towards the dual cone")
+
+
+def _closed_form(two: Two, radius: float, precision: Precision) -> tuple[Array, Certificate]:
     """The answer for two gradients that are not parallel.
 
     d equals the mean plus a step in the direction of g_w. Either all weight is on the shorter gradient, or d is
@@ -111,27 +162,30 @@ def _closed_form(two: Two, radius: float) -> tuple[Array, Certificate]:
         factor = (1.0 + math.sqrt(room) / height) / apart**2
         if factor * short * (short - cosine) > 0.5:
             to_short, to_long = factor * (1.0 - cosine * short), factor * short * (short - cosine)
-    certificate = _certify_two(short, cosine, to_short, to_long)
-    certificate.require("CAGrad's program")
+    certificate = _certify_two(short, cosine, to_short, to_long, mean + bound, precision.products)
     return np.array([to_short, to_long] if two.first <= two.second else [to_long, to_short]), certificate
 
 
-def _certify_two(short: float, cosine: float, to_short: float, to_long: float) -> Certificate:
+def _certify_two(
+    short: float, cosine: float, to_short: float, to_long: float, length: float, products: float
+) -> Certificate:
     """:func:`_certify` in plain floats, the longer gradient's norm being 1."""
-    total = to_short + to_long - 1.0
-    share = (to_long - 0.5) / total  # of the longer in g_w
+    added_short, added_long = to_short - 0.5, to_long - 0.5
+    share = added_long / (added_short + added_long)  # of the longer in g_w
     falls = (
         short * (short * to_short + cosine * to_long),  # g_k . d
         cosine * short * to_short + to_long,
     )
     value = (1.0 - share) * falls[0] + share * falls[1]
+    missed = max((value - falls[0]) / short, value - falls[1])
     size = short * to_short + to_long
     scaled = (1.0 - share) * short + share
-    residual = 0.0
-    for fall, norm in zip(falls, (short, 1.0), strict=True):
-        residual = max(residual, (value - fall) / (norm * size) - 4.0 * EPSILON * scaled / norm)
-    squared = 0.25 * (short * short + 1.0 + 2.0 * cosine * short)
-    return Certificate(residual, max(value - min(falls), 0.0) / squared, "closed form")
+    hidden = products * size * (1.0 + scaled / short)
+    # the ball: the length of what was added to the mean, which may cancel
+    squared = (short * added_short) ** 2 + added_long**2 + 2.0 * cosine * short * added_short * added_long
+    hidden = max(hidden, 0.5 * products * (short * added_short + added_long) ** 2 / math.sqrt(squared))
+    gap = max(value - min(falls), 0.0) / (0.25 * (short * short + 1.0 + 2.0 * cosine * short))
+    return certify(_NAME, missed, hidden, length, gap, "closed form")
 
 
 def _length(root: Array, vector: Array) -> float:
@@ -140,10 +194,17 @@ def _length(root: Array, vector: Array) -> float:
 
 
 class _Program:
-    """The dual in unit gradients: R their root, a = 1 / s, v = s w, so that a' v = 1 and g_w = R v."""
+    """The dual in unit gradients: R their root, a = 1 / s, v = s w, so that a' v = 1 and g_w = R v.
 
-    def __init__(self, root: Array, cosines: Array, inverse: Array, centre: Array, radius: float) -> None:
+    ``share`` is that of the squared sum of its terms below which a squared length is rounding, ``size`` the sum of the
+    terms of the mean.
+    """
+
+    def __init__(
+        self, root: Array, cosines: Array, inverse: Array, centre: Array, radius: float, share: float, size: float
+    ) -> None:
         self.root, self.cosines, self.inverse, self.centre, self.radius = root, cosines, inverse, centre, radius
+        self.share, self.size = share, size
         self.bound = radius * math.sqrt(centre.dot(centre))
         self.target = np.zeros(len(root) + 1)
         self.target[-1] = 1.0
@@ -214,12 +275,12 @@ class _Program:
         return np.asarray(vector / self.inverse.dot(vector))
 
     def vanishes(self, vector: Array, length: float) -> bool:
-        return length**2 <= _VANISHING * len(vector) * float(vector.sum()) ** 2
+        return length**2 <= self.share * float(vector.sum()) ** 2
 
     def within_reach(self) -> bool:
         """Whether the projection of g_0 on the dual cone lies in the ball."""
-        steps = nonnegative(self.cosines, self.root, -self.centre)
-        return _length(self.root, steps) <= self.bound * (1.0 + 1e-12)
+        steps = nonnegative_within(self.cosines, self.slopes, self.size, self.share / _VANISHING)
+        return _length(self.root, steps) <= self.bound * (1.0 + _REACHED)
 
     def guess(self, vector: Array) -> float | None:
         """The multiplier of the support of ``vector``."""
@@ -250,14 +311,17 @@ class _Program:
         return (fixed, moved, _length(columns, fixed) / math.sqrt(room)) if room > 0.0 else None
 
 
-def _certify(cosines: Array, inverse: Array, mean: Array, vector: Array, stretch: float) -> Certificate:
+def _certify(
+    cosines: Array, inverse: Array, mean: Array, vector: Array, stretch: float, length: float, products: float
+) -> Certificate:
     terms = mean + stretch * vector
     slopes = cosines.dot(terms)
-    size = terms.sum()
+    size, total = float(terms.sum()), float(vector.sum())
     violation = vector.dot(slopes) * inverse - slopes  # positive where a loss falls more slowly than the dual says
-    rounding = 4.0 * EPSILON * vector.sum() * size * inverse
-    return Certificate(
-        residual=float(max((violation - rounding).max(), 0.0) / size),
-        gap=float(max((violation / inverse).max(), 0.0) / mean.dot(cosines).dot(mean)),
-        method="nnls",
-    )
+    hidden = products * size * (1.0 + total)
+    # the ball: ||g_w|| is known to the rounding of its square
+    combined = stretch * total
+    reach = stretch * math.sqrt(max(float(vector.dot(cosines).dot(vector)), 1e-300))
+    hidden = max(hidden, 0.5 * products * combined * combined / reach)
+    gap = float(max((violation / inverse).max(), 0.0) / mean.dot(cosines).dot(mean))
+    return certify(_NAME, float(violation.max()), hidden, length, gap, "nnls")

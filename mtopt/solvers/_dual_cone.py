@@ -9,52 +9,63 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
-from mtopt.solvers._certificate import Certificate
+from mtopt.solvers._active_set import nonnegative_within
+from mtopt.solvers._certificate import Certificate, certify
 from mtopt.solvers._gramian import Array, Live, as_array, as_gramian, block, lapack, live_rows
-from mtopt.solvers._nonnegative import (
-    Indices,
-    Mask,
-    nonnegative,
-    nonnegative_columns,
-    require_cosine,
-    semidefinite_root,
-)
+from mtopt.solvers._nonnegative import FEW, Indices, Mask, exchange, one_at_a_time, require_cosine, require_semidefinite
+from mtopt.solvers._precision import Precision
 
-_SOLVED = 1e-12
-"""KKT residual above which a projection read off the inverse is computed anew."""
+_NAME = "the projection on the dual cone"
+
+_INDEPENDENT = 1e-6
+"""Squared distance of each unit gradient from the span of those before it that keeps every step of a projection short."""
+
+_VANISHING = 64.0
+"""Errors of a cosine that the squared length of a direction must have, over the squared sum of its terms: a shorter one
+would have a product of the wrong sign by more than 1e-9 of its length."""
+
+_LONG = 1e3
+"""Steps together, over the terms of the point, up to which those of dependent gradients are not looked at again."""
+
+_GUESSED, _DESCENTS = 48, 16
+"""From this many columns on their supports are guessed by this many steps of a gradient method on all together."""
 
 
 def project_dual_cone(
     gramian: torch.Tensor | npt.ArrayLike,
     weights: torch.Tensor | npt.ArrayLike,
     within: Sequence[int] | None = None,
+    precision: Precision | None = None,
 ) -> tuple[Array, Certificate]:
     """Weights of the projection of ``sum_k u_k g_k`` on the cone ``{d : g_k . d >= 0}``, exactly.
 
-    The projection is ``sum_k v_k g_k`` with v the minimiser of ``v' G v`` over ``v_k >= u_k`` where k is within, and
+    The projection is ``sum_k v_k g_k`` with v a minimiser of ``v' G v`` over ``v_k >= u_k`` where k is within, and
     ``v_k = u_k`` elsewhere (the dual program). In unit gradients, with C their cosines, s their norms and
     ``v = u + x / s``, it is the non-negative least-squares problem ``min_{x >= 0} (x + s u)' C (x + s u)``. Zero rows
-    keep ``v_k = u_k``.
+    keep ``v_k = u_k``. A projection that cannot be told from zero is zero, and so are its weights.
 
     Args:
         gramian: (K, K) inner products, any dtype and device; the algebra is float64.
         weights: u, (K,).
         within: the k whose ``g_k . d >= 0`` is asked for. Default: all of them.
+        precision: how exactly gradients and Gramian are known. Default: by the Gramian's dtype.
 
     Returns:
         v, (K,) float64, and its certificate: ``residual`` is the largest violation of ``g_k . d >= 0``, or of its
-        equality where ``x_k > 0``, in unit gradients over ``sum_k s_k |v_k|``; ``gap`` is the duality gap over the
-        squared length of the projected vector.
+        equality where ``x_k > 0``, that there is or that rounding may hide, in unit gradients over ``||d||``; ``gap`` is
+        the duality gap over the squared length of the projected vector.
 
     Raises:
-        SolverError: the residual is above 1e-10.
+        SolverError: a violation is above 1e-10 and more than rounding.
     """
     matrix = as_gramian(gramian)
+    precision = precision or Precision.behind(gramian)
     given = as_array(weights)
     if given.shape != matrix.shape[:1]:
         raise ValueError(f"weights must have shape ({len(matrix)},), one a row of the Gramian, found {given.shape}")
     if len(matrix) == 2 and (within is None or len(within) == 2) and given.min() >= 0.0:
-        return _two(matrix, given), Certificate(0.0, 0.0, "closed form")
+        projected, residual = _two(matrix, given, precision)
+        return projected, Certificate(residual, 0.0, "closed form")
     cosines, norms, live = live_rows(matrix)
     lengths = norms[live]
     point = given[live] * lengths
@@ -65,100 +76,185 @@ def project_dual_cone(
         return result, Certificate(0.0, 0.0, "nothing to project")
     point /= largest
     slopes = cosines.dot(point)
-    if slopes[chosen].min() >= 0.0:
-        return result, Certificate(0.0, 0.0, "no conflict")
-    root, semidefinite = semidefinite_root(cosines)
+    squared = float(point.dot(slopes))
     steps = np.zeros_like(point)
-    steps[chosen] = nonnegative(block(semidefinite, chosen), root[:, chosen], -root.dot(point))
-    after = semidefinite.dot(point + steps)
-    certificate = Certificate(
-        residual=_residual(after[chosen], steps[chosen], np.abs(point).sum() + steps.sum()),
-        gap=abs(float(steps.dot(after))) / max(float(point.dot(slopes)), 1e-300),
-        method="nnls",
-    )
-    certificate.require("the projection on the dual cone")
+    method = "no conflict"
+    cone = _Cone(cosines, chosen, precision)
+    if slopes[chosen].min() < 0.0:
+        method = "active set"
+        steps[chosen] = cone.steps(point, slopes)
+    vanishes, certificate = cone.certify(point, steps, squared, method)
+    if vanishes:
+        return np.where(norms > 0.0, 0.0, result), certificate
     result[live] += steps * largest / lengths
     return result, certificate
 
 
-def project_rows(gramian: torch.Tensor | npt.ArrayLike) -> tuple[Array, Certificate]:
+def project_rows(
+    gramian: torch.Tensor | npt.ArrayLike, precision: Precision | None = None
+) -> tuple[Array, Certificate]:
     """The projections of all K gradients on the cone ``{d : g_k . d >= 0 for all k}``: row i of (K, K) weighs g_i's.
 
     See :func:`project_dual_cone`. The K programs share one factorisation. Where the gradients conflict much, the
     projection of g_i is orthogonal to all others: a column of ``C⁻¹``, divided by its diagonal entry, and a proof if it
-    is non-negative. Only the other columns need a program, which starts from the signs of this one. The certificate is
-    that of the worst column.
+    is non-negative. Only the other columns need a program; the supports of many are guessed together. The certificate
+    is that of the worst column.
     """
     matrix = as_gramian(gramian)
+    precision = precision or Precision.behind(gramian)
     if len(matrix) == 2:
-        projected = np.array([_two(matrix, np.array([1.0, 0.0])), _two(matrix, np.array([0.0, 1.0]))])
-        return projected, Certificate(0.0, 0.0, "closed form")
+        one, other = (_two(matrix, unit, precision) for unit in np.eye(2))
+        return np.array([one[0], other[0]]), Certificate(max(one[1], other[1]), 0.0, "closed form")
     cosines, norms, live = live_rows(matrix)
     result = np.eye(len(norms))
     if not len(cosines) or cosines.min() >= 0.0:
-        return result, Certificate(0.0, 0.0, "no conflict")
-    root, semidefinite = semidefinite_root(cosines)
-    guess = semidefinite < 0.0
-    steps = np.zeros_like(cosines)
-    columns = np.flatnonzero(guess.any(axis=0))
-    if semidefinite is cosines:  # positive definite, and so with an inverse
-        steps, columns, guess = _from_inverse(root, columns)
-    if len(columns):
-        steps[:, columns] = nonnegative_columns(semidefinite, root, -root[:, columns], guess[:, columns])
-    after = semidefinite + semidefinite.dot(steps)
-    violation = _violation(after, steps)
-    if violation.max() > _SOLVED:  # an inverse lost to rounding
-        columns = np.flatnonzero(violation > _SOLVED)
-        steps[:, columns] = nonnegative_columns(semidefinite, root, -root[:, columns])
-        after = semidefinite + semidefinite.dot(steps)
-        violation = _violation(after, steps)
-    certificate = Certificate(
-        residual=float(violation.max()),
-        gap=float(np.abs((steps * after).sum(axis=0)).max()),
-        method="nnls",
-    )
-    certificate.require("the projection on the dual cone")
+        return result, Certificate(precision.products, 0.0, "no conflict")
+    cone = _Cone(cosines, slice(None), precision)
+    steps = cone.columns(np.flatnonzero((cosines < 0.0).any(axis=0)))
+    vanishing, certificate = cone.certify_columns(steps)
+    scaled = np.eye(len(cosines)) + steps
+    scaled[:, vanishing] = 0.0
     lengths = norms[live]
-    scaled = steps.T * lengths[:, None] / lengths
+    scaled = scaled.T * lengths[:, None] / lengths
     if isinstance(live, slice):
-        result += scaled
-    else:
-        result[live[:, None], live] += scaled
+        return scaled, certificate
+    result[live[:, None], live] = scaled
     return result, certificate
 
 
-def _from_inverse(root: Array, columns: Indices) -> tuple[Array, Indices, Mask]:
-    """Steps that make each g_i orthogonal to all others, the columns left, and where their guess is positive."""
-    half = lapack().dpotri(root)[0]  # the upper triangle of the inverse; the rest is zero as in the root
-    guessed = (half + half.T) / half.diagonal()
-    np.fill_diagonal(guessed, 0.0)
-    solved = guessed.min(axis=0) >= 0.0
-    steps = np.zeros_like(guessed)
-    found, left = columns[solved[columns]], columns[~solved[columns]]
-    steps[:, found] = guessed[:, found]
-    return steps, left, guessed > 0.0
+class _Cone:
+    """The directions that have no negative product with the chosen ones of some unit gradients."""
+
+    def __init__(self, cosines: Array, chosen: Live, precision: Precision) -> None:
+        self.cosines, self.chosen, self.precision = cosines, chosen, precision
+        self.matrix = block(cosines, chosen)
+        self.products = precision.products
+        self.root, failed = lapack().dpotrf(cosines)
+        self.independent = not failed and float(self.root.diagonal().min()) ** 2 > max(
+            _INDEPENDENT, 16.0 * self.products
+        )
+        if not self.independent:
+            # a Gramian that is indefinite shows itself how exact it is
+            least = float(np.linalg.eigvalsh(cosines)[0])
+            require_semidefinite(-least)
+            self.products = max(self.products, -least)
+
+    def steps(self, point: Array, slopes: Array, guess: Mask | None = None) -> Array:
+        """x of the chosen gradients for a point in unit gradients and its products with all of them."""
+        size, slopes = float(np.abs(point).sum()), slopes[self.chosen]
+        if len(self.matrix) > FEW:
+            found = exchange(self.matrix, slopes, guess)
+            if found is not None and (self.independent or found.sum() <= _LONG * size):
+                return found
+        if self.independent:
+            return one_at_a_time(self.root[:, self.chosen], -self.root.dot(point))
+        return nonnegative_within(self.matrix, slopes, size, self.products, guess)
+
+    def columns(self, columns: Indices) -> Array:
+        """x for each of the gradients themselves, in columns; ``columns`` are those in conflict with any."""
+        steps = np.zeros_like(self.cosines)
+        if self.independent:
+            columns = self._from_inverse(columns, steps)
+        if len(columns) >= _GUESSED:
+            guess = self._guess(columns)
+        else:
+            guess = self.cosines[:, columns] < 0.0
+        unit = np.eye(len(self.cosines))
+        for place, column in enumerate(columns):
+            steps[:, column] = self.steps(unit[column], self.cosines[column], guess[:, place])
+        return steps
+
+    def _from_inverse(self, columns: Indices, steps: Array) -> Indices:
+        """Steps that make a g_i orthogonal to all others, where these are it; the columns that are left."""
+        half = lapack().dpotri(self.root)[0]  # the upper triangle of the inverse; the rest is zero as in the root
+        guessed = (half + half.T) / half.diagonal()
+        np.fill_diagonal(guessed, 0.0)
+        solved = guessed.min(axis=0) >= 0.0
+        found = columns[solved[columns]]
+        steps[:, found] = guessed[:, found]
+        return columns[~solved[columns]]
+
+    def _guess(self, columns: Indices) -> Mask:
+        """Which steps of each column will be positive, by projected gradients with momentum in single precision."""
+        cosines = self.cosines.astype(np.float32)
+        rate = np.float32(1.0 / np.abs(cosines).sum(axis=0).max())  # the largest eigenvalue is smaller
+        values = np.zeros((len(cosines), len(columns)), dtype=np.float32)
+        ahead, momentum = values, 1.0
+        for _ in range(_DESCENTS):
+            slopes = cosines @ ahead
+            slopes += cosines[:, columns]
+            slopes *= -rate
+            slopes += ahead
+            moved = np.maximum(slopes, 0.0, out=slopes)
+            following = 0.5 * (1.0 + math.sqrt(1.0 + 4.0 * momentum**2))
+            ahead = moved - values
+            ahead *= np.float32((momentum - 1.0) / following)
+            ahead += moved
+            values, momentum = moved, following
+        return values > 0.0
+
+    def certify(self, point: Array, steps: Array, squared: float, method: str) -> tuple[bool, Certificate]:
+        """Whether the projection vanishes as far as is known, and the certificate; ``squared`` is the point's length."""
+        vector = point + steps
+        after = self.cosines.dot(vector)
+        size = float(np.abs(point).sum() + steps.sum())
+        length = self._length(float(vector.dot(after)), size)
+        gap = abs(float(steps.dot(after))) / max(squared, 1e-300)
+        if length == 0.0:
+            return True, Certificate(0.0, gap, f"{method}, zero")
+        after, steps = after[self.chosen], steps[self.chosen]
+        worst = float(np.where(steps > 0.0, np.abs(after), -after).max())
+        hidden = self.products * size
+        return False, certify(_NAME, worst, hidden, length, gap, method, self._excused(hidden, length))
+
+    def certify_columns(self, steps: Array) -> tuple[Mask, Certificate]:
+        """:meth:`certify` for all the gradients themselves: which vanish, and the certificate of the worst."""
+        after = self.cosines + self.cosines.dot(steps)
+        sizes = 1.0 + steps.sum(axis=0)
+        squares = after.diagonal() + (steps * after).sum(axis=0)
+        vanishing = squares <= self._least(sizes)
+        lengths = np.sqrt(np.where(vanishing, 1.0, squares))
+        violations = np.maximum(np.where(steps > 0.0, np.abs(after), -after).max(axis=0), 0.0) / lengths
+        hidden = self.products * sizes / lengths
+        violations[vanishing] = hidden[vanishing] = 0.0
+        worst = int((violations + hidden).argmax())
+        gap = float(np.abs((steps * after).sum(axis=0)).max())
+        excused = self._excused(float(hidden[worst]), 1.0)
+        return vanishing, certify(
+            _NAME, float(violations[worst]), float(hidden[worst]), 1.0, gap, "active set", excused
+        )
+
+    def _excused(self, hidden: float, length: float) -> float:
+        """The violation of a gradient that depends on others as far as the Gramian tells, but not exactly."""
+        return 4.0 * hidden + 16.0 * math.sqrt(self.products) * length
+
+    def _length(self, squared: float, size: float) -> float:
+        return math.sqrt(squared) if squared > self._least(size) else 0.0
+
+    def _least(self, size: Array | float) -> Array | float:
+        """Squared length below which a combination of terms of this size is nothing but rounding."""
+        return max(_VANISHING * self.products, self.precision.vanishing) * size * size
 
 
-def _two(matrix: Array, weights: Array) -> Array:
-    """The closed form for two rows and non-negative weights.
+def _two(matrix: Array, weights: Array, precision: Precision) -> tuple[Array, float]:
+    """The closed form for two rows and non-negative weights, and the residual that rounding may hide.
 
     At most one of two rows conflicts with such a combination, and adding what makes it orthogonal frees the other.
     """
     (first, cross), (_, second) = matrix.tolist()
     length = math.sqrt(first) * math.sqrt(second)
     if not cross < 0.0 or length == 0.0:
-        return weights
-    cross = max(cross, -require_cosine(cross / length) * length)
+        return weights, precision.products
+    cosine = max(cross / length, -require_cosine(cross / length))
     one, two = weights.tolist()
-    return np.array([max(one, -two * cross / first), max(two, -one * cross / second)])
-
-
-def _residual(slopes: Array, steps: Array, size: float) -> float:
-    """The largest violation of ``y >= 0``, and of ``y = 0`` where ``x > 0``, over ``size``."""
-    return max(float(np.where(steps > 0.0, np.abs(slopes), -slopes).max()), 0.0) / float(size)
-
-
-def _violation(slopes: Array, steps: Array) -> Array:
-    """The residual of each column, for projected unit vectors."""
-    worst = np.where(steps > 0.0, np.abs(slopes), -slopes).max(axis=0, initial=0.0)
-    return np.asarray(worst / (1.0 + steps.sum(axis=0)))
+    # of unit gradients
+    a, b = one * math.sqrt(first), two * math.sqrt(second)
+    to_a, to_b = max(a, -b * cosine), max(b, -a * cosine)
+    squared = to_a * to_a + to_b * to_b + 2.0 * to_a * to_b * cosine
+    size = to_a + to_b
+    if squared <= max(_VANISHING * precision.products, precision.vanishing) * size * size:
+        return np.zeros(2), 0.0
+    cross = cosine * length
+    return np.array([max(one, -two * cross / first), max(two, -one * cross / second)]), (
+        precision.products * size / math.sqrt(squared)
+    )

@@ -1,4 +1,4 @@
-"""Non-negative least squares from inner products: the core of the projections on cones."""
+"""Non-negative least squares from inner products: the core of the programs on cones and simplices."""
 
 from __future__ import annotations
 
@@ -9,17 +9,15 @@ from mtopt._errors import SolverError
 from mtopt.solvers._gramian import Array, lapack, square_root
 
 Indices = npt.NDArray[np.intp]
+"""Positions in an array."""
+
 Mask = npt.NDArray[np.bool_]
 
-FEW, FEW_TOGETHER = 16, 8
-"""Up to this many variables the method of Lawson and Hanson, in C, is faster than exchanges in numpy: for one column,
-and for each of many."""
+FEW = 16
+"""Up to this many variables the method of Lawson and Hanson, in C, is faster than exchanges in numpy."""
 
 _ROUNDS = 16
 """Exchanges after which it goes to Lawson and Hanson; three to six are usual, whatever the size."""
-
-_ENTRIES = 2**21
-"""Entries of the linear systems solved together: 16 MiB."""
 
 _SIGN = 1e-13
 """Rounding below which a sign means nothing, in units of 1 (the matrices here have a unit diagonal)."""
@@ -42,17 +40,18 @@ def semidefinite_root(cosines: Array) -> tuple[Array, Array]:
         return np.asarray(root), cosines
     root = square_root(cosines)
     semidefinite = root.T @ root
-    _require(float(np.abs(semidefinite - cosines).max()))
+    require_semidefinite(float(np.abs(semidefinite - cosines).max()))
     return root, semidefinite
 
 
 def require_cosine(cosine: float) -> float:
     """1, or SolverError when ``cosine`` is further beyond it than rounding takes it."""
-    _require(abs(cosine) - 1.0)
+    require_semidefinite(abs(cosine) - 1.0)
     return 1.0
 
 
-def _require(change: float) -> None:
+def require_semidefinite(change: float) -> None:
+    """SolverError when a Gramian is further from positive semi-definite, in its cosines, than rounding takes it."""
     if not change <= INDEFINITE:
         raise SolverError(
             f"the Gramian is not positive semi-definite (off by {change:.1e} in the cosines), so it is no matrix of "
@@ -60,47 +59,33 @@ def _require(change: float) -> None:
         )
 
 
-def nonnegative(matrix: Array, root: Array, target: Array, guess: Mask | None = None) -> Array:
+def nonnegative(matrix: Array, root: Array, target: Array) -> Array:
     """``x >= 0``, (K,), that minimises ``|| R x - t ||²`` for a target t, (m,).
 
     ``matrix`` is ``R.T @ R``, (K, K). The answer solves a linear complementarity problem: ``y = R' (R x - t) >= 0``,
     ``x >= 0``, ``x y = 0``. Few variables go through ``scipy.optimize.nnls``, which moves one at a time. More are
-    solved several times faster by exchanging all of the wrong sign at once (Portugal, Judice and Vicente, 1994),
-    starting from the ``guess`` of which are positive; what does not settle goes back to nnls.
+    solved several times faster by exchanges; what does not settle goes back to nnls.
     """
     if len(matrix) > FEW:
-        found = _exchange(matrix, -target.dot(root), guess)
+        found = exchange(matrix, -target.dot(root))
         if found is not None:
             return found
-    return _one_at_a_time(root, target)
+    return one_at_a_time(root, target)
 
 
-def nonnegative_columns(matrix: Array, root: Array, targets: Array, guess: Mask | None = None) -> Array:
-    """:func:`nonnegative` for each column of ``targets`` (m, n), all columns together; (K, n)."""
-    slopes: Array = -root.T.dot(targets)
-    descending = slopes < 0.0
-    result = np.zeros_like(slopes)
-    columns = np.flatnonzero(descending.any(axis=0))
-    if len(matrix) > FEW_TOGETHER:
-        guess = descending if guess is None else guess
-        together = max(_ENTRIES // matrix.size, 1)
-        parts = [columns[start : start + together] for start in range(0, len(columns), together)]
-        columns = np.concatenate(
-            [columns[:0], *(_exchange_columns(matrix, slopes, part, guess, result) for part in parts)]
-        )
-    for column in columns:
-        result[:, column] = _one_at_a_time(root, targets[:, column])
-    return result
-
-
-def _one_at_a_time(root: Array, target: Array) -> Array:
+def one_at_a_time(root: Array, target: Array) -> Array:
+    """:func:`nonnegative` by the method of Lawson and Hanson."""
     from scipy.optimize import nnls  # half a second of import, paid by who needs it
 
     return np.asarray(nnls(root, target, maxiter=30 * root.shape[1])[0])
 
 
-def _exchange(matrix: Array, slopes: Array, guess: Mask | None) -> Array | None:
-    """The answer by exchanges, or None if they do not settle. ``slopes`` is y at x = 0."""
+def exchange(matrix: Array, slopes: Array, guess: Mask | None = None) -> Array | None:
+    """:func:`nonnegative` by exchanges, or None if they do not settle.
+
+    All of the wrong sign are exchanged at once (Portugal, Judice and Vicente, 1994), starting from the ``guess`` of
+    which are positive. ``slopes`` is y at x = 0.
+    """
     sizes = np.abs(slopes)
     # as one variable grows others that hardly ascended will descend: it takes one exchange less to start with them
     positive = slopes < 0.5 * float(sizes.sum()) / len(sizes) if guess is None else guess
@@ -118,27 +103,3 @@ def _exchange(matrix: Array, slopes: Array, guess: Mask | None) -> Array | None:
             return np.maximum(values, 0.0)
         positive = positive ^ wrong
     return None
-
-
-def _exchange_columns(matrix: Array, slopes: Array, columns: Indices, guess: Mask, result: Array) -> Indices:
-    """Fill these columns of ``result`` by exchanges; return those for which they did not settle."""
-    lines, positive = slopes.T[columns], guess.T[columns]
-    rounding = -_SIGN * np.maximum(np.abs(lines).max(axis=1, keepdims=True), 1.0)
-    unit = np.eye(len(matrix))
-    for _ in range(_ROUNDS):
-        # the equations of the positive variables; the others are set to zero
-        systems = np.where(positive[:, :, None] & positive[:, None, :], matrix, unit)
-        try:
-            values = np.linalg.solve(systems, np.where(positive, -lines, 0.0)[..., None])[..., 0]
-        except np.linalg.LinAlgError:  # linearly dependent gradients
-            break
-        wrong = np.where(positive, values, values @ matrix + lines) < rounding
-        unsettled = wrong.any(axis=1)
-        settled = ~unsettled
-        result[:, columns[settled]] = np.maximum(values[settled], 0.0).T
-        columns = columns[unsettled]
-        if not len(columns):
-            break
-        lines, rounding = lines[unsettled], rounding[unsettled]
-        positive = (positive ^ wrong)[unsettled]
-    return columns
