@@ -35,11 +35,11 @@ class MGDA(FollowsWeights, GramianCombiner):
 
     def weights(self, gramian: torch.Tensor, losses: torch.Tensor | None = None) -> torch.Tensor:
         """The min-norm weights (K,) of a Gramian (K, K)."""
-        weights, self.certificate = min_norm(gramian)
+        weights, self.certificate = min_norm(gramian, self._precision(gramian))
         return answer(weights, gramian)
 
     def _solution(self, gramian: Array) -> Array:
-        return min_norm(gramian)[0]
+        return min_norm(gramian, self._precision(gramian))[0]
 
     def _error(self, weights: Array, products: Array) -> float:
         square = float(weights @ products)

@@ -8,10 +8,12 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
+from mtopt._errors import SolverError
 from mtopt.solvers._active_set import nonnegative_within
 from mtopt.solvers._certificate import Certificate, certify
 from mtopt.solvers._dual_cone import project_dual_cone
 from mtopt.solvers._gramian import Array, Live, as_gramian, lapack, live_rows
+from mtopt.solvers._min_norm import stationary_terms
 from mtopt.solvers._nonnegative import Indices, nonnegative, semidefinite_root
 from mtopt.solvers._precision import Precision
 from mtopt.solvers._two import Two, read_two
@@ -85,29 +87,42 @@ def conflict_averse(
     lengths = norms[live]
     inverse = lengths.min() / lengths
     mean = 1.0 / (inverse * len(norms))  # g_0 in unit gradients, the shortest row's norm being 1
-    root, cosines = semidefinite_root(cosines)
+    unit = cosines
+    root, cosines = semidefinite_root(unit)
     centre = root.dot(mean)
     reach = math.sqrt(centre.dot(centre))
     if radius == 0.0:
         return weights, Certificate(precision.products, 0.0, "no ball")
     if reach**2 <= share * float(mean.sum()) ** 2:  # and so is the ball: nothing in it can be told from the mean
         return weights, Certificate(math.sqrt(share), 0.0, "zero mean")
+    stationary = stationary_terms(unit, root, cosines, 4.0 * precision.products)
     program = _Program(root, cosines, inverse, centre, radius, share, float(mean.sum()))
-    certificate = None
+    best: tuple[Array, Certificate] | None = None
+    vector = None
+    if stationary is not None and program.within_reach():
+        return _towards_cone(matrix, weights, program, stationary / inverse.dot(stationary), mean, lengths, live, precision)
     for find in (program.quickly, program.bracketed):
         found = find()
-        if found is not None:
-            stretch = program.bound / _length(root, found)
+        if found is None:
+            continue
+        vector = found
+        stretch = program.bound / max(_length(root, found), 1e-300)
+        if program.vanishes(found, _length(root, found)):
+            continue
+        try:
             certificate = _certify(cosines, inverse, mean, found, stretch, program.bound + reach, precision.products)
-            if not program.vanishes(found, _length(root, found)) and certificate.residual <= _SOLVED:
-                break
-    if certificate is None or certificate.residual > _SHORT:
-        projected, second = _towards_cone(matrix, weights, program, found, mean, lengths, live, precision)
-        if certificate is None or second.residual < certificate.residual:
-            return projected, second
-    assert found is not None
-    weights[live] += stretch * inverse * found
-    return weights, certificate
+        except SolverError:  # the next may do
+            continue
+        solved = weights.copy()
+        solved[live] += stretch * inverse * found
+        best = solved, certificate
+        if certificate.residual <= _SOLVED:
+            return best
+    if best is None or best[1].residual > _SHORT:
+        second = _towards_cone(matrix, weights, program, vector, mean, lengths, live, precision)
+        if best is None or second[1].residual < best[1].residual:
+            return second
+    return best
 
 
 def _towards_cone(

@@ -6,15 +6,21 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
-from mtopt.solvers._certificate import Certificate
+from mtopt.solvers._certificate import Certificate, certify
 from mtopt.solvers._gramian import Array, as_gramian, unit_rows
 from mtopt.solvers._nonnegative import nonnegative, require_cosine, semidefinite_root
+from mtopt.solvers._precision import Precision
 from mtopt.solvers._two import Two, read_two
 
-EPSILON = float(np.finfo(np.float64).eps)
+_NAME = "the min-norm program"
+
+_INDEPENDENT = 1e-6
+"""Squared distance of each unit gradient from the span of those before it that leaves no combination near zero."""
 
 
-def min_norm(gramian: torch.Tensor | npt.ArrayLike) -> tuple[Array, Certificate]:
+def min_norm(
+    gramian: torch.Tensor | npt.ArrayLike, precision: Precision | None = None
+) -> tuple[Array, Certificate]:
     """Weights of the min-norm point of the convex hull of K gradients, exactly.
 
     Solves ``min_w w' G w`` over ``w >= 0, sum(w) = 1``. In unit gradients, with ``C`` their cosines, ``s`` their norms
@@ -23,24 +29,29 @@ def min_norm(gramian: torch.Tensor | npt.ArrayLike) -> tuple[Array, Certificate]
     closed form ``w_1 = clip((g_22 - g_12) / (g_11 + g_22 - 2 g_12), 0, 1)``.
 
     Linearly dependent gradients in float32 give a Gramian that rounding makes slightly indefinite. The program that is
-    solved, and certified, is that of the nearest positive semi-definite cosines.
+    solved, and certified, is that of the nearest positive semi-definite cosines. Where a combination of the unit
+    gradients vanishes, whatever their lengths, so does the one of the gradients.
 
     Zero rows attain the minimum 0: they share the weight equally.
 
     Args:
         gramian: (K, K) inner products, any dtype and device; the algebra is float64.
+        precision: how exactly gradients and Gramian are known. Default: by the Gramian's dtype.
 
     Returns:
         The weights, (K,) float64, and their certificate. With ``mu = w' G w``, its ``gap`` is
-        ``(mu - min_i (G w)_i) / min_i g_ii`` and its ``residual`` the same violation measured in unit gradients.
+        ``(mu - min_i (G w)_i) / min_i g_ii`` and its ``residual`` the same violation in unit gradients, with what
+        rounding may hide of it, over the shortest gradient's length, which no min-norm point exceeds.
 
     Raises:
-        SolverError: the residual is above 1e-10, or the Gramian is more indefinite than rounding makes it.
+        SolverError: a violation is above 1e-10 and more than rounding, or the Gramian is more indefinite than rounding
+            makes it.
     """
     matrix = as_gramian(gramian)
+    products = (precision or Precision.behind(gramian)).products
     two = read_two(matrix)
     if two is not None:
-        return _closed_form(two)
+        return _closed_form(two, products)
     cosines, norms = unit_rows(matrix)
     if norms.min() == 0.0:
         zero = norms == 0.0
@@ -49,18 +60,34 @@ def min_norm(gramian: torch.Tensor | npt.ArrayLike) -> tuple[Array, Certificate]
     if len(norms) == 1:
         return np.ones(1), Certificate(0.0, 0.0, "closed form")
     root, semidefinite = semidefinite_root(cosines)
-    target = np.zeros(len(norms) + 1)
-    target[-1] = 1.0
-    stacked = np.concatenate((root, inverse[None]))
-    scaled = nonnegative(semidefinite + inverse * inverse[:, None], stacked, target)
-    scaled /= inverse.dot(scaled)
-    certificate = _certify(semidefinite, inverse, scaled)
-    certificate.require("the min-norm program")
+    scaled = stationary_terms(cosines, root, semidefinite, 4.0 * products)
+    scaled = _shortest(root, semidefinite, inverse) if scaled is None else scaled / inverse.dot(scaled)
+    certificate = _certify(semidefinite, inverse, scaled, products)
     weights = inverse * scaled
     return weights / weights.sum(), certificate
 
 
-def _closed_form(two: Two) -> tuple[Array, Certificate]:
+def stationary_terms(cosines: Array, root: Array, semidefinite: Array, share: float) -> Array | None:
+    """``v >= 0`` that sums to one, with ``||R v||² <= share``, where there is one: the gradients are Pareto-stationary.
+
+    Whether they are does not depend on their lengths, and is not to be lost where these differ by many decades.
+    """
+    if semidefinite is cosines and float(root.diagonal().min()) ** 2 > _INDEPENDENT:
+        return None
+    terms = _shortest(root, semidefinite, np.ones(len(root)))
+    combined = root.dot(terms)
+    return terms if float(combined.dot(combined)) <= share else None
+
+
+def _shortest(root: Array, semidefinite: Array, edge: Array) -> Array:
+    """The ``v >= 0`` with ``a' v = 1`` that makes ``R v`` shortest."""
+    target = np.zeros(len(root) + 1)
+    target[-1] = 1.0
+    found = nonnegative(semidefinite + edge * edge[:, None], np.concatenate((root, edge[None])), target)
+    return np.asarray(found / edge.dot(found))
+
+
+def _closed_form(two: Two, products: float) -> tuple[Array, Certificate]:
     """The answer for two gradients: in unit gradients, with v = s w, ``v_1 : v_2 = (s_2 - c s_1) : (s_1 - c s_2)``.
 
     Formed like this, and not as ``w_2 = 1 - w_1``, the smaller weight keeps its digits when one gradient is a million
@@ -76,34 +103,26 @@ def _closed_form(two: Two) -> tuple[Array, Certificate]:
     one_inverse, other_inverse = shortest / first, shortest / second
     total = one * one_inverse + other * other_inverse
     one, other = one / total, other / total
-    certificate = _certify_two(cosine, one_inverse, other_inverse, one, other)
-    certificate.require("the min-norm program")
+    certificate = _certify_two(cosine, one_inverse, other_inverse, one, other, products)
     return np.array([one * one_inverse, other * other_inverse]), certificate
 
 
-def _certify_two(cosine: float, one_inverse: float, other_inverse: float, one: float, other: float) -> Certificate:
+def _certify_two(
+    cosine: float, one_inverse: float, other_inverse: float, one: float, other: float, products: float
+) -> Certificate:
     """:func:`_certify` in plain floats."""
     one_slope, other_slope = one + cosine * other, cosine * one + other
     value, size = one * one_slope + other * other_slope, one + other
-    rounding = 4.0 * EPSILON * size**2
-    return Certificate(
-        residual=max(
-            (value - rounding) * one_inverse - one_slope, (value - rounding) * other_inverse - other_slope, 0.0
-        )
-        / size,
-        gap=max(value - one_slope / one_inverse, value - other_slope / other_inverse, 0.0),
-        method="closed form",
-    )
+    missed = max(value * one_inverse - one_slope, value * other_inverse - other_slope)
+    gap = max(value - one_slope / one_inverse, value - other_slope / other_inverse, 0.0)
+    return certify(_NAME, missed, products * size * (1.0 + size), 1.0, gap, "closed form")
 
 
-def _certify(cosines: Array, inverse: Array, scaled: Array) -> Certificate:
+def _certify(cosines: Array, inverse: Array, scaled: Array, products: float) -> Certificate:
     slopes = cosines.dot(scaled)
-    value, size = scaled.dot(slopes), scaled.sum()
+    value, size = float(scaled.dot(slopes)), float(scaled.sum())
     violation = value * inverse - slopes  # positive where a row would still shorten the point
     # two opposite gradients that are millions of times longer than a third leave only rounding of the value
-    rounding = 4.0 * EPSILON * size**2 * inverse
-    return Certificate(
-        residual=float(max((violation - rounding).max(), 0.0) / size),
-        gap=float(max((violation / inverse).max(), 0.0)),
-        method="nnls",
-    )
+    hidden = products * size * (1.0 + size)
+    gap = float(max((violation / inverse).max(), 0.0))
+    return certify(_NAME, float(violation.max()), hidden, 1.0, gap, "nnls")
