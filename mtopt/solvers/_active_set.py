@@ -11,9 +11,7 @@ _ROUNDS = 30
 """Variables moved, over their number, after which the best so far is the answer."""
 
 
-def nonnegative_within(
-    matrix: Array, slopes: Array, size: float, tolerance: float, guess: Mask | None = None
-) -> Array:
+def nonnegative_within(matrix: Array, slopes: Array, size: float, tolerance: float, guess: Mask | None = None) -> Array:
     """``x >= 0``, (K,), with ``y = C x + q >= 0`` and ``x y = 0`` as far as C and q are known.
 
     The method of Lawson and Hanson (1974), on a Cholesky factor that grows by a row with each positive variable. A

@@ -63,8 +63,8 @@ def certify(
     excused = 4.0 * hidden if excused is None else excused
     if not violation - excused <= TOLERANCE * length:
         raise SolverError(
-            f"{program} was not solved: {violation / length:.2e} of the direction's length is missing by {method}, above "
-            f"{TOLERANCE:.0e}. The Gramian is probably not positive semi-definite to working precision; compute it in "
-            "float64."
+            f"{program} was not solved: {violation / length:.2e} of the direction's length is missing by {method}, "
+            f"above {TOLERANCE:.0e}. The Gramian is probably not positive semi-definite to working precision; compute "
+            "it in float64."
         )
     return Certificate((violation + hidden) / length, gap, method)

@@ -32,8 +32,11 @@ _TRIES = 5
 _SOLVED = 1e-12
 """Residual above which an answer by exchanges is computed anew."""
 
-_SHORT = 1e-8
-"""Residual from which the projection on the dual cone may be the better answer: g_w is hardly known."""
+_SHORT = 1e-4
+"""Residual from which the way to the dual cone may be the better answer: g_w is hardly known."""
+
+_EXCUSED = 1e-2
+"""Violation, over the ball's reach, from which an answer is none; one below it has a certificate that says so."""
 
 _PARALLEL = 1e-9
 """Ratio of the eigenvalues of two gradients' cosines below which they go through the general program."""
@@ -100,22 +103,25 @@ def conflict_averse(
     best: tuple[Array, Certificate] | None = None
     vector = None
     if stationary is not None and program.within_reach():
-        return _towards_cone(matrix, weights, program, stationary / inverse.dot(stationary), mean, lengths, live, precision)
+        return _towards_cone(
+            matrix, weights, program, stationary / inverse.dot(stationary), mean, lengths, live, precision
+        )
     for find in (program.quickly, program.bracketed):
         found = find()
         if found is None:
             continue
         vector = found
-        stretch = program.bound / max(_length(root, found), 1e-300)
-        if program.vanishes(found, _length(root, found)):
+        length = _length(root, found)
+        if program.vanishes(found, length):
             continue
+        stretch = program.bound / length
         try:
             certificate = _certify(cosines, inverse, mean, found, stretch, program.bound + reach, precision.products)
         except SolverError:  # the next may do
             continue
-        solved = weights.copy()
-        solved[live] += stretch * inverse * found
-        best = solved, certificate
+        if best is None or certificate.residual < best[1].residual:
+            best = weights.copy(), certificate
+            best[0][live] += stretch * inverse * found
         if certificate.residual <= _SOLVED:
             return best
     if best is None or best[1].residual > _SHORT:
@@ -331,12 +337,12 @@ def _certify(
 ) -> Certificate:
     terms = mean + stretch * vector
     slopes = cosines.dot(terms)
-    size, total = float(terms.sum()), float(vector.sum())
     violation = vector.dot(slopes) * inverse - slopes  # positive where a loss falls more slowly than the dual says
-    hidden = products * size * (1.0 + total)
-    # the ball: ||g_w|| is known to the rounding of its square
-    combined = stretch * total
+    size, total = float(terms.sum()), float(vector.sum())
+    # of the dual's value and the slopes, and of the ball: the length of g_w is known to the rounding of its square
     reach = stretch * math.sqrt(max(float(vector.dot(cosines).dot(vector)), 1e-300))
-    hidden = max(hidden, 0.5 * products * combined * combined / reach)
+    hidden = products * max(size * (1.0 + total), 0.5 * (stretch * total) ** 2 / reach)
     gap = float(max((violation / inverse).max(), 0.0) / mean.dot(cosines).dot(mean))
-    return certify(_NAME, float(violation.max()), hidden, length, gap, "nnls")
+    # where g_w is short beside its terms, their rounding is long beside it
+    excused = 4.0 * hidden + _EXCUSED * length
+    return certify(_NAME, float(violation.max()), hidden, length, gap, "nnls", excused)

@@ -18,7 +18,7 @@ from mtopt.solvers._precision import Precision
 _NAME = "the projection on the dual cone"
 
 _INDEPENDENT = 1e-6
-"""Squared distance of each unit gradient from the span of those before it that keeps every step of a projection short."""
+"""Squared distance of each unit gradient from the span of those before it that keeps all steps to the cone short."""
 
 _VANISHING = 64.0
 """Errors of a cosine that the squared length of a direction must have, over the squared sum of its terms: a shorter one
@@ -52,8 +52,8 @@ def project_dual_cone(
 
     Returns:
         v, (K,) float64, and its certificate: ``residual`` is the largest violation of ``g_k . d >= 0``, or of its
-        equality where ``x_k > 0``, that there is or that rounding may hide, in unit gradients over ``||d||``; ``gap`` is
-        the duality gap over the squared length of the projected vector.
+        equality where ``x_k > 0``, with what rounding may hide of it, in unit gradients over ``||d||``; ``gap`` is the
+        duality gap over the squared length of the projected vector.
 
     Raises:
         SolverError: a violation is above 1e-10 and more than rounding.
@@ -155,10 +155,7 @@ class _Cone:
         steps = np.zeros_like(self.cosines)
         if self.independent:
             columns = self._from_inverse(columns, steps)
-        if len(columns) >= _GUESSED:
-            guess = self._guess(columns)
-        else:
-            guess = self.cosines[:, columns] < 0.0
+        guess = self._guess(columns) if len(columns) >= _GUESSED else self.cosines[:, columns] < 0.0
         unit = np.eye(len(self.cosines))
         for place, column in enumerate(columns):
             steps[:, column] = self.steps(unit[column], self.cosines[column], guess[:, place])
@@ -194,7 +191,7 @@ class _Cone:
         return values > 0.0
 
     def certify(self, point: Array, steps: Array, squared: float, method: str) -> tuple[bool, Certificate]:
-        """Whether the projection vanishes as far as is known, and the certificate; ``squared`` is the point's length."""
+        """Whether the projection vanishes as far as is known, and the certificate; ``squared`` is the point's."""
         vector = point + steps
         after = self.cosines.dot(vector)
         size = float(np.abs(point).sum() + steps.sum())

@@ -18,9 +18,7 @@ _INDEPENDENT = 1e-6
 """Squared distance of each unit gradient from the span of those before it that leaves no combination near zero."""
 
 
-def min_norm(
-    gramian: torch.Tensor | npt.ArrayLike, precision: Precision | None = None
-) -> tuple[Array, Certificate]:
+def min_norm(gramian: torch.Tensor | npt.ArrayLike, precision: Precision | None = None) -> tuple[Array, Certificate]:
     """Weights of the min-norm point of the convex hull of K gradients, exactly.
 
     Solves ``min_w w' G w`` over ``w >= 0, sum(w) = 1``. In unit gradients, with ``C`` their cosines, ``s`` their norms
@@ -60,8 +58,11 @@ def min_norm(
     if len(norms) == 1:
         return np.ones(1), Certificate(0.0, 0.0, "closed form")
     root, semidefinite = semidefinite_root(cosines)
-    scaled = stationary_terms(cosines, root, semidefinite, 4.0 * products)
-    scaled = _shortest(root, semidefinite, inverse) if scaled is None else scaled / inverse.dot(scaled)
+    scaled = _shortest(root, semidefinite, inverse)
+    stationary = stationary_terms(cosines, root, semidefinite, 4.0 * products)
+    if stationary is not None:
+        stationary /= inverse.dot(stationary)
+        scaled = min(scaled, stationary, key=lambda terms: float(np.linalg.norm(root.dot(terms))))
     certificate = _certify(semidefinite, inverse, scaled, products)
     weights = inverse * scaled
     return weights / weights.sum(), certificate

@@ -49,8 +49,13 @@ def min_norm(scaled: Scaled, weights: torch.Tensor) -> float:
 
 
 def projection(scaled: Scaled, start: Array, weights: torch.Tensor | Array, fixed: int | None = None) -> float:
-    """``v >= u``, ``(G v)_k >= 0``, and equality in one of the two; row ``fixed`` keeps ``v = u`` and may have any."""
+    """``v >= u``, ``(G v)_k >= 0``, and equality in one of the two; row ``fixed`` keeps ``v = u`` and may have any.
+
+    Weights of zero: with steps ``x >= 0`` the projection would be zero, too, as far as the Gramian knows.
+    """
     vector = scaled.terms(weights)
+    if not vector.any():
+        return shortest_with_steps(scaled, start, fixed)
     added = vector - scaled.terms(start)
     size = np.abs(vector).sum()
     slopes = scaled.cosines @ vector
@@ -62,6 +67,18 @@ def projection(scaled: Scaled, start: Array, weights: torch.Tensor | Array, fixe
     return float(max(missed, stays) / size)
 
 
+def shortest_with_steps(scaled: Scaled, start: Array, fixed: int | None) -> float:
+    """The least ``|| sum_k (s_k u_k + x_k) g_k / s_k ||²`` over ``x >= 0``, over the squared sum of its terms."""
+    values, vectors = np.linalg.eigh(scaled.cosines.astype(np.float64))
+    root = np.sqrt(np.maximum(values, 0.0))[:, None] * vectors.T
+    terms = scaled.terms(start).astype(np.float64)
+    moving = np.arange(len(terms)) != fixed
+    target = -root @ terms
+    steps, _ = nnls(root[:, moving], target)
+    left = root[:, moving] @ steps - target
+    return float(left @ left / np.abs(terms).sum() ** 2)
+
+
 def conflict_averse(scaled: Scaled, weights: torch.Tensor, radius: float) -> float:
     """In the ball, with the worst loss falling as fast as the dual's value at the w that the weights came from.
 
@@ -70,6 +87,9 @@ def conflict_averse(scaled: Scaled, weights: torch.Tensor, radius: float) -> flo
     count = len(weights)
     mean = np.full(count, 1.0 / count)
     vector = scaled.terms(weights)
+    if not vector.any():
+        assert radius >= 1.0  # or zero is not in the ball
+        return projection(scaled, mean, weights)
     added = np.maximum(scaled.terms(weights) - scaled.terms(mean), 0.0)
     size, slopes = np.abs(vector).sum(), scaled.cosines @ vector
     bound = radius**2 * (scaled.terms(mean) @ scaled.cosines @ scaled.terms(mean))
