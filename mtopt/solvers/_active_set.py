@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from mtopt.solvers._gramian import Array, lapack
-from mtopt.solvers._nonnegative import Mask
+from mtopt.solvers._gramian import Array, Mask, lapack
 
 _ROUNDS = 30
 """Variables moved, over their number, after which the best so far is the answer."""

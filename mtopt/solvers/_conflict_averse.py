@@ -12,9 +12,9 @@ from mtopt._errors import SolverError
 from mtopt.solvers._active_set import nonnegative_within
 from mtopt.solvers._certificate import Certificate, certify
 from mtopt.solvers._dual_cone import project_dual_cone
-from mtopt.solvers._gramian import Array, Live, as_gramian, lapack, live_rows
+from mtopt.solvers._gramian import Array, Indices, Live, as_gramian, lapack, live_rows
 from mtopt.solvers._min_norm import stationary_terms
-from mtopt.solvers._nonnegative import Indices, nonnegative, semidefinite_root
+from mtopt.solvers._nonnegative import nonnegative, semidefinite_root
 from mtopt.solvers._precision import Precision
 from mtopt.solvers._two import Two, read_two
 

@@ -11,8 +11,8 @@ import torch
 
 from mtopt.solvers._active_set import nonnegative_within
 from mtopt.solvers._certificate import Certificate, certify
-from mtopt.solvers._gramian import Array, Live, as_array, as_gramian, block, lapack, live_rows
-from mtopt.solvers._nonnegative import FEW, Indices, Mask, exchange, one_at_a_time, require_cosine, require_semidefinite
+from mtopt.solvers._gramian import Array, Indices, Live, Mask, as_array, as_gramian, block, lapack, live_rows
+from mtopt.solvers._nonnegative import FEW, exchange, one_at_a_time, require_cosine, require_semidefinite
 from mtopt.solvers._precision import Precision
 
 _NAME = "the projection on the dual cone"
@@ -147,7 +147,7 @@ class _Cone:
             if found is not None and (self.independent or found.sum() <= _LONG * size):
                 return found
         if self.independent:
-            return one_at_a_time(self.root[:, self.chosen], -self.root.dot(point))
+            return one_at_a_time(self.matrix, self.root[:, self.chosen], -self.root.dot(point))
         return nonnegative_within(self.matrix, slopes, size, self.products, guess)
 
     def columns(self, columns: Indices) -> Array:

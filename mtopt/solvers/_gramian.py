@@ -13,6 +13,8 @@ import torch
 from mtopt._errors import NonFiniteError
 
 Array = npt.NDArray[np.float64]
+Indices = npt.NDArray[np.intp]
+Mask = npt.NDArray[np.bool_]
 Live = slice | npt.NDArray[np.intp]
 """Picks the rows that are not zero: ``slice(None)``, which copies nothing, where all are such."""
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 import numpy as np
 import numpy.typing as npt
 import torch
@@ -39,7 +41,8 @@ def min_norm(gramian: torch.Tensor | npt.ArrayLike, precision: Precision | None 
     Returns:
         The weights, (K,) float64, and their certificate. With ``mu = w' G w``, its ``gap`` is
         ``(mu - min_i (G w)_i) / min_i g_ii`` and its ``residual`` the same violation in unit gradients, with what
-        rounding may hide of it, over the shortest gradient's length, which no min-norm point exceeds.
+        rounding may hide of it, over ``||d||``, or over the shortest gradient's length where
+        d cannot be told from zero.
 
     Raises:
         SolverError: a violation is above 1e-10 and more than rounding, or the Gramian is more indefinite than rounding
@@ -116,7 +119,8 @@ def _certify_two(
     value, size = one * one_slope + other * other_slope, one + other
     missed = max(value * one_inverse - one_slope, value * other_inverse - other_slope)
     gap = max(value - one_slope / one_inverse, value - other_slope / other_inverse, 0.0)
-    return certify(_NAME, missed, products * size * (1.0 + size), 1.0, gap, "closed form")
+    hidden = products * size * (1.0 + size)
+    return certify(_NAME, missed, hidden, _length(value, size, products), gap, "closed form")
 
 
 def _certify(cosines: Array, inverse: Array, scaled: Array, products: float) -> Certificate:
@@ -126,4 +130,9 @@ def _certify(cosines: Array, inverse: Array, scaled: Array, products: float) -> 
     # two opposite gradients that are millions of times longer than a third leave only rounding of the value
     hidden = products * size * (1.0 + size)
     gap = float(max((violation / inverse).max(), 0.0))
-    return certify(_NAME, float(violation.max()), hidden, 1.0, gap, "nnls")
+    return certify(_NAME, float(violation.max()), hidden, _length(value, size, products), gap, "nnls")
+
+
+def _length(squared: float, size: float, products: float) -> float:
+    """What a violation is measured by: the direction's length, or the shortest gradient's where it has none."""
+    return min(math.sqrt(squared), 1.0) if squared > 4.0 * products * size**2 else 1.0

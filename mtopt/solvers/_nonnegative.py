@@ -3,21 +3,19 @@
 from __future__ import annotations
 
 import numpy as np
-import numpy.typing as npt
 
 from mtopt._errors import SolverError
-from mtopt.solvers._gramian import Array, lapack, square_root
-
-Indices = npt.NDArray[np.intp]
-"""Positions in an array."""
-
-Mask = npt.NDArray[np.bool_]
+from mtopt.solvers._active_set import nonnegative_within
+from mtopt.solvers._gramian import Array, Mask, lapack, square_root
 
 FEW = 16
 """Up to this many variables the method of Lawson and Hanson, in C, is faster than exchanges in numpy."""
 
 _ROUNDS = 16
 """Exchanges after which it goes to Lawson and Hanson; three to six are usual, whatever the size."""
+
+_MISSED = 1e-10
+"""Slope of the wrong sign, over the terms in it, with which SciPy's answer is none."""
 
 _SIGN = 1e-13
 """Rounding below which a sign means nothing, in units of 1 (the matrices here have a unit diagonal)."""
@@ -70,14 +68,22 @@ def nonnegative(matrix: Array, root: Array, target: Array) -> Array:
         found = exchange(matrix, -target.dot(root))
         if found is not None:
             return found
-    return one_at_a_time(root, target)
+    return one_at_a_time(matrix, root, target)
 
 
-def one_at_a_time(root: Array, target: Array) -> Array:
-    """:func:`nonnegative` by the method of Lawson and Hanson."""
+def one_at_a_time(matrix: Array, root: Array, target: Array) -> Array:
+    """:func:`nonnegative` by the method of Lawson and Hanson.
+
+    SciPy's answer is looked at: where values tie at zero it is now and then that of the round before (1.17).
+    """
     from scipy.optimize import nnls  # half a second of import, paid by who needs it
 
-    return np.asarray(nnls(root, target, maxiter=30 * root.shape[1])[0])
+    found = np.asarray(nnls(root, target, maxiter=30 * root.shape[1])[0])
+    slopes = (root.dot(found) - target).dot(root)
+    size = float(np.abs(target).sum() + found.sum())
+    if np.where(found > 0.0, np.abs(slopes), -slopes).max() > _MISSED * size:
+        return nonnegative_within(matrix, -target.dot(root), size, _SIGN)
+    return found
 
 
 def exchange(matrix: Array, slopes: Array, guess: Mask | None = None) -> Array | None:

@@ -40,11 +40,19 @@ def test_the_exchanges_find_what_nnls_finds_from_any_guess(seed: int, rows: int)
     rng = np.random.default_rng(seed)
     target = rng.standard_normal(rows)
     expected = nnls(root, target)[0]
-    np.testing.assert_allclose(one_at_a_time(root, target), expected, atol=1e-10)
+    np.testing.assert_allclose(one_at_a_time(matrix, root, target), expected, atol=1e-10)
     for guess in (None, np.zeros(rows, bool), np.ones(rows, bool), rng.random(rows) < 0.5):
         found = exchange(matrix, -target @ root, guess)
         assert found is not None
         np.testing.assert_allclose(found, expected, atol=1e-10)
+
+
+def test_an_answer_of_scipy_that_is_none_is_mended() -> None:
+    """Four of five rows of 1 and -1 as constraints on the fifth: ``x = (1/2, 0, 1/2, 0)`` makes all slopes zero."""
+    signs = np.array([[1, -1, 1, -1, -1], [1, -1, -1, 1, 1], [-1, -1, 1, -1, 1], [-1, 1, -1, -1, -1], [1, 1, 1, -1, 1]])
+    root, matrix = semidefinite_root(signs @ signs.T / 5.0)
+    found = nonnegative(matrix[1:, 1:], root[:, 1:], -root[:, 0])
+    np.testing.assert_allclose(found, [0.5, 0.0, 0.5, 0.0], atol=1e-12)
 
 
 @pytest.mark.parametrize("rows", [1, 2, 5, 12])
