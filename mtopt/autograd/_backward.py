@@ -102,9 +102,9 @@ def backward(
     A parameter counts as private by the losses of this step alone.
 
     Returns:
-        The step's record. On a NaN or infinite loss or gradient it says ``skipped``: ``.grad`` (but for what a
-        GradScaler must see) and the rule's state are as they were. Rules on losses look at the losses alone, as a
-        plain backward does.
+        The step's record. On a NaN or infinite loss or gradient, or where finite ones add up to a direction that is
+        not, it says ``skipped``: ``.grad`` (but for what a GradScaler must see) and the rule's state are as they were.
+        What ``.grad`` holds after a step is finite, what was there before included.
 
     Raises:
         TypeError, ValueError: a wrong argument, named, with what was found and what to do.

@@ -9,16 +9,14 @@ from dataclasses import dataclass, field
 
 import torch
 
+from mtopt.autograd._finite import WHAT, Piece, are_finite, refusal, state_before
 from mtopt.autograd._keeping import Laid
 from mtopt.autograd._record import StepRecord, geometry
 from mtopt.autograd._rows import Row
 from mtopt.autograd._step import Group, Reach, Step
-from mtopt.autograd._write import spoil, write
+from mtopt.autograd._write import spoil, write_pieces
 from mtopt.combiners import Combiner, Gradients, Outcome, Place
 from mtopt.combiners._packed import cut
-
-_SMALL = 8_192
-"""Entries of a tensor that is copied to one place with others rather than looked at by itself."""
 
 
 def combine_rows(rows: Sequence[Row], combiner: Combiner, step: Step) -> StepRecord:
@@ -39,6 +37,7 @@ def combine_rows(rows: Sequence[Row], combiner: Combiner, step: Step) -> StepRec
 
     # Everything is computed before anything is written, so that a rule that raises leaves .grad as it was.
     minimised = step.minimised
+    before = state_before(combiner, gradients, step)
     outcomes = [
         rule_of(group, shared, combiner, step).combine(
             found, minimised if len(group.reach) == len(minimised) else minimised[list(group.reach)]
@@ -49,10 +48,22 @@ def combine_rows(rows: Sequence[Row], combiner: Combiner, step: Step) -> StepRec
     if outcomes and outcomes[0].weights is not None:
         weights = dict(zip(shared[0].reach, outcomes[0].weights.tolist(), strict=True))
     factors = {group.reach[0]: own_weight(group, weights, combiner, step) for group in groups if not group.shared}
+    pieces: list[Piece] = []
+    bounds: list[float] = []
     for group, outcome, found in zip(shared, outcomes, gradients, strict=True):
-        write(group.indices, direction_of(outcome, found, group, step), step)
+        bounds.append(
+            math.inf if outcome.weights is None or outcome.direction is not None else found.bound(outcome.weights)
+        )
+        pieces.append((group.indices, direction_of(outcome, found, group, step)))
     if own.indices:
-        write(own.indices, own.times(factors, step), step)
+        bounds.append(own.bound(factors, step))
+        pieces.append((own.indices, own.times(factors, step)))
+    reason = refusal(pieces, step, bounds, what=WHAT)
+    if reason is not None:
+        if before is not None:
+            combiner.load_state_dict(before)
+        return skipped(reason, groups, step, backwards=len(rows))
+    write_pieces(pieces, step)
     main = (shared[0], gradients[0]) if shared else None
     return record_of(main, weights, combiner, step, backwards=len(rows))
 
@@ -91,6 +102,12 @@ class Own:
         ]
         self.gradients = []
         return [product for factor, part in parts for product in part.combined([factor], spend=True)]
+
+    def bound(self, weights: Mapping[int, float], step: Step) -> float:
+        """What no entry of :meth:`times` is larger than: 0, for gradients that are known to be finite, where they are
+        only made shorter; infinity where nobody knows."""
+        longer = any(abs(weights[k]) > 1.0 for k in set(self.losses))
+        return math.inf if longer or step.factors is not None else 0.0
 
     def _places(self, run: range, step: Step) -> list[Place]:
         return [step.places[index] for index in self.indices[run.start : run.stop]]
@@ -223,24 +240,6 @@ def _bad_among(gradients: Sequence[tuple[int, torch.Tensor]]) -> set[int]:
     return {k for k, gradient in gradients if not bool(gradient.isfinite().all())}
 
 
-def are_finite(gradients: Sequence[torch.Tensor]) -> bool:
-    """Whether no entry of the tensors is NaN or infinite."""
-    kinds: dict[tuple[torch.device, torch.dtype], list[torch.Tensor]] = {}
-    for gradient in gradients:
-        kinds.setdefault((gradient.device, gradient.dtype), []).append(gradient)
-    return all(_are_finite(found, torch.promote_types(dtype, torch.float32)) for (_, dtype), found in kinds.items())
-
-
-def _are_finite(gradients: Sequence[torch.Tensor], wide: torch.dtype) -> bool:
-    # A finite sum has finite terms, and is the fastest to come by. Another may be an overflow.
-    small = [gradient.reshape(-1) for gradient in gradients if gradient.numel() <= _SMALL]
-    sums = [gradient.sum(dtype=wide) for gradient in gradients if gradient.numel() > _SMALL]
-    if small:
-        sums.append(torch.cat(small).sum(dtype=wide))
-    total = sums[0] if len(sums) == 1 else torch.stack(sums).sum()
-    return math.isfinite(float(total)) or all(bool(gradient.isfinite().all()) for gradient in gradients)
-
-
 def skipped(reason: str, groups: Sequence[Group], step: Step, *, backwards: int) -> StepRecord:
     """The record of a skipped step, which a GradScaler is told of; or the error in strict mode."""
     record = step.skip(reason, backwards=backwards)
@@ -262,8 +261,10 @@ def direction_of(outcome: Outcome, gradients: Gradients, group: Group, step: Ste
     direction = outcome.direction
     if gradients.scale != 1.0:
         direction = direction * gradients.scale
-    # cloned: a view would keep the whole vector alive, and in-place work on one .grad must not reach another
-    return [piece.clone() for piece in cut(direction, [step.places[i].parameter.shape for i in group.indices])]
+    # copied: a view would keep the whole vector alive, and in-place work on one .grad must not reach another
+    params = [step.places[i].parameter for i in group.indices]
+    pieces = cut(direction, [param.shape for param in params])
+    return [piece.to(param.dtype, copy=True) for piece, param in zip(pieces, params, strict=True)]
 
 
 def record_of(

@@ -12,6 +12,7 @@ from torch import nn
 
 from mtopt.autograd._calls import Calls
 from mtopt.autograd._combine import record_of, skipped
+from mtopt.autograd._finite import state_before
 from mtopt.autograd._graph import refuse_reentrant
 from mtopt.autograd._inner_products import InnerProducts, require_inner_products_to_do
 from mtopt.autograd._instance_gramian import InstancePass, require_dense
@@ -135,6 +136,7 @@ class Instances:
         if bad:
             return skipped(f"non-finite gradient: {_named(bad)}", [group], step, backwards=found.backwards)
         gradients = InnerProducts(found.gramian, [places[index] for index in indices], found.dtype)
+        before = state_before(combiner, [], step)
         weights = combiner.combine(gradients, step.minimised).weights
         assert weights is not None  # the rule declares that it is weighted
         seeds = (weights * scale).to(losses.device, losses.dtype)
@@ -142,8 +144,14 @@ class Instances:
         direction = torch.autograd.grad(losses, params, seeds, allow_unused=True)
         self._calls.found = []
         require_dense(direction)
+        made = Weighted([(indices, direction)], {}, 1)
+        reason = made.refusal(step)
+        if reason is not None:
+            if before is not None:
+                combiner.load_state_dict(before)
+            return skipped(reason, [group], step, backwards=found.backwards + 1)
         _require_agreement(direction, found, weights, scale)
-        Weighted([(indices, direction)], {}, 1).write(step)
+        made.write(step)
         by_position = dict(enumerate(weights.tolist()))
         return record_of((group, gradients), by_position, combiner, step, backwards=found.backwards + 1)
 

@@ -12,7 +12,8 @@ import torch
 from torch import nn
 
 from mtopt._errors import NonFiniteError
-from mtopt.autograd._combine import are_finite, groups_of, non_finite, rule_of, shared_groups, skipped
+from mtopt.autograd._combine import groups_of, non_finite, rule_of, shared_groups, skipped
+from mtopt.autograd._finite import are_finite, is_long
 from mtopt.autograd._generators import Generators
 from mtopt.autograd._passes import OnGraph, Weighted, owned
 from mtopt.autograd._products import Point, Product, displaced, exact
@@ -138,7 +139,14 @@ def follow_weights(
             if before is not None:
                 combiner.load_state_dict(before)
             return skipped("non-finite gradient of the weighted losses", groups, step, backwards=backwards)
+        if before is None and is_long(max(lengths, default=0.0) * step.scale, step):  # what is written may overflow
+            before = combiner.state_dict()
         found = follower.move(found, weights, lengths)
+    reason = found.refusal(step)
+    if reason is not None:
+        if before is not None:
+            combiner.load_state_dict(before)
+        return skipped(reason, groups, step, backwards=backwards)
     if follower.obstacle and before is not None and strict:
         combiner.load_state_dict(before)
         raise NonFiniteError(f"{follower.obstacle}; leave strict=False to keep the weights in such steps")

@@ -102,9 +102,10 @@ def follow_draws(
     ]
     result = end.weighted(groups, again, moved, combiner, step)
     backwards = along.backwards + result.backwards
-    if not result.finite:
+    reason = result.refusal(step)
+    if reason is not None:
         combiner.load_state_dict(before)
-        return skipped("non-finite gradient of the weighted losses", groups, step, backwards=backwards)
+        return skipped(reason, groups, step, backwards=backwards)
     result.write(step)
     names = step.names
     return StepRecord(

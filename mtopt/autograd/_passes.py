@@ -7,11 +7,12 @@ from dataclasses import dataclass
 
 import torch
 
-from mtopt.autograd._combine import are_finite, gradients_of, own_weight, reach_of_rows
+from mtopt.autograd._combine import gradients_of, own_weight, reach_of_rows
+from mtopt.autograd._finite import Piece, refusal
 from mtopt.autograd._graph import reach_behind
 from mtopt.autograd._rows import Row, require_dense, unreached
 from mtopt.autograd._step import Group, Reach, Step
-from mtopt.autograd._write import write
+from mtopt.autograd._write import write_pieces
 from mtopt.combiners import Combiner
 
 _LOW_PRECISION = (torch.float16, torch.bfloat16)
@@ -27,19 +28,17 @@ class Weighted:
         backwards: passes that were run for it.
     """
 
-    pieces: Sequence[tuple[Sequence[int], Sequence[torch.Tensor | None]]]
+    pieces: Sequence[Piece]
     weights: dict[int, float]
     backwards: int
 
-    @property
-    def finite(self) -> bool:
-        return are_finite([g for _, gradients in self.pieces for g in gradients if g is not None])
+    def refusal(self, step: Step) -> str | None:
+        """Why they cannot be written, in words."""
+        return refusal(self.pieces, step, what="gradient of the weighted losses")
 
     def write(self, step: Step) -> None:
         taken: set[int] = set()
-        for indices, gradients in self.pieces:
-            reached = [(i, owned(g, taken)) for i, g in zip(indices, gradients, strict=True) if g is not None]
-            write([i for i, _ in reached], [g for _, g in reached], step)
+        write_pieces([(at, [g if g is None else owned(g, taken) for g in found]) for at, found in self.pieces], step)
 
 
 class OnGraph:
@@ -171,6 +170,8 @@ def seeds(losses: Sequence[torch.Tensor], weights: Iterable[float]) -> list[torc
 
 def owned(gradient: torch.Tensor, taken: set[int]) -> torch.Tensor:
     """``gradient`` with memory of its own: autograd may hand out the same or an expanded tensor twice."""
+    if gradient.layout != torch.strided:
+        return gradient
     storage = gradient.untyped_storage()
     memory = storage.data_ptr()
     alone = storage.nbytes() == gradient.numel() * gradient.element_size() and memory not in taken

@@ -60,9 +60,10 @@ def recompute(
         weights.append(outcome.weights)
     result = source.weighted(groups, shared, weights, combiner, step)
     backwards += result.backwards
-    if not result.finite:
+    reason = result.refusal(step)
+    if reason is not None:
         combiner.load_state_dict(before)
-        return skipped("non-finite gradient of the weighted losses", groups, step, backwards=backwards)
+        return skipped(reason, groups, step, backwards=backwards)
     result.write(step)
     main = (shared[0], by_group[id(shared[0])]) if shared else None
     return record_of(main, result.weights, combiner, step, backwards=backwards)

@@ -15,12 +15,13 @@ from mtopt.autograd._combine import (
     rule_of,
     skipped,
 )
+from mtopt.autograd._finite import WHAT, Piece, refusal, state_before
 from mtopt.autograd._record import StepRecord
 from mtopt.autograd._request import Features, Request, boundary_of, trunk_behind
 from mtopt.autograd._retained import set_aside
 from mtopt.autograd._rows import Row, require_reach, row_of
 from mtopt.autograd._step import Group, Private, Step
-from mtopt.autograd._write import write
+from mtopt.autograd._write import write_pieces
 from mtopt.combiners import Combiner, Gradients
 
 PLAN = "features only: the rule weighs by the gradients of the representation, then one trunk backward"
@@ -65,10 +66,11 @@ def weigh_representation(
     if reason is not None:
         return skipped(reason, [main, *groups], step, backwards=0)
 
+    before = state_before(combiner, [representation], step)
     weights = combiner.combine(representation, step.minimised[list(reach)]).weights
     assert weights is not None
     by_loss = dict(zip(reach, weights.tolist(), strict=True))
-    pieces = []
+    pieces: list[Piece] = []
     for group, found in zip(groups, gradients, strict=True):
         given = _head_weights(group, found, main, by_loss, combiner, step)
         pieces.append((group.indices, found.combined(given)))
@@ -76,10 +78,13 @@ def weigh_representation(
     if trained:  # all frozen, the heads are left to train
         with set_aside(boundary):  # where they retain their gradient they have had it from the heads
             through = torch.autograd.grad(boundary, trained, representation.combined(weights), allow_unused=True)
-        reached = [(i, g) for i, g in zip(behind, through, strict=True) if g is not None]
-        write([i for i, _ in reached], [g.clone() for _, g in reached], step)
-    for indices, direction in pieces:
-        write(indices, direction, step)
+        pieces.append((behind, [g if g is None else g.clone() for g in through]))
+    reason = refusal(pieces, step, what=WHAT)
+    if reason is not None:
+        if before is not None:
+            combiner.load_state_dict(before)
+        return skipped(reason, [main, *groups], step, backwards=1)
+    write_pieces(pieces, step)
     return record_of((main, representation), by_loss, combiner, step, backwards=1)
 
 

@@ -101,9 +101,16 @@ class _AtBoth(Combiner):
 
     def __init__(self, rule: Combiner, before: Sequence[Row] | None, step: Step) -> None:
         self.rule, self.before, self.step = rule, before, step
+        vars(self)["stateful"] = rule.stateful
 
     def __repr__(self) -> str:
         return repr(self.rule)
+
+    def state_dict(self) -> dict[str, Any]:
+        return self.rule.state_dict()
+
+    def load_state_dict(self, state_dict: Mapping[str, Any]) -> None:
+        self.rule.load_state_dict(state_dict)
 
     def for_group(self, key: str) -> Combiner:
         return _AtBoth(self.rule.for_group(key), self.before, self.step)

@@ -18,6 +18,7 @@ from mtopt.autograd._combine import (
     shared_groups,
     skipped,
 )
+from mtopt.autograd._finite import WHAT, refusal
 from mtopt.autograd._graph import reach_behind
 from mtopt.autograd._keeping import Laid
 from mtopt.autograd._plans import LOG
@@ -25,7 +26,7 @@ from mtopt.autograd._record import StepRecord
 from mtopt.autograd._request import Features, Request, source_of
 from mtopt.autograd._rows import Row
 from mtopt.autograd._step import Group, Private, Reach, Step
-from mtopt.autograd._write import write
+from mtopt.autograd._write import write_pieces
 from mtopt.combiners import Combiner, Gradients, NormCombiner
 
 LEAST = 3
@@ -109,6 +110,7 @@ class _Total:
         self.shared = shared_groups(self.groups, self.step)
         self.order = [*self.shared, *(group for group in self.groups if not group.shared)]
         self.sums: dict[int, list[torch.Tensor]] = {}  # by the group
+        self.bounds: dict[int, float] = {}  # what no entry of a sum is larger than
         self.weights: dict[int, float] = {}  # of the main group
         self.norms: dict[int, float] = {}
         self.bad: list[int] = []
@@ -150,6 +152,7 @@ class _Total:
         )
 
     def _accumulate(self, group: Group, part: Gradients, weight: float) -> None:
+        self.bounds[id(group)] = self.bounds.get(id(group), 0.0) + part.bound([weight])
         known = self.sums.get(id(group))
         low = any(g.dtype in _LOW_PRECISION for g in part.rows[0])
         if known is None and not low:
@@ -168,8 +171,11 @@ class _Total:
             reason = f"non-finite gradient: {', '.join(step.names[k] for k in self.bad)}"
         if reason is not None:
             return skipped(reason, self.groups, step, backwards=self.count)
-        for group in self.order:
-            write(group.indices, self.sums[id(group)], step)
+        pieces = [(group.indices, self.sums[id(group)]) for group in self.order]
+        reason = refusal(pieces, step, [self.bounds[id(group)] for group in self.order], what=WHAT)
+        if reason is not None:
+            return skipped(reason, self.groups, step, backwards=self.count)
+        write_pieces(pieces, step)
         names = step.names
         return StepRecord(
             losses=step.losses,

@@ -5,12 +5,13 @@ from __future__ import annotations
 import torch
 
 from mtopt.autograd._combine import groups_of, non_finite, rule_of, shared_groups, skipped
+from mtopt.autograd._finite import state_before
 from mtopt.autograd._graph import leaves_behind
-from mtopt.autograd._passes import OnGraph, seeds
+from mtopt.autograd._passes import OnGraph, Weighted, seeds
 from mtopt.autograd._record import StepRecord
 from mtopt.autograd._request import Features, Request, boundary_of
-from mtopt.autograd._step import Private, Step
-from mtopt.autograd._write import make_writable, spoil
+from mtopt.autograd._step import Group, Private, Step
+from mtopt.autograd._write import spoil
 from mtopt.combiners import Combiner
 
 
@@ -26,13 +27,20 @@ def weigh_losses(request: Request, combiner: Combiner, strict: bool) -> StepReco
             reached = leaves_behind(losses)
             spoil(p for p in request.params if id(p) in reached)
         return record
+    before = state_before(combiner, [], step)
     weights = combiner.weigh(step.minimised, step.present, len(step.objectives)).tolist()
-    make_writable(request.params)
-    before = [_state_of(p.grad) for p in request.params]
-    torch.autograd.backward(losses, seeds(losses, weights), inputs=request.params)
-    if all(_state_of(p.grad) == state for p, state in zip(request.params, before, strict=True)):
+    gradients = torch.autograd.grad(losses, request.params, seeds(losses, weights), allow_unused=True)
+    if all(gradient is None for gradient in gradients):
         raise ValueError(f"none of the losses {step.names} reaches params; give the parameters they were computed from")
-    return _record(dict(enumerate(weights)), combiner, step, backwards=1)
+    found = Weighted([(range(len(gradients)), gradients)], dict(enumerate(weights)), 1)
+    reason = found.refusal(step)
+    if reason is not None:
+        if before is not None:
+            combiner.load_state_dict(before)
+        reached = [index for index, gradient in enumerate(gradients) if gradient is not None]
+        return skipped(reason, [Group(tuple(range(len(losses))), True, reached)], step, backwards=1)
+    found.write(step)
+    return _record(found.weights, combiner, step, backwards=1)
 
 
 def keep_weights(
@@ -63,16 +71,13 @@ def keep_weights(
     found = source.weighted(groups, shared, weights, combiner, step)
     if found.backwards > 1:
         step = step.with_plan(f"{step.plan}; {found.backwards - 1} more for what not all the losses reach")
-    if not found.finite:
-        return skipped("non-finite gradient of the weighted losses", groups, step, backwards=found.backwards)
+    reason = found.refusal(step)
+    if reason is not None:
+        return skipped(reason, groups, step, backwards=found.backwards)
     for rule, present in zip(rules, objectives, strict=True):
         rule.keep(present, total)
     found.write(step)
     return _record(found.weights, combiner, step, backwards=found.backwards)
-
-
-def _state_of(gradient: torch.Tensor | None) -> tuple[int, int] | None:
-    return None if gradient is None else (id(gradient), gradient._version)
 
 
 def _record(weights: dict[int, float], combiner: Combiner, step: Step, *, backwards: int) -> StepRecord:

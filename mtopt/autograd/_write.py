@@ -2,18 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 
 import torch
 
+from mtopt.autograd._finite import Piece
 from mtopt.autograd._step import Step
 
 
-def write(indices: Sequence[int], direction: Sequence[torch.Tensor], step: Step) -> None:
+def write_pieces(pieces: Iterable[Piece], step: Step) -> None:
     """Accumulate as ``loss.backward()`` does. The tensors become the parameters' own."""
+    written = [pair for indices, gradients in pieces for pair in zip(indices, gradients, strict=True)]
     with torch.no_grad():  # a gradient may require one itself
-        for index, gradient in zip(indices, direction, strict=True):
+        for index, gradient in written:
             param = step.places[index].parameter
+            if gradient is None:
+                continue
             if param.grad is None:
                 param.grad = gradient if gradient.dtype == param.dtype else gradient.to(param.dtype)
             elif takes_writes(param.grad):
@@ -33,13 +37,6 @@ def spoil(params: Iterable[torch.Tensor]) -> None:
                 param.grad.fill_(torch.nan)
             else:
                 param.grad = torch.full_like(param, torch.nan)
-
-
-def make_writable(params: Iterable[torch.Tensor]) -> None:
-    """Give each ``.grad`` that autograd cannot add to in place memory of its own, with what it holds."""
-    for param in params:
-        if param.grad is not None and param.grad.layout == torch.strided and not takes_writes(param.grad):
-            param.grad = param.grad.detach().clone(memory_format=torch.contiguous_format)
 
 
 def takes_writes(gradient: torch.Tensor) -> bool:

@@ -115,7 +115,8 @@ class Combiner(ABC):
 
         Raises:
             ValueError: wrong shapes, or a rule that reads the losses was given none.
-            NonFiniteError: a row holds NaN or infinity. (A training step skips instead, see ``mtopt.backward``.)
+            NonFiniteError: a row holds NaN or infinity, or the direction overflows. (A training step skips instead,
+                see ``mtopt.backward``.)
         """
         if not isinstance(jacobian, torch.Tensor) or jacobian.ndim != 2 or 0 in jacobian.shape:
             found = tuple(jacobian.shape) if isinstance(jacobian, torch.Tensor) else type(jacobian).__name__
@@ -128,10 +129,13 @@ class Combiner(ABC):
             bad = [k for k, row in enumerate(jacobian) if not bool(row.isfinite().all())]
             raise NonFiniteError(f"jacobian holds NaN or infinity in rows {bad}; drop the rows or skip the step")
         outcome = self.combine(gradients, None if losses is None else self._losses(losses, len(jacobian)))
-        if outcome.direction is not None:
-            return outcome.direction.to(jacobian.device, jacobian.dtype)
-        assert outcome.weights is not None
-        return gradients.combined(outcome.weights)[0]
+        if outcome.direction is None:
+            assert outcome.weights is not None
+            direction, bound = gradients.combined(outcome.weights)[0], gradients.bound(outcome.weights)
+        else:
+            direction, bound = outcome.direction.to(jacobian.device, jacobian.dtype), math.inf
+        require_finite(self, direction, bound)
+        return direction
 
     def combine(self, gradients: Gradients, losses: torch.Tensor | None) -> Outcome:
         """The outcome for finite ``gradients``: the entry of the engine and of wrapping rules."""
@@ -325,6 +329,15 @@ class Combiner(ABC):
             found = f"of shape {tuple(value.shape)}" if isinstance(value, torch.Tensor) else f"{value!r:.60}"
             what = "a list of tensors" if expected == "list" else f"a tensor of {expected} dimensions"
             raise CheckpointError(f"{type(self).__name__}'s {name} must be {what}, found {found}")
+
+
+def require_finite(rule: Combiner, direction: torch.Tensor, bound: float = math.inf) -> None:
+    """Raise NonFiniteError for a direction that is not finite; ``bound`` is what no entry is larger than."""
+    if not bound < 0.25 * torch.finfo(direction.dtype).max and not bool(direction.isfinite().all()):
+        raise NonFiniteError(
+            f"the direction of {rule!r} overflows {direction.dtype}, though jacobian is finite; scale the losses down, "
+            "or give jacobian in a wider dtype"
+        )
 
 
 @functools.cache

@@ -9,7 +9,7 @@ from typing import Protocol, runtime_checkable
 import torch
 
 from mtopt._errors import NonFiniteError
-from mtopt.combiners._base import Combiner, Outcome
+from mtopt.combiners._base import Combiner, Outcome, require_finite
 from mtopt.combiners._gradients import Gradients
 from mtopt.combiners._tracked import grown_weights, joined
 from mtopt.solvers import project_simplex
@@ -123,7 +123,9 @@ def direction_of_draws(rule: Combiner, jacobian: torch.Tensor, losses: torch.Ten
     draws = [Gradients.of(draw) for draw in jacobian]
     outcome = rule.combine_draws(draws, None if losses is None else rule._losses(losses, jacobian.shape[1]))
     assert outcome.weights is not None
-    return draws[-1].combined(outcome.weights)[0]
+    direction = draws[-1].combined(outcome.weights)[0]
+    require_finite(rule, direction)
+    return direction
 
 
 def project_mass(point: Array, mass: float) -> Array:

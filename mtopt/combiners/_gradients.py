@@ -174,6 +174,11 @@ class Gradients:
         added = float(vector.abs() @ gramian.diagonal().sqrt())
         return float(vector @ gramian @ vector) < (_CANCELLING * added) ** 2
 
+    def bound(self, weights: torch.Tensor | Sequence[float]) -> float:
+        """What no entry of :meth:`combined` is larger than in modulus: ``sum_k |w_k| ||g_k||``."""
+        norms = self.gramian.diagonal().sqrt() * self.scale
+        return float(torch.as_tensor(weights, dtype=torch.float64).abs() @ norms)
+
     def let_go(self) -> None:
         """Drop the rows. The Gramian stays, if it was asked for."""
         self._rows, self.packed = [[] for _ in self._rows], ()

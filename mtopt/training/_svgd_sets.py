@@ -9,11 +9,12 @@ import torch
 from mtopt.autograd import StepRecord
 from mtopt.autograd._backward import refuse_ranks
 from mtopt.autograd._combine import direction_of, gradients_of, non_finite, skipped
+from mtopt.autograd._finite import Piece, refusal
 from mtopt.autograd._plans import logged
 from mtopt.autograd._request import Request, rows_of
 from mtopt.autograd._rows import Row, trainable
 from mtopt.autograd._step import Group, Step
-from mtopt.autograd._write import write
+from mtopt.autograd._write import write_pieces
 from mtopt.combiners import Combiner, Gradients, Outcome, Place
 from mtopt.pareto import moo_svgd
 from mtopt.training._gradients import losses_of
@@ -107,11 +108,14 @@ class SVGDTrainer(SetTrainer):
             jacobians.append(found.jacobian())
             found.let_go()
         directions = self.combiner.of_set(step.minimised.reshape(-1, count), torch.stack(jacobians))
-        bad = [n for n, direction in enumerate(directions) if not bool(direction.isfinite().all())]
+        pieces: list[Piece] = [
+            (group.indices, direction_of(Outcome(None, direction), found, group, step))
+            for group, found, direction in zip(groups, gradients, directions, strict=True)
+        ]
+        bad = [n for n, piece in enumerate(pieces) if refusal([piece], step) is not None]
         if bad:  # an overflow
             return logged(skipped(f"non-finite direction: models {bad}", groups, step, backwards=backwards))
-        for group, found, direction in zip(groups, gradients, directions, strict=True):
-            write(group.indices, direction_of(Outcome(None, direction), found, group, step), step)
+        write_pieces(pieces, step)
         norms = torch.cat([found.gramian.diagonal() for found in gradients]).sqrt().tolist()
         return logged(
             StepRecord(

@@ -54,7 +54,7 @@ def infinite_gradient(loss: torch.Tensor) -> torch.Tensor:
     return InfiniteGradient.apply(loss)  # its value is finite
 
 
-# Rules on losses look at the losses alone, as a plain backward does: an infinite gradient is the optimizer's to see.
+# Rules on losses see no rows, and cannot say whose gradient is infinite.
 CASES: list[tuple[str, Callable[[torch.Tensor], torch.Tensor]]] = [
     *((name, spoilt) for name in FIVE for spoilt in (nan_loss, infinite_loss)),
     *((name, infinite_gradient) for name in GRADIENT_RULES),
