@@ -36,8 +36,9 @@ class AlignedMTL(RankCombiner):
             lower median; or ``"rmse"``, the root of their mean square (options of the authors' code).
 
     Equal orthogonal gradients are left as they are, and summed. The direction is never longer than ``sqrt(K)`` times
-    the smallest singular value: nearly dependent gradients make the step short. Dependent ones drop the components that
-    vanish; a zero gradient gets weight 0.
+    the smallest singular value: nearly dependent gradients make the step short. Dependent ones, as far as gradients are
+    known, drop the components that vanish, and the step jumps to the next singular value, as in the authors' code; a
+    zero gradient gets weight 0.
     """
 
     search_space = {"scale_mode": ("choice", "min", "median", "rmse")}  # noqa: RUF012  (a class-level constant)

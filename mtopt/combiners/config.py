@@ -5,8 +5,8 @@ from __future__ import annotations
 import numpy as np
 import torch
 
+from mtopt.combiners._base import GramianCombiner
 from mtopt.combiners._preference import Preference, check_preference, shares_of
-from mtopt.combiners._rank import RankCombiner
 from mtopt.combiners._registry import register_combiner
 from mtopt.solvers._gramian import Array, answer, as_gramian, live_rows
 from mtopt.solvers._spectrum import pseudo_solve
@@ -14,7 +14,7 @@ from mtopt.solvers._two import Two, read_two
 
 
 @register_combiner("config")
-class ConFIG(RankCombiner):
+class ConFIG(GramianCombiner):
     """ConFIG: the direction at the same angle to every gradient, as long as the gradients agree.
 
     With U the unit gradients in rows and ``v = U⁺ 1``, ``d = (sum_k g_k . v / ||v||) v / ||v||``: the cosines with all
@@ -28,8 +28,9 @@ class ConFIG(RankCombiner):
         preference: (K,) relative cosines with the gradients, non-negative, summing to one. Default: equal ones.
 
     K equal orthogonal gradients give their sum, in direction and length: the step is K times that of ``linear``.
-    Linearly dependent gradients take the nearest cosines there are; opposite ones give zero. A zero gradient gets
-    weight 0. (M-ConFIG, which differentiates one loss a step and averages over time, is another rule.)
+    Linearly dependent gradients take the nearest cosines there are, as the pseudo-inverse does, and opposite ones give
+    zero. That is a jump: of gradients that are nearly dependent the cosines are equal, and the step is short. A zero
+    gradient gets weight 0. (M-ConFIG, which differentiates one loss a step and averages over time, is another rule.)
     """
 
     scale_invariant = True
@@ -42,18 +43,19 @@ class ConFIG(RankCombiner):
         """Weights (K,) of d for a Gramian (K, K)."""
         matrix = as_gramian(gramian)
         target = shares_of(self.preference, *self._rows(len(matrix)))
+        precision = self._precision(gramian)
         two = read_two(matrix)
-        if two is not None and two.independent(self._rank_tolerance(gramian)):
+        if two is not None and two.independent(precision.rank_share(2)):
             return answer(_two(two, target), gramian)
         cosines, norms, live = live_rows(matrix)
         weights = np.zeros_like(norms)
         target = target[live]
         if target.any():
             target = target / target.max()
-            solved = pseudo_solve(cosines, target, self._rank_tolerance(gramian))
+            solved, _ = pseudo_solve(cosines, target, precision)
             reached = cosines.dot(solved)
             squared = float(solved.dot(reached))  # ||v||²
-            if squared > 1e-24 * float(np.abs(solved).sum()) ** 2:
+            if squared > precision.rank_share(len(cosines)) * float(np.abs(solved).sum()) ** 2:
                 lengths = norms[live]
                 scale = lengths.max()
                 lengths = lengths / scale

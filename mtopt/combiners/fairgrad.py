@@ -33,7 +33,8 @@ class FairGrad(FollowsFairWeights, GramianCombiner):
 
     K equal orthogonal gradients of norm s get the weight ``s**(-2 alpha / (1 + alpha))`` each: except at alpha -> 0 the
     length of the step is not that of the gradients, and with alpha = 2 it falls as they grow. A zero gradient gets
-    weight 0. At a Pareto-stationary point there is no solution, and the direction is zero.
+    weight 0. At a Pareto-stationary point there is no solution, and all weights are 0: where a combination of the
+    gradients vanishes as far as these are known. The direction jumps there.
 
     With ``plan="matrix_free"`` the weights are followed instead, and ``certificate.residual`` is
     ``max_k |w_k**(1/alpha) g_k . d - 1|``.
@@ -51,7 +52,7 @@ class FairGrad(FollowsFairWeights, GramianCombiner):
 
     def weights(self, gramian: torch.Tensor, losses: torch.Tensor | None = None) -> torch.Tensor:
         """The alpha-fair weights (K,) of a Gramian (K, K)."""
-        weights, self.certificate = alpha_fair(gramian, self.alpha)
+        weights, self.certificate = alpha_fair(gramian, self.alpha, self._precision(gramian))
         return answer(clipped(weights, gramian, self.max_norm), gramian)
 
     def _power(self) -> float:

@@ -7,7 +7,7 @@ from typing import Literal
 import numpy as np
 import torch
 
-from mtopt.combiners._rank import RankCombiner
+from mtopt.combiners._base import GramianCombiner
 from mtopt.combiners._registry import register_combiner
 from mtopt.solvers._gramian import answer, as_gramian, live_rows
 from mtopt.solvers._spectrum import pseudo_solve
@@ -15,23 +15,25 @@ from mtopt.solvers._two import read_two
 
 
 @register_combiner("imtl_g")
-class IMTLG(RankCombiner):
+class IMTLG(GramianCombiner):
     """IMTL-G: the combination whose projections on all gradients are equal, with weights that sum to one.
 
     ``u_k . d`` is the same for every unit gradient ``u_k = g_k / ||g_k||``, and ``sum_k w_k = 1``. With C the cosines
     and s the norms, w is proportional to ``C⁻¹ 1 / s``. Weights may be negative.
 
     Liu et al., "Towards impartial multi-task learning", ICLR 2021, which solves a (K-1) x (K-1) system in the gradients
-    themselves; this one needs inner products only. Linearly dependent gradients, which the paper leaves out, take the
-    pseudo-inverse ``C⁺``.
+    themselves; this one needs inner products only. Linearly dependent gradients, which the paper leaves out, have equal
+    projections other than zero where ``C x = 1`` has solutions (one gradient given twice, say), and the shortest is
+    taken. Else (two opposite gradients beside a third, more gradients than dimensions) all weights are 0, the limit of
+    ever shorter steps as gradients become dependent.
 
     Args:
         uphill: with three gradients and more ``C⁻¹ 1 / s`` can have a negative sum. The paper's weights, which sum to
             one all the same, then make d point against every gradient: all losses rise. ``"keep"`` does as the paper
             and the code that follows it, ``"reverse"`` takes -d.
 
-    Equal orthogonal gradients give their mean. A zero gradient has no direction: it gets weight 0, and so do all where
-    no combination has equal projections other than zero.
+    Equal orthogonal gradients give their mean. A zero gradient has no direction and gets weight 0. Where the weights'
+    sum vanishes, no multiple of them has the sum one, and all are 0.
     """
 
     def __init__(self, *, uphill: Literal["keep", "reverse"] = "keep") -> None:
@@ -50,11 +52,12 @@ class IMTLG(RankCombiner):
         cosines, norms, live = live_rows(matrix)
         weights = np.zeros_like(norms)
         if len(cosines):
-            inverse = norms[live].min() / norms[live]
-            scaled = inverse
+            precision = self._precision(gramian)
+            scaled, solvable = norms[live].min() / norms[live], True
             if len(cosines) > 2:
-                scaled = inverse * pseudo_solve(cosines, np.ones(len(cosines)), self._rank_tolerance(gramian))
+                solved, solvable = pseudo_solve(cosines, np.ones(len(cosines)), precision)
+                scaled = scaled * solved
             total = float(scaled.sum())
-            if abs(total) > 1e-12 * np.abs(scaled).sum():
+            if solvable and abs(total) > len(scaled) * precision.linear * np.abs(scaled).sum():
                 weights[live] = scaled / (abs(total) if self.uphill == "reverse" else total)
         return answer(weights, gramian)

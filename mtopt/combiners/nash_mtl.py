@@ -46,7 +46,8 @@ class NashMTL(FollowsFairWeights, GramianCombiner):
 
     The direction always has the length ``sqrt(K)``, whatever the gradients' lengths: the learning rate alone sets the
     step. A zero gradient has nothing to bargain for and gets weight 0. At a Pareto-stationary point there is no
-    solution, and the direction is zero.
+    solution, and all weights are 0: where a combination of the gradients vanishes as far as these are known. The
+    direction jumps there.
 
     With ``plan="matrix_free"`` the weights are followed instead, the length is exact in every step, and
     ``certificate.residual`` is ``max_k |w_k g_k . d - 1|``.
@@ -62,5 +63,5 @@ class NashMTL(FollowsFairWeights, GramianCombiner):
 
     def weights(self, gramian: torch.Tensor, losses: torch.Tensor | None = None) -> torch.Tensor:
         """The bargaining weights (K,) of a Gramian (K, K)."""
-        weights, self.certificate = alpha_fair(gramian)
+        weights, self.certificate = alpha_fair(gramian, precision=self._precision(gramian))
         return answer(clipped(weights, gramian, self.max_norm), gramian)

@@ -8,13 +8,10 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
-from mtopt.solvers._certificate import Certificate
+from mtopt.solvers._certificate import TOLERANCE, Certificate
 from mtopt.solvers._gramian import Array, as_gramian, lapack, live_rows
-from mtopt.solvers._min_norm import min_norm
+from mtopt.solvers._precision import Precision
 from mtopt.solvers._two import Two, read_two
-
-_STATIONARY = 1e-14
-"""Squared length of a combination of K unit gradients, over K times the squared sum of its weights: rounding alone."""
 
 _STEPS = 1000
 """Newton steps; four to eight are usual, some hundreds when alpha is 10 and the rows span twelve decades."""
@@ -25,32 +22,37 @@ _FLOOR = 0.01
 EPSILON = float(np.finfo(np.float64).eps)
 
 
-def alpha_fair(gramian: torch.Tensor | npt.ArrayLike, alpha: float = 1.0) -> tuple[Array, Certificate]:
+def alpha_fair(
+    gramian: torch.Tensor | npt.ArrayLike, alpha: float = 1.0, precision: Precision | None = None
+) -> tuple[Array, Certificate]:
     """The positive weights with ``G w = w**(-1 / alpha)``, exactly.
 
     They minimise the strictly convex ``w' G w / 2 - sum_k w_k**(1 - 1/alpha) / (1 - 1/alpha)`` (at alpha = 1, with
     ``sum_k log w_k``), by Newton's method on the diagonally scaled problem, damped weight by weight. One gradient and,
     at alpha = 1, two have closed forms: ``w_k = 1 / (s_k sqrt(1 + c))`` with norms s and the cosine c.
 
-    Zero rows have no solution and get weight 0. At a Pareto-stationary point there is none either: the weights are then
-    proportional to those of :func:`min_norm`, whose combination is zero.
+    Zero rows have no solution and get weight 0. At a Pareto-stationary point there is none either, and all weights are
+    0. Points count as such where the combination of the gradients is shorter than they are known to be.
 
     Args:
         gramian: (K, K) inner products, any dtype and device; the algebra is float64.
         alpha: > 0.
+        precision: of the gradients and the Gramian. Default: that of its dtype.
 
     Returns:
-        The weights, (K,) float64, and their certificate: ``residual`` is the largest of
-        ``|w_k (G w)_k - w_k**(1 - 1/alpha)|`` over the size of the terms in it; there is no ``gap``.
+        The weights, (K,) float64, and their certificate: ``residual`` is the largest error of a projection,
+        ``|u_k . d - w_k**(-1 / alpha) / ||g_k|||`` for the unit gradient u_k, over ``||d||``, what the Gramian does not
+        know of it included; there is no ``gap``.
 
     Raises:
-        SolverError: the residual is above 1e-10.
+        SolverError: the error is more than 1e-10 above what the Gramian leaves open.
     """
+    precision = precision or Precision.behind(gramian)
     matrix = as_gramian(gramian)
     if alpha == 1.0:
         two = read_two(matrix)
-        if two is not None and 1.0 + two.cosine > 4.0 * _STATIONARY:
-            return _closed_form(two)
+        if two is not None:
+            return _closed_form(two, precision)
     cosines, norms, live = live_rows(matrix)
     weights = np.zeros_like(norms)
     if not len(cosines):
@@ -61,31 +63,44 @@ def alpha_fair(gramian: torch.Tensor | npt.ArrayLike, alpha: float = 1.0) -> tup
     if len(cosines) == 1:
         found, method = np.ones(1), "closed form"
     else:
-        found, method = _newton(cosines, scales, alpha), "Newton"
+        found, method = _newton(cosines, scales, alpha, precision), "Newton"
     if found is None:
-        found, certificate = min_norm(cosines * scales * scales[:, None])
-        certificate = Certificate(certificate.residual, None, "Pareto-stationary")
-    else:
-        certificate = _certify(cosines, scales, found, alpha, method)
-        certificate.require("the alpha-fair program")
+        return weights, _STATIONARY
+    vector = scales * found
+    slopes = cosines.dot(vector)
+    error = float(np.abs(slopes - found ** (-1.0 / alpha) / scales).max())
+    certificate = _certify(error, float(vector.sum()), math.sqrt(vector.dot(slopes)), precision, method)
     weights[live] = found * largest ** (-2.0 * alpha / (1.0 + alpha))
     return weights, certificate
 
 
-def _closed_form(two: Two) -> tuple[Array, Certificate]:
-    """Nash bargaining of two gradients that are not opposite."""
+_STATIONARY = Certificate(0.0, None, "Pareto-stationary")
+
+
+def _closed_form(two: Two, precision: Precision) -> tuple[Array, Certificate]:
+    """Nash bargaining of two gradients."""
+    if not 1.0 + two.cosine > 2.0 * precision.rank_share(2):  # the squared length of u_1 + u_2 is twice this
+        return np.zeros(2), _STATIONARY
     equal = 1.0 / math.sqrt(1.0 + two.cosine)  # s_k w_k
-    product = equal * (equal + two.cosine * equal)
-    size = 1.0 + equal * equal * (1.0 + abs(two.cosine))
-    certificate = Certificate(abs(product - 1.0) / size, None, "closed form")
-    certificate.require("the alpha-fair program")
+    certificate = _certify(
+        abs(equal * (1.0 + two.cosine) - 1.0 / equal), 2.0 * equal, math.sqrt(2.0), precision, "closed form"
+    )
     return np.array([equal / two.first / two.largest, equal / two.second / two.largest]), certificate
 
 
-def _newton(cosines: Array, scales: Array, alpha: float) -> Array | None:
+def _certify(error: float, moduli: float, length: float, precision: Precision, method: str) -> Certificate:
+    """The certificate of an answer with this ``error`` of a projection, weights of unit gradients that add up to
+    ``moduli``, and this length."""
+    open_ = precision.products * moduli / length
+    Certificate(error / length, None, method).require("the alpha-fair program", TOLERANCE + 16.0 * open_)
+    return Certificate(error / length + open_, None, method)
+
+
+def _newton(cosines: Array, scales: Array, alpha: float, precision: Precision) -> Array | None:
     """The weights, as good as they get; None where a combination of the gradients vanishes."""
     dposv = lapack().dposv
     power = 1.0 / alpha
+    vanishing = precision.rank_share(len(scales))
     magnitudes = np.abs(cosines)
     diagonal = np.arange(len(scales))
     weights = scales ** (-2.0 * alpha / (1.0 + alpha))  # exact for orthogonal gradients
@@ -97,7 +112,7 @@ def _newton(cosines: Array, scales: Array, alpha: float) -> Array | None:
         vector = scales * weights
         slopes = cosines.dot(vector)
         wanted = weights ** (1.0 - power)
-        if not float(vector.dot(slopes)) > _STATIONARY * len(scales) * float(vector.sum()) ** 2:
+        if not float(vector.dot(slopes)) > vanishing * float(vector.sum()) ** 2:
             return None
         error = np.abs(vector * slopes - wanted)
         if (error <= 1e-13 * wanted + 8.0 * EPSILON * vector * magnitudes.dot(vector)).all():
@@ -135,12 +150,3 @@ def _factors(
         # from here on along the Newton direction itself, which descends
         longest = min(share, 0.95 / max(float(-change.min()), 1e-300))
         factors = 1.0 + longest * change
-
-
-def _certify(cosines: Array, scales: Array, weights: Array, alpha: float, method: str) -> Certificate:
-    vector = scales * weights
-    wanted = weights ** (1.0 - 1.0 / alpha)
-    size = wanted + vector * np.abs(cosines).dot(vector)
-    return Certificate(
-        residual=float((np.abs(vector * (cosines.dot(vector)) - wanted) / size).max()), gap=None, method=method
-    )

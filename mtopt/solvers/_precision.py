@@ -42,6 +42,12 @@ class Precision:
         gradients cannot be told from zero."""
         return max(self.products, self.rows**2)
 
+    @property
+    def linear(self) -> float:
+        """Length of a combination of unit gradients, over the sum of the moduli of its weights, that its projection on
+        another unit gradient is known to."""
+        return max(self.products, self.rows)
+
     def rank_share(self, count: int) -> float:
         """Share of the largest eigenvalue of ``count`` gradients' cosines below which an eigenvalue counts as zero."""
         return count * self.vanishing

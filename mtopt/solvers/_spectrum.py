@@ -5,30 +5,39 @@ from __future__ import annotations
 import numpy as np
 
 from mtopt.solvers._gramian import Array, lapack
+from mtopt.solvers._precision import Precision
 
 _GRADED = 1e-4
 """Ratio of eigenvalues down to which an ordinary solver gives twelve digits of the smallest."""
 
 
-def pseudo_solve(cosines: Array, target: Array, tolerance: float) -> Array:
-    """``C⁺ t``: the shortest of the least-squares solutions of ``C x = t``; zero where t is orthogonal to the range.
+def pseudo_solve(cosines: Array, target: Array, precision: Precision) -> tuple[Array, bool]:
+    """``C⁺ t``, the shortest of the least-squares solutions of ``C x = t``, and whether it solves the equations.
+
+    Where gradients depend on each other, C has eigenvalues that should be zero and come out at the error of the
+    products or the square of that of the rows. The null vectors, with which t decides whether there is a solution, are
+    known to the error itself.
 
     Args:
         cosines: C, (K, K), of unit gradients.
         target: t, (K,).
-        tolerance: eigenvalues of C below this share of the largest count as zero, parts of t below it of its length do.
+        precision: of the gradients and their cosines.
     """
+    count = len(cosines)
+    share = precision.rank_share(count)
     factor, failed = lapack().dpotrf(cosines)
     if not failed:
-        reciprocal, _ = lapack().dpocon(factor, float(len(cosines)))  # the 1-norm of C is K at most
-        if reciprocal > len(cosines) * tolerance:  # a safe distance from any rank decision
-            return np.asarray(lapack().dpotrs(factor, target)[0])
+        reciprocal, _ = lapack().dpocon(factor, float(count))  # the 1-norm of C is K at most
+        if reciprocal > count * share:  # a safe distance from any rank decision
+            return np.asarray(lapack().dpotrs(factor, target)[0]), True
     values, vectors = np.linalg.eigh(cosines)
-    kept = values > tolerance * values[-1]
-    parts = vectors[:, kept].T @ target
-    if np.linalg.norm(parts) <= tolerance * np.linalg.norm(target):  # rounding of the eigenvectors
-        return np.zeros_like(target)
-    return np.asarray(vectors[:, kept] @ (parts / values[kept]))
+    kept = values > share * values[-1]
+    parts = vectors.T @ target
+    rounding = count * precision.linear * float(np.linalg.norm(target))
+    if np.linalg.norm(parts[kept]) <= rounding:
+        return np.zeros_like(target), not target.any()
+    solvable = bool(np.linalg.norm(parts[~kept]) <= rounding)
+    return np.asarray(vectors[:, kept] @ (parts[kept] / values[kept])), solvable
 
 
 def singular_values(matrix: Array, cosines: Array, norms: Array, tolerance: float) -> tuple[Array, Array]:
