@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from dataclasses import replace
 
 import numpy as np
 import torch
@@ -36,7 +37,8 @@ class PCD(GramianCombiner):
 
     Without a conflict, and with enough progress for all, d is the primary gradient: the secondary losses are
     constraints. Without the primary loss in the step, or with a zero gradient of it, d is zero. Demands that cannot be
-    met together (of opposite secondaries, say) are dropped for the step. The state is 2 K numbers.
+    met together as far as the gradients are known (of opposite secondaries, say) are dropped for the step. Where the
+    primary gradient and its change cancel, d is zero. The state is 2 K numbers.
     """
 
     stateful = True
@@ -66,6 +68,7 @@ class PCD(GramianCombiner):
     def weights(self, gramian: torch.Tensor, losses: torch.Tensor | None = None) -> torch.Tensor:
         """Weights (K,) for a Gramian (K, K)."""
         matrix = as_gramian(gramian)
+        precision = self._precision(gramian)
         cosines, norms = unit_rows(matrix)
         objectives, total = self._rows(len(norms))
         if self.primary >= total:
@@ -81,15 +84,25 @@ class PCD(GramianCombiner):
         others = others[others != row]
         terms = np.zeros_like(norms)
         terms[row] = sizes[row]
+        missed = 0.0  # the largest violation of a demand
         if len(others):
+            block = cosines[others[:, None], others]
             demands = shares[others] * sizes[others] - sizes[row] * cosines[others, row]
-            changes, self.certificate = least_distance(cosines[others[:, None], others], demands)
-            if changes is not None:
+            changes, self.certificate = least_distance(block, demands, precision)
+            if changes is None:
+                missed = float(demands.max())
+            else:
                 terms[others] = changes
+                length = math.sqrt(max(float(changes.dot(block).dot(changes)), 0.0))
+                missed = self.certificate.residual * max(float(np.abs(demands).max()), length)
         squared = float(terms.dot(cosines).dot(terms))
-        if squared > 1e-28 * float(terms.sum()) ** 2:
+        # a product is off by its rounding, and a demand that was just met by that of a projection
+        rounding = max(precision.rank_share(len(terms)), (2.0 * len(terms) * precision.linear) ** 2)
+        if squared > rounding * float(terms.sum()) ** 2:
             lengths = norms if norms.min() > 0.0 else np.where(norms > 0.0, norms, 1.0)
             weights = terms / math.sqrt(squared) * (norms[row] / lengths)  # the terms of zero rows are zero
+            if self.certificate is not None:  # the demands are those of a direction that was not yet rescaled
+                self.certificate = replace(self.certificate, residual=missed / math.sqrt(squared))
         return answer(weights, gramian)
 
     def _normalised(self, norms: Array, objectives: Sequence[int], total: int) -> Array:

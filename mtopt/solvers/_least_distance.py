@@ -2,34 +2,38 @@
 
 from __future__ import annotations
 
+import math
+
 import numpy as np
 
-from mtopt.solvers._certificate import Certificate
+from mtopt.solvers._certificate import TOLERANCE, Certificate
 from mtopt.solvers._gramian import Array
 from mtopt.solvers._nonnegative import nonnegative, semidefinite_root
-
-_INCOMPATIBLE = 1e-13
-"""Squared distance, K times over, below which a demand of length one is unreachable but for rounding."""
+from mtopt.solvers._precision import DOUBLE, Precision
 
 
-def least_distance(cosines: Array, demands: Array) -> tuple[Array | None, Certificate]:
+def least_distance(cosines: Array, demands: Array, precision: Precision = DOUBLE) -> tuple[Array | None, Certificate]:
     """x >= 0 with ``z = sum_k x_k u_k`` the shortest vector such that ``u_k . z >= h_k`` for every unit gradient u_k.
 
     Least-distance programming by non-negative least squares: with u solving ``min_{u >= 0} || [R; h'] u - [0; 1] ||``,
     ``R' R = C``, the answer is ``x = u / (1 - h' u)``, and the demands are incompatible exactly where the residual
     vanishes (Lawson and Hanson, 1974, chapter 23).
 
+    Demands are lowered by as much as projections are known to, so that those on opposite gradients which are just met
+    ask for nothing along the rounding that keeps these apart; and are incompatible where they can be met along it only.
+
     Args:
         cosines: C, (K, K), of gradients that are not zero.
         demands: h, (K,).
+        precision: of the gradients and their cosines.
 
     Returns:
         x, or None where no z meets the demands, and the certificate: ``residual`` is the largest violation of a
-        demand, or of its equality where ``x_k > 0``, over ``max |h| + sum(x)``; ``gap`` is that of the duality over
-        ``z . z``.
+        demand, or of its equality where ``x_k > 0``, over ``max |h|`` or ``||z||``, the larger of them, what the
+        cosines leave open included; ``gap`` is that of the duality over ``z . z``.
 
     Raises:
-        SolverError: the residual is above 1e-10.
+        SolverError: the violation is more than 1e-10 above what is left open.
     """
     largest = float(demands.max(initial=0.0))
     if largest <= 0.0:
@@ -38,22 +42,28 @@ def least_distance(cosines: Array, demands: Array) -> tuple[Array | None, Certif
         return demands.copy(), Certificate(0.0, 0.0, "closed form")
     root, cosines = semidefinite_root(cosines)
     unit = np.abs(demands).max()
-    wanted = demands / unit
+    share = precision.rank_share(len(demands))
+    lowered = 2.0 * precision.linear
+    wanted = demands / unit - lowered
     target = np.zeros(len(root) + 1)
     target[-1] = 1.0
     stacked = np.concatenate((root, wanted[None]))
     found = nonnegative(cosines + wanted * wanted[:, None], stacked, target)
     distance = 1.0 - float(wanted.dot(found))
-    if distance <= _INCOMPATIBLE * len(wanted):
+    products = cosines.dot(found)
+    moduli = float(found.sum())
+    # 1 - h'u is the squared length of what is left of [0; 1], and R u that of the combination
+    if distance <= share or float(found.dot(products)) <= share * moduli**2:
+        if moduli == 0.0:  # no demand is left
+            return np.zeros_like(demands), Certificate(lowered, 0.0, "demands met")
         return None, Certificate(0.0, None, "incompatible demands")
-    scaled = found / distance
-    products = cosines.dot(scaled)
+    scaled, products, moduli = found / distance, products / distance, moduli / distance
     slopes = products - wanted
-    violation = np.where(scaled > 0.0, np.abs(slopes), -slopes)
-    certificate = Certificate(
-        residual=float(max(violation.max(), 0.0) / (1.0 + scaled.sum())),
-        gap=float(abs(scaled.dot(slopes)) / scaled.dot(products)),
-        method="nnls",
+    violation = max(float(np.where(scaled > 0.0, np.abs(slopes), -slopes).max()), 0.0)
+    squared = float(scaled.dot(products))
+    size = max(1.0, math.sqrt(squared))
+    open_ = precision.products * moduli / size
+    Certificate(violation / size, None, "nnls").require("the least-distance program", TOLERANCE + 16.0 * open_)
+    return scaled * unit, Certificate(
+        residual=violation / size + lowered + open_, gap=float(abs(scaled.dot(slopes))) / squared, method="nnls"
     )
-    certificate.require("the least-distance program")
-    return scaled * unit, certificate
