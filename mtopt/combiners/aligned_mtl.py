@@ -8,8 +8,8 @@ from typing import Literal
 import numpy as np
 import torch
 
+from mtopt.combiners._base import GramianCombiner
 from mtopt.combiners._preference import Preference, check_preference, shares_of
-from mtopt.combiners._rank import RankCombiner
 from mtopt.combiners._registry import register_combiner
 from mtopt.solvers._gramian import Array, answer, as_gramian, block, live_rows
 from mtopt.solvers._spectrum import singular_values
@@ -17,7 +17,7 @@ from mtopt.solvers._two import Two, read_two
 
 
 @register_combiner("aligned_mtl")
-class AlignedMTL(RankCombiner):
+class AlignedMTL(GramianCombiner):
     """Aligned-MTL: the gradients, with all their principal components made equally long, combined linearly.
 
     With the singular value decomposition ``J = V diag(sigma) W'``, ``d = J' B p`` with
@@ -53,7 +53,7 @@ class AlignedMTL(RankCombiner):
     def weights(self, gramian: torch.Tensor, losses: torch.Tensor | None = None) -> torch.Tensor:
         """``B p``: (K,) for a Gramian (K, K)."""
         matrix = as_gramian(gramian)
-        tolerance = self._rank_tolerance(gramian)
+        tolerance = self._precision(gramian).rank_share(len(matrix))
         importances = np.ones(len(matrix))
         if self.preference is not None:
             importances = shares_of(self.preference, *self._rows(len(matrix)))

@@ -12,15 +12,14 @@ from mtopt.combiners._losses import loss_values, require_above
 from mtopt.combiners._preference import Preference, preference_of
 from mtopt.combiners._ray import check_ray
 from mtopt.combiners._registry import register_combiner
+from mtopt.solvers import Precision
 from mtopt.solvers._certificate import Certificate
 from mtopt.solvers._coordinates import mean_norm
 from mtopt.solvers._gramian import Array, answer, as_gramian, unit_rows
-from mtopt.solvers._linear_program import LOOSENED, maximise
+from mtopt.solvers._linear_program import loosening, maximise
 from mtopt.solvers._nonnegative import semidefinite_root
 
 Flags = npt.NDArray[np.bool_]
-
-_ROUNDING = 4.0 * float(np.finfo(np.float64).eps)
 
 
 @register_combiner("epo")
@@ -85,7 +84,7 @@ class EPO(GramianCombiner):
         shares = weighted / weighted.sum()
         logs = np.log(len(values) * shares)
         uneven = max(float(shares @ logs), 0.0)
-        program = _Program(matrix, inverse * (logs - uneven))
+        program = _Program(matrix, inverse * (logs - uneven), self._precision(gramian))
         if not program.live.any():
             self.certificate = Certificate(0.0, 0.0, "zero rows")
             return answer(np.full(len(values), 1.0 / len(values)), gramian)
@@ -108,16 +107,17 @@ class _Program:
     one size. All norms are in units of their geometric mean.
     """
 
-    def __init__(self, matrix: Array, anchor: Array) -> None:
+    def __init__(self, matrix: Array, anchor: Array, precision: Precision) -> None:
         cosines, norms = unit_rows(matrix)
         cosines = semidefinite_root(cosines)[1]
         self.live = norms > 0.0
         self.norms = np.where(self.live, norms / mean_norm(norms), 1.0)
         terms = np.where(self.live, self.norms * anchor, 0.0)
         gamma = cosines @ terms
-        rounding = _ROUNDING * len(terms) * (np.abs(cosines) @ np.abs(terms))
+        rounding = len(terms) * precision.products * (np.abs(cosines) @ np.abs(terms))
+        self.loosened = loosening(precision)
         self.gamma = np.where(np.abs(gamma) > rounding, gamma, 0.0)
-        self.rows = (cosines + LOOSENED * self.live)[self.live]
+        self.rows = (cosines + self.loosened * self.live)[self.live]
         self.total = cosines @ (self.live * self.norms)
 
     def balance(self, largest: Flags) -> tuple[Array | None, Certificate]:
@@ -135,7 +135,7 @@ class _Program:
         if relax:
             return self._solve(self.total, self.rows, bounds, "descent")
         sizes = np.abs(self.gamma)
-        rows = np.vstack([self.rows, self.gamma + LOOSENED * sizes])
+        rows = np.vstack([self.rows, self.gamma + self.loosened * sizes])
         least = min(float(np.where(self.live, self.norms * self.gamma, 0.0).max()), 0.0)
         weights, certificate = self._solve(self.total, rows, np.append(bounds, least), "descent")
         if weights is not None:
@@ -143,7 +143,7 @@ class _Program:
         best, certificate = self._solve(self.gamma, self.rows, bounds, "best balance")
         if best is None:
             return None, certificate
-        least = min(float((self.gamma - LOOSENED * sizes) @ (self.norms * best)), 0.0)
+        least = min(float((self.gamma - self.loosened * sizes) @ (self.norms * best)), 0.0)
         return self._solve(self.total, rows, np.append(bounds, least), "descent in best balance")
 
     def _solve(self, objective: Array, rows: Array, bounds: Array, name: str) -> tuple[Array | None, Certificate]:

@@ -5,9 +5,9 @@ from __future__ import annotations
 import numpy as np
 import torch
 
+from mtopt.combiners._base import GramianCombiner
 from mtopt.combiners._losses import loss_values
 from mtopt.combiners._preference import Preference
-from mtopt.combiners._rank import RankCombiner
 from mtopt.combiners._ray import check_ray, off_ray, unit_ray
 from mtopt.combiners._registry import register_combiner
 from mtopt.solvers._gramian import answer, as_gramian
@@ -18,7 +18,7 @@ _LARGEST = 1e30
 
 
 @register_combiner("ferero")
-class FERERO(RankCombiner):
+class FERERO(GramianCombiner):
     """FERERO: towards the ray of the preference at a given rate, and along it as far as descent pays.
 
     With ``u = p / ||p||`` and B an orthonormal basis of its complement, ``H = B l`` is zero on the ray. The direction
@@ -41,8 +41,9 @@ class FERERO(RankCombiner):
     of d towards the ray grows as the gradients shrink and as they become parallel (a clipped gradient norm helps), and
     far from the front it may raise every loss. On the ray, d has the gradients' scale: with equal preferences, K
     orthogonal gradients of equal norm give their mean, and K equal ones that gradient. Where ``B J d = c_h H`` has no
-    solution (zero gradients, equal ones), d comes as near to one as it can. For gradients in single or half
-    precision, d is shortened where a weight would exceed 1e30. A loss that is absent from a batch takes no part.
+    solution (zero gradients, or ones that are dependent as far as they are known, such as equal ones), d comes as near
+    to one as it can. For gradients in single or half precision, d is shortened where a weight would exceed 1e30. A loss
+    that is absent from a batch takes no part.
     """
 
     homogeneous = False  # the approach of the ray has the unit of a loss over a gradient
@@ -60,10 +61,9 @@ class FERERO(RankCombiner):
         matrix = as_gramian(gramian)
         values = loss_values(self._losses(losses, len(matrix)))
         ray = unit_ray(self.preference, *self._rows(len(matrix)))
-        weights, self.certificate = ray_step(
-            matrix, self.c_h * off_ray(values, ray), ray, self._rank_tolerance(gramian)
-        )
-        if self._precision(gramian).rows > torch.finfo(torch.float64).eps:
+        precision = self._precision(gramian)
+        weights, self.certificate = ray_step(matrix, self.c_h * off_ray(values, ray), ray, precision)
+        if precision.rows > torch.finfo(torch.float64).eps:
             terms = np.abs(weights) * np.maximum(1.0, np.sqrt(matrix.diagonal()))
             weights *= min(1.0, _LARGEST / max(float(terms.max()), 1.0))
         return answer(weights, gramian)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from typing import Literal
 
 import numpy as np
@@ -12,13 +11,11 @@ import torch
 from mtopt.combiners._base import GramianCombiner
 from mtopt.combiners._random import rule_generator
 from mtopt.combiners._registry import register_combiner
+from mtopt.solvers import Precision
 from mtopt.solvers._gramian import Array, answer, as_gramian, unit_rows
 
-_REACHABLE = 1.0 - 1e-12
-"""A cosine of one with another gradient is reached only at an infinite weight."""
-
-_VANISHED = 1e-28
-"""Squared length, over that of the gradient it was, below which nothing but rounding is left."""
+_NEAR_ONE = 1e-12
+"""How near to one a cosine with another gradient may be aimed at, which is reached only at an infinite weight."""
 
 
 @register_combiner("gradvac")
@@ -42,7 +39,8 @@ class GradVac(GramianCombiner):
         generator: a CPU generator to draw from instead of the rule's own.
 
     Without a conflict in the first step the direction is the sum of the gradients: with K losses the step is K times
-    that of ``linear``. A zero gradient turns nobody, and its targets stay. The state is K x K numbers.
+    that of ``linear``. A zero gradient turns nobody, and its targets stay; nor is an h turned of which nothing is left
+    that the gradients' precision could tell from zero. The state is K x K numbers.
     """
 
     stochastic = True
@@ -71,6 +69,7 @@ class GradVac(GramianCombiner):
 
     def weights(self, gramian: torch.Tensor, losses: torch.Tensor | None = None) -> torch.Tensor:
         """The sum over i of the coefficients of ``h``: (K,) for a Gramian (K, K)."""
+        precision = self._precision(gramian)
         cosines, norms = unit_rows(as_gramian(gramian))
         objectives, total = self._rows(len(norms))
         if len(self._targets) != total:
@@ -80,14 +79,16 @@ class GradVac(GramianCombiner):
         live = norms > 0.0
         picked = np.ix_(objectives, objectives)
         targets = self._targets.numpy()[picked]
-        turned = self._turn(cosines, live, targets)  # in unit gradients, of h_i / ||g_i||
+        turned = self._turn(cosines, live, targets, precision)  # in unit gradients, of h_i / ||g_i||
         self._targets.numpy()[picked] = targets
         lengths = np.where(live, norms, 1.0)
         return answer((turned * lengths[:, None] / lengths).sum(axis=0), gramian)
 
-    def _turn(self, cosines: Array, live: npt.NDArray[np.bool_], targets: Array) -> Array:
+    def _turn(self, cosines: Array, live: npt.NDArray[np.bool_], targets: Array, precision: Precision) -> Array:
         """Coefficients of each h_i, one a row; ``targets`` move in place."""
         count = len(cosines)
+        reachable = 1.0 - max(_NEAR_ONE, precision.products)
+        share = precision.rank_share(count)
         lanes = np.arange(count)
         turned = np.eye(count)
         if count == 1 or not live.any():
@@ -97,12 +98,14 @@ class GradVac(GramianCombiner):
         order = draws.argsort(axis=1)[:, :-1]  # without the lane itself
         products = cosines.copy()  # h_i . u_j
         for other in order.T:
-            lengths = np.sqrt(np.maximum((turned * products).sum(axis=1), _VANISHED))
-            met = live & live[other] & (lengths > math.sqrt(_VANISHED))
+            squares = (turned * products).sum(axis=1)
+            vanished = share * np.abs(turned).sum(axis=1) ** 2  # below this nothing but rounding is left of h
+            lengths = np.sqrt(np.maximum(squares, vanished))
+            met = live & live[other] & (squares > vanished)
             cosine = np.minimum(np.maximum(products[lanes, other] / lengths, -1.0), 1.0)
             target = targets[lanes, other]
-            aim = np.minimum(np.maximum(target, -_REACHABLE), _REACHABLE)
-            low = met & (cosine < np.minimum(target, _REACHABLE))
+            aim = np.minimum(np.maximum(target, -reachable), reachable)
+            low = met & (cosine < np.minimum(target, reachable))
             sine = np.sqrt((1.0 - aim) * (1.0 + aim))
             step = lengths * (aim * np.sqrt((1.0 - cosine) * (1.0 + cosine)) / sine - cosine)
             step = np.where(low, step, 0.0)

@@ -46,10 +46,11 @@ class HAMU(JacobianCombiner):
             the cosine that the step keeps with g_F.
         retain, forget: the positions of the two objectives.
 
-    Collinear gradients, for which n is nothing, give the infeasible case's answer, and so does a zero retain gradient,
-    to which all steps are alike. For a zero forget gradient c cannot be reached: ``d`` is zero, unless c is zero, too;
-    then the step is direct. A forget loss absent from the batch asks for nothing: the step is direct. (Retain and
-    forget swapped in all this for ``variant="u"``.) More or fewer than two objectives are refused.
+    Gradients that are collinear as far as they are known, for which n is nothing, give the infeasible case's answer,
+    and so does a zero retain gradient, to which all steps are alike. For a forget gradient that is zero, or so short
+    that its step overflows, c cannot be reached: ``d`` is zero, unless c is zero, too; then the step is direct. A
+    forget loss absent from the batch asks for nothing: the step is direct. (Retain and forget swapped in all this for
+    ``variant="u"``.) More or fewer than two objectives are refused.
     """
 
     homogeneous = False  # constraint has the unit of a squared gradient
@@ -97,13 +98,14 @@ class HAMU(JacobianCombiner):
         self.last_weights = torch.zeros(len(rows), dtype=torch.float64)
         if best is not None and free > 0:
             self.last_weights[best] = radius / free
-        if fixed == 0 or bound is None:
+        reach = asked / fixed if fixed > 0.0 else 0.0  # how far d must go along the gradient in the constraint
+        if fixed == 0 or bound is None or not reach < 0.25 * torch.finfo(jacobian.dtype).max:
             # no direction to meet the constraint along: it holds already, or never will
             self.last_weights *= float(asked == 0)
         elif best is None or free == 0:
-            self.last_weights[bound] = asked / fixed / fixed
+            self.last_weights[bound] = reach / fixed
         else:
-            return self._between(rows, best, bound, norms, radius, asked / fixed).to(jacobian.dtype)
+            return self._between(rows, best, bound, norms, radius, reach).to(jacobian.dtype)
         return Gradients.of(rows).combined(self.last_weights)[0].to(jacobian.dtype)
 
     def _between(
@@ -115,13 +117,14 @@ class HAMU(JacobianCombiner):
         cosine = _product(wish, need)
         if radius * cosine >= reach:
             return wish * radius
+        rounding = max(self._precision(rows).rows, torch.finfo(rows.dtype).eps)
         # Twice, and on vectors: near-collinear gradients leave a remainder that the Gramian knows too little of.
         across = wish.add(need, alpha=-cosine)
         rest = _product(across, need)
         across.add_(need, alpha=-rest)
         sine = _product(across, across) ** 0.5
         length = 0.0
-        if reach < radius and sine > 8 * torch.finfo(rows.dtype).eps:
+        if reach < radius and sine > 8 * rounding:
             length = ((radius - reach) * (radius + reach)) ** 0.5 / sine
         self.last_weights[best] = length / norms[best]
         self.last_weights[bound] = (reach - length * (cosine + rest)) / norms[bound]

@@ -8,20 +8,21 @@ import numpy as np
 import torch
 
 from mtopt._errors import SolverError
+from mtopt.combiners._base import GramianCombiner
 from mtopt.combiners._losses import loss_values
 from mtopt.combiners._preference import Preference
-from mtopt.combiners._rank import RankCombiner
 from mtopt.combiners._ray import check_ray, off_ray, unit_ray
 from mtopt.combiners._registry import register_combiner
+from mtopt.solvers import Precision
 from mtopt.solvers._certificate import Certificate
 from mtopt.solvers._coordinates import coordinates, mean_norm
 from mtopt.solvers._gramian import Array, answer, as_gramian, unit_rows
-from mtopt.solvers._linear_program import LOOSENED, maximise
+from mtopt.solvers._linear_program import loosening, maximise
 from mtopt.solvers._min_norm import min_norm
 
 
 @register_combiner("pmgda")
-class PMGDA(RankCombiner):
+class PMGDA(GramianCombiner):
     """PMGDA: descend along the ray of the preference, and correct towards it whenever it is left.
 
     With ``u = p / ||p||``, ``h = || l - (l . u) u ||`` is how far the losses are off the ray, n its derivative by the
@@ -88,12 +89,14 @@ class PMGDA(RankCombiner):
         rows = coordinates(matrix)
         normal = off / distance
         gradient = normal @ rows
-        if gradient @ gradient <= self._rank_tolerance(gramian) * (np.linalg.norm(rows, axis=1) @ np.abs(normal)) ** 2:
+        precision = self._precision(gramian)
+        moduli = np.linalg.norm(rows, axis=1) @ np.abs(normal)
+        if gradient @ gradient <= precision.rank_share(len(matrix)) * moduli**2:
             gradient = np.zeros_like(gradient)  # but for rounding
         if distance < self.h_eps:
             weights, self.certificate = _predicted(rows, normal, gradient)
         else:
-            weights, self.certificate = _corrected(rows, normal, gradient, self.sigma)
+            weights, self.certificate = _corrected(rows, normal, gradient, self.sigma, precision)
         return answer(weights, gramian)
 
 
@@ -108,12 +111,14 @@ def _predicted(rows: Array, normal: Array, gradient: Array) -> tuple[Array, Cert
     return weights - (weights @ rows @ direction / length) * normal, certificate
 
 
-def _corrected(rows: Array, normal: Array, gradient: Array, sigma: float) -> tuple[Array, Certificate]:
+def _corrected(
+    rows: Array, normal: Array, gradient: Array, sigma: float, precision: Precision
+) -> tuple[Array, Certificate]:
     """The linear program in m, m_0 and the pace t = t_+ - t_-: ``u_k . d - t / s_k >= 0``, norms s."""
     every = np.vstack([rows, gradient])
     cosines, norms = unit_rows(every @ every.T)
     live = norms > 0.0
-    cosines = cosines + LOOSENED * np.outer(live, live)
+    cosines = cosines + loosening(precision) * np.outer(live, live)
     count = len(rows)
     paces = np.where(live, norms, 1.0) / mean_norm(norms[:count])
     program = np.zeros((count + 1, count + 3))

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import math
 from typing import NamedTuple
 
 import numpy as np
 import numpy.typing as npt
 
-from mtopt.solvers._certificate import Certificate
+from mtopt.solvers._certificate import TOLERANCE, Certificate
 from mtopt.solvers._gramian import Array, unit_rows
 from mtopt.solvers._nonnegative import semidefinite_root
+from mtopt.solvers._precision import Precision
 
 Interval = tuple[float, float]
 
@@ -19,13 +21,13 @@ class _Step(NamedTuple):
     """x."""
     wanted: Array
     """``C x``, the rates over the norms."""
-    terms: Array
-    """The sum of the moduli of what was added up in ``wanted``."""
     interval: Interval | None
     """Between which slopes ``(u / s) . x`` must be; None where kappa is not free."""
+    growth: float = 0.0
+    """What kappa grows by with each unit of the slope. The direction moves by the square root of that."""
 
 
-def ray_step(matrix: Array, target: Array, ray: Array, tolerance: float) -> tuple[Array, Certificate]:
+def ray_step(matrix: Array, target: Array, ray: Array, precision: Precision) -> tuple[Array, Certificate]:
     """Weights of ``argmin_d ||d||² / 2 - min_k g_k . d`` under ``J d = y + kappa u``, kappa free.
 
     The weights w of the shortest d with these rates solve ``G w = y + kappa u``, and ``u . w`` is the slope that the
@@ -40,14 +42,15 @@ def ray_step(matrix: Array, target: Array, ray: Array, tolerance: float) -> tupl
         matrix: (K, K) inner products.
         target: y, (K,), orthogonal to u.
         ray: u, (K,), a positive unit vector.
-        tolerance: eigenvalues below this share of the largest count as zero.
+        precision: of the gradients and the Gramian: which cosines count as dependent, and whether they allow the ray.
 
     Returns:
-        The weights, (K,), and the certificate: ``residual`` is the larger of the error of a rate, over the terms in it,
-        and the error of the slope, over its terms.
+        The weights, (K,), and the certificate: ``residual`` is the larger of the error of a rate in unit gradients,
+        ``|u_k . d|`` missed, and of what the error of the slope moves d by, over ``||d||``; what the cosines leave open
+        included.
 
     Raises:
-        SolverError: the residual is above 1e-10, or the Gramian is not positive semi-definite.
+        SolverError: the error is more than 1e-10 above what is left open, or the Gramian is not positive semi-definite.
     """
     cosines, norms = unit_rows(matrix)
     live = np.flatnonzero(norms)
@@ -58,15 +61,12 @@ def ray_step(matrix: Array, target: Array, ray: Array, tolerance: float) -> tupl
     lengths = norms[live]
     step = None
     if len(live) == len(norms):
-        step = _bordered(cosines, target / lengths, ray / lengths, target, ray, tolerance)
+        step = _bordered(cosines, target / lengths, ray / lengths, target, ray, precision.rank_share(len(norms)))
     if step is None:
-        step = _degenerate(cosines, norms, live, target, ray, tolerance)
+        step = _degenerate(cosines, norms, live, target, ray, precision)
     weights[live] = step.scaled / lengths
-    residual = _residual(cosines, step, ray[live] / lengths)
-    interval = step.interval
-    certificate = Certificate(residual, None, "closed form" if interval else "closed form, not all rates attainable")
-    certificate.require("FERERO's program")
-    return weights, certificate
+    method = "closed form" if step.interval else "closed form, not all rates attainable"
+    return weights, _certify(cosines, step, ray[live] / lengths, precision, method)
 
 
 def _bordered(
@@ -88,8 +88,7 @@ def _bordered(
     slope, interval = _meeting(levels, slopes, fixed, max(growing, 0.0))
     sides[size, 0] = slope / length
     found = _refined(system, sides[:, 0])
-    along = -found[size] / length * border
-    return _Step(found[:size], right + along, np.abs(right) + np.abs(along), interval)
+    return _Step(found[:size], right - found[size] / length * border, interval, max(growing, 0.0))
 
 
 def _refined(system: Array, right: Array) -> Array:
@@ -123,9 +122,10 @@ def _meeting(levels: Array, slopes: Array, start: float, growth: float) -> tuple
 
 
 def _degenerate(
-    cosines: Array, norms: Array, live: npt.NDArray[np.intp], target: Array, ray: Array, tolerance: float
+    cosines: Array, norms: Array, live: npt.NDArray[np.intp], target: Array, ray: Array, precision: Precision
 ) -> _Step:
-    """The step with rates that can be had."""
+    """The step with rates that can be had. What null vectors have to do with these is known less well than they are."""
+    tolerance, rounding = precision.rank_share(len(norms)), len(norms) * precision.linear
     values, vectors = np.linalg.eigh(cosines)
     kept = values > tolerance * values[-1]
     basis, values, lengths = vectors[:, kept], values[kept], norms[live]
@@ -138,24 +138,29 @@ def _degenerate(
     space = right[int((singular > 1e-14 * singular[0]).sum()) :].T
     rates = np.zeros_like(norms)
     if space.shape[1]:
-        rates = space @ np.linalg.lstsq(space - np.outer(ray, ray @ space), target, rcond=tolerance)[0]
+        left, found, right = np.linalg.svd(space - np.outer(ray, ray @ space), full_matrices=False)
+        known = found > rounding  # of columns that were orthonormal: the rest is the ray, which is free
+        rates = space @ (right[known].T @ ((left[:, known].T @ target) / found[known]))
     given = basis.T @ (rates[live] / lengths)
-    if np.linalg.norm(ray - space @ (space.T @ ray)) <= tolerance:  # a multiple of the ray may be added
+    if np.linalg.norm(ray - space @ (space.T @ ray)) <= rounding:  # a multiple of the ray may be added
         border = basis.T @ (ray[live] / lengths)
-        found = _bordered(np.diag(values), given, border, rates, ray, tolerance)
-        if found is not None:
-            return _Step(basis @ found.scaled, basis @ found.wanted, np.abs(basis) @ found.terms, found.interval)
-    wanted = basis @ given
-    return _Step(basis @ (given / values), wanted, np.abs(wanted), None)
+        step = _bordered(np.diag(values), given, border, rates, ray, tolerance)
+        if step is not None:
+            return _Step(basis @ step.scaled, basis @ step.wanted, step.interval, step.growth)
+    return _Step(basis @ (given / values), basis @ given, None)
 
 
-def _residual(cosines: Array, step: _Step, border: Array) -> float:
-    sizes = np.abs(cosines) @ np.abs(step.scaled) + step.terms
-    missed = np.abs(cosines @ step.scaled - step.wanted)
-    residual = float((missed / np.where(sizes > 0.0, sizes, 1.0)).max())
-    if step.interval is None:
-        return residual
-    low, high = step.interval
-    terms = border * step.scaled
-    slope = float(terms.sum())
-    return max(residual, max(low - slope, slope - high, 0.0) / (float(np.abs(terms).sum()) + high))
+def _certify(cosines: Array, step: _Step, border: Array, precision: Precision, method: str) -> Certificate:
+    reached = cosines @ step.scaled
+    length = math.sqrt(max(float(step.scaled @ reached), 0.0))
+    missed = float(np.abs(reached - step.wanted).max())
+    if step.interval is not None:
+        low, high = step.interval
+        slope = float(border @ step.scaled)
+        missed = max(missed, math.sqrt(step.growth) * max(low - slope, slope - high, 0.0))
+    moduli = float(np.abs(step.scaled).sum())
+    if length == 0.0:
+        return Certificate(0.0 if moduli == 0.0 else math.inf, None, method)
+    left_open = precision.products * moduli / length
+    Certificate(missed / length, None, method).require("FERERO's program", TOLERANCE + 16.0 * left_open)
+    return Certificate(missed / length + left_open, None, method)

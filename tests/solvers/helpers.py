@@ -38,6 +38,14 @@ def spread_over_decades(jacobian: Array, seed: int, decades: float) -> Array:
     return jacobian * 10.0 ** rng.uniform(-decades / 2, decades / 2, (len(jacobian), 1))
 
 
+def left_open(jacobian: Array, weights: Array) -> float:
+    """What float64 inner products leave open of ``u_k . d``, over ``||d||``: their rounding times the weights of unit
+    gradients, some times over."""
+    moduli = np.abs(weights) @ np.linalg.norm(jacobian, axis=1)
+    length = np.linalg.norm(weights @ jacobian)
+    return float(32.0 * np.finfo(np.float64).eps * moduli / length) if length > 0.0 else 0.0
+
+
 def exact_residual(gramian: Array, weights: Array) -> float:
     """The KKT residual of ``weights`` in unit gradients, from exact rational arithmetic on the given numbers.
 

