@@ -11,7 +11,7 @@ import numpy.typing as npt
 from mtopt.solvers._certificate import TOLERANCE, Certificate
 from mtopt.solvers._gramian import Array, unit_rows
 from mtopt.solvers._nonnegative import semidefinite_root
-from mtopt.solvers._precision import Precision
+from mtopt.solvers._precision import DOUBLE, Precision
 
 Interval = tuple[float, float]
 
@@ -21,6 +21,8 @@ class _Step(NamedTuple):
     """x."""
     wanted: Array
     """``C x``, the rates over the norms."""
+    terms: float
+    """The largest sum of the moduli of what was added up in ``wanted``."""
     interval: Interval | None
     """Between which slopes ``(u / s) . x`` must be; None where kappa is not free."""
     growth: float = 0.0
@@ -88,7 +90,9 @@ def _bordered(
     slope, interval = _meeting(levels, slopes, fixed, max(growing, 0.0))
     sides[size, 0] = slope / length
     found = _refined(system, sides[:, 0])
-    return _Step(found[:size], right - found[size] / length * border, interval, max(growing, 0.0))
+    along = -found[size] / length * border
+    terms = float((np.abs(right) + np.abs(along)).max())
+    return _Step(found[:size], right + along, terms, interval, max(growing, 0.0))
 
 
 def _refined(system: Array, right: Array) -> Array:
@@ -146,8 +150,8 @@ def _degenerate(
         border = basis.T @ (ray[live] / lengths)
         step = _bordered(np.diag(values), given, border, rates, ray, tolerance)
         if step is not None:
-            return _Step(basis @ step.scaled, basis @ step.wanted, step.interval, step.growth)
-    return _Step(basis @ (given / values), basis @ given, None)
+            return _Step(basis @ step.scaled, basis @ step.wanted, step.terms, step.interval, step.growth)
+    return _Step(basis @ (given / values), basis @ given, float(np.abs(given).max(initial=0.0)), None)
 
 
 def _certify(cosines: Array, step: _Step, border: Array, precision: Precision, method: str) -> Certificate:
@@ -161,6 +165,6 @@ def _certify(cosines: Array, step: _Step, border: Array, precision: Precision, m
     moduli = float(np.abs(step.scaled).sum())
     if length == 0.0:
         return Certificate(0.0 if moduli == 0.0 else math.inf, None, method)
-    left_open = precision.products * moduli / length
+    left_open = (precision.products * moduli + DOUBLE.products * step.terms) / length  # wishes are rounded, too
     Certificate(missed / length, None, method).require("FERERO's program", TOLERANCE + 16.0 * left_open)
     return Certificate(missed / length + left_open, None, method)

@@ -32,9 +32,13 @@ def drawn_rates(seed: int, count: int) -> tuple[Array, Array]:
 @settings(max_examples=120, deadline=None)
 def test_certified_over_twelve_decades(seed: int, kind: str, rows: int, columns: int, decades: float) -> None:
     jacobian = spread_over_decades(drawn_jacobian(kind, seed, rows, columns), seed, decades)
-    weights, certificate = ray_step(jacobian @ jacobian.T, *drawn_rates(seed, rows), DOUBLE)
+    target, ray = drawn_rates(seed, rows)
+    weights, certificate = ray_step(jacobian @ jacobian.T, target, ray, DOUBLE)
     assert np.isfinite(weights).all()
-    assert certificate.residual <= 1e-10 + 4.0 * left_open(jacobian, weights)
+    # a wish is rounded, too, and its share along the ray is taken off again: for the shortest gradient it is the largest
+    wish = 64.0 * np.finfo(np.float64).eps / np.linalg.norm(jacobian, axis=1).min()
+    length = np.linalg.norm(weights @ jacobian)
+    assert certificate.residual <= 1e-10 + 4.0 * left_open(jacobian, weights) + (wish / length if length > 0.0 else 0.0)
 
 
 @pytest.mark.parametrize("rows", [2, 3, 5])
