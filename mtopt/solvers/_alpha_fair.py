@@ -8,7 +8,7 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
-from mtopt.solvers._certificate import TOLERANCE, Certificate
+from mtopt.solvers._certificate import Certificate, certify
 from mtopt.solvers._gramian import Array, as_gramian, lapack, live_rows
 from mtopt.solvers._precision import Precision
 from mtopt.solvers._two import Two, read_two
@@ -91,9 +91,8 @@ def _closed_form(two: Two, precision: Precision) -> tuple[Array, Certificate]:
 def _certify(error: float, moduli: float, length: float, precision: Precision, method: str) -> Certificate:
     """The certificate of an answer with this ``error`` of a projection, weights of unit gradients that add up to
     ``moduli``, and this length."""
-    open_ = precision.products * moduli / length
-    Certificate(error / length, None, method).require("the alpha-fair program", TOLERANCE + 16.0 * open_)
-    return Certificate(error / length + open_, None, method)
+    hidden = precision.products * moduli
+    return certify("the alpha-fair program", error, hidden, length, None, method, excused=16.0 * hidden)
 
 
 def _newton(cosines: Array, scales: Array, alpha: float, precision: Precision) -> Array | None:

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 
 import numpy as np
 
-from mtopt.solvers._certificate import TOLERANCE, Certificate
+from mtopt.solvers._certificate import Certificate, certify
 from mtopt.solvers._gramian import Array
 from mtopt.solvers._nonnegative import nonnegative, semidefinite_root
 from mtopt.solvers._precision import DOUBLE, Precision
@@ -48,22 +49,21 @@ def least_distance(cosines: Array, demands: Array, precision: Precision = DOUBLE
     target = np.zeros(len(root) + 1)
     target[-1] = 1.0
     stacked = np.concatenate((root, wanted[None]))
-    found = nonnegative(cosines + wanted * wanted[:, None], stacked, target)
-    distance = 1.0 - float(wanted.dot(found))
-    products = cosines.dot(found)
-    moduli = float(found.sum())
+    unscaled = nonnegative(cosines + wanted * wanted[:, None], stacked, target)
+    distance = 1.0 - float(wanted.dot(unscaled))
+    products = cosines.dot(unscaled)
+    moduli = float(unscaled.sum())
     # 1 - h'u is the squared length of what is left of [0; 1], and R u that of the combination
-    if distance <= share or float(found.dot(products)) <= share * moduli**2:
+    if distance <= share or float(unscaled.dot(products)) <= share * moduli**2:
         if moduli == 0.0:  # no demand is left
             return np.zeros_like(demands), Certificate(lowered, 0.0, "demands met")
         return None, Certificate(0.0, None, "incompatible demands")
-    scaled, products, moduli = found / distance, products / distance, moduli / distance
+    scaled, products, moduli = unscaled / distance, products / distance, moduli / distance
     slopes = products - wanted
     violation = max(float(np.where(scaled > 0.0, np.abs(slopes), -slopes).max()), 0.0)
     squared = float(scaled.dot(products))
     size = max(1.0, math.sqrt(squared))
-    open_ = precision.products * moduli / size
-    Certificate(violation / size, None, "nnls").require("the least-distance program", TOLERANCE + 16.0 * open_)
-    return scaled * unit, Certificate(
-        residual=violation / size + lowered + open_, gap=float(abs(scaled.dot(slopes))) / squared, method="nnls"
-    )
+    hidden = precision.products * moduli
+    gap = float(abs(scaled.dot(slopes))) / squared
+    found = certify("the least-distance program", violation, hidden, size, gap, "nnls", excused=16.0 * hidden)
+    return scaled * unit, replace(found, residual=found.residual + lowered)

@@ -8,7 +8,7 @@ from typing import NamedTuple
 import numpy as np
 import numpy.typing as npt
 
-from mtopt.solvers._certificate import TOLERANCE, Certificate
+from mtopt.solvers._certificate import Certificate, certify
 from mtopt.solvers._gramian import Array, unit_rows
 from mtopt.solvers._nonnegative import semidefinite_root
 from mtopt.solvers._precision import DOUBLE, Precision
@@ -165,6 +165,5 @@ def _certify(cosines: Array, step: _Step, border: Array, precision: Precision, m
     moduli = float(np.abs(step.scaled).sum())
     if length == 0.0:
         return Certificate(0.0 if moduli == 0.0 else math.inf, None, method)
-    left_open = (precision.products * moduli + DOUBLE.products * step.terms) / length  # wishes are rounded, too
-    Certificate(missed / length, None, method).require("FERERO's program", TOLERANCE + 16.0 * left_open)
-    return Certificate(missed / length + left_open, None, method)
+    hidden = precision.products * moduli + DOUBLE.products * step.terms  # wishes are rounded, too
+    return certify("FERERO's program", missed, hidden, length, None, method, excused=16.0 * hidden)
