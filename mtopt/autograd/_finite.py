@@ -79,8 +79,9 @@ def _sum(held: torch.Tensor, gradient: torch.Tensor) -> torch.Tensor:
 
 
 def _values(tensor: torch.Tensor) -> torch.Tensor:
-    """The entries of a tensor; those that are not zero of a sparse one."""
-    return tensor.detach() if tensor.layout == torch.strided else tensor.detach().coalesce().values()
+    """The entries of a tensor, those that are not zero of a sparse one, both parts of complex ones."""
+    dense = tensor.detach() if tensor.layout == torch.strided else tensor.detach().coalesce().values()
+    return torch.view_as_real(dense.resolve_conj()) if dense.is_complex() else dense
 
 
 def _largest(tensors: Sequence[torch.Tensor]) -> float:
