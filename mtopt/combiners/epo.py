@@ -16,7 +16,7 @@ from mtopt.solvers import Precision
 from mtopt.solvers._certificate import Certificate
 from mtopt.solvers._coordinates import mean_norm
 from mtopt.solvers._gramian import Array, answer, as_gramian, unit_rows
-from mtopt.solvers._linear_program import loosening, maximise
+from mtopt.solvers._linear_program import LOOSENED, maximise
 from mtopt.solvers._nonnegative import semidefinite_root
 
 Flags = npt.NDArray[np.bool_]
@@ -115,9 +115,8 @@ class _Program:
         terms = np.where(self.live, self.norms * anchor, 0.0)
         gamma = cosines @ terms
         rounding = len(terms) * precision.products * (np.abs(cosines) @ np.abs(terms))
-        self.loosened = loosening(precision)
         self.gamma = np.where(np.abs(gamma) > rounding, gamma, 0.0)
-        self.rows = (cosines + self.loosened * self.live)[self.live]
+        self.rows = (cosines + LOOSENED * self.live)[self.live]
         self.total = cosines @ (self.live * self.norms)
 
     def balance(self, largest: Flags) -> tuple[Array | None, Certificate]:
@@ -135,7 +134,7 @@ class _Program:
         if relax:
             return self._solve(self.total, self.rows, bounds, "descent")
         sizes = np.abs(self.gamma)
-        rows = np.vstack([self.rows, self.gamma + self.loosened * sizes])
+        rows = np.vstack([self.rows, self.gamma + LOOSENED * sizes])
         least = min(float(np.where(self.live, self.norms * self.gamma, 0.0).max()), 0.0)
         weights, certificate = self._solve(self.total, rows, np.append(bounds, least), "descent")
         if weights is not None:
@@ -143,7 +142,7 @@ class _Program:
         best, certificate = self._solve(self.gamma, self.rows, bounds, "best balance")
         if best is None:
             return None, certificate
-        least = min(float((self.gamma - self.loosened * sizes) @ (self.norms * best)), 0.0)
+        least = min(float((self.gamma - LOOSENED * sizes) @ (self.norms * best)), 0.0)
         return self._solve(self.total, rows, np.append(bounds, least), "descent in best balance")
 
     def _solve(self, objective: Array, rows: Array, bounds: Array, name: str) -> tuple[Array | None, Certificate]:

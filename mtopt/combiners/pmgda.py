@@ -13,11 +13,10 @@ from mtopt.combiners._losses import loss_values
 from mtopt.combiners._preference import Preference
 from mtopt.combiners._ray import check_ray, off_ray, unit_ray
 from mtopt.combiners._registry import register_combiner
-from mtopt.solvers import Precision
 from mtopt.solvers._certificate import Certificate
 from mtopt.solvers._coordinates import coordinates, mean_norm
 from mtopt.solvers._gramian import Array, answer, as_gramian, unit_rows
-from mtopt.solvers._linear_program import loosening, maximise
+from mtopt.solvers._linear_program import LOOSENED, maximise
 from mtopt.solvers._min_norm import min_norm
 
 
@@ -96,7 +95,7 @@ class PMGDA(GramianCombiner):
         if distance < self.h_eps:
             weights, self.certificate = _predicted(rows, normal, gradient)
         else:
-            weights, self.certificate = _corrected(rows, normal, gradient, self.sigma, precision)
+            weights, self.certificate = _corrected(rows, normal, gradient, self.sigma)
         return answer(weights, gramian)
 
 
@@ -111,14 +110,12 @@ def _predicted(rows: Array, normal: Array, gradient: Array) -> tuple[Array, Cert
     return weights - (weights @ rows @ direction / length) * normal, certificate
 
 
-def _corrected(
-    rows: Array, normal: Array, gradient: Array, sigma: float, precision: Precision
-) -> tuple[Array, Certificate]:
+def _corrected(rows: Array, normal: Array, gradient: Array, sigma: float) -> tuple[Array, Certificate]:
     """The linear program in m, m_0 and the pace t = t_+ - t_-: ``u_k . d - t / s_k >= 0``, norms s."""
     every = np.vstack([rows, gradient])
     cosines, norms = unit_rows(every @ every.T)
     live = norms > 0.0
-    cosines = cosines + loosening(precision) * np.outer(live, live)
+    cosines = cosines + LOOSENED * np.outer(live, live)
     count = len(rows)
     paces = np.where(live, norms, 1.0) / mean_norm(norms[:count])
     program = np.zeros((count + 1, count + 3))

@@ -8,7 +8,6 @@ from mtopt._errors import SolverError
 from mtopt.solvers._certificate import TOLERANCE, Certificate
 from mtopt.solvers._exact_simplex import exact_simplex
 from mtopt.solvers._gramian import Array
-from mtopt.solvers._precision import Precision
 
 _FEW = 12
 """Up to this many variables whole numbers are as fast as the call of HiGHS, three to five milliseconds."""
@@ -17,10 +16,11 @@ _MANY = 72
 """Above this many variables whole numbers take minutes."""
 
 
-def loosening(precision: Precision) -> float:
-    """What callers add to the cosines in a row, so that rounding does not make a program infeasible, or its answer
-    nothing, that just is: projections on gradients are not known better."""
-    return max(1e-13, 2.0 * precision.linear)
+LOOSENED = 1e-13
+"""What callers add to the cosines in a row, so that rounding does not make a program infeasible that just is.
+
+It is for the arithmetic of float64 alone: cosines that are known less well were made positive semi-definite before, and
+programs on these are feasible. A slack of what is not known would let losses rise by that."""
 
 
 def maximise(objective: Array, rows: Array, bounds: Array, edge: Array) -> tuple[Array | None, Certificate]:

@@ -137,3 +137,15 @@ def test_two_objectives_it_is():
 def test_bad_hyperparameters_are_refused(bad, message):
     with pytest.raises(ValueError, match=message):
         HAMU(**bad)
+
+
+@pytest.mark.parametrize("length", [1e-40, 1e-44])
+def test_a_forget_gradient_too_short_to_be_followed_is_as_a_zero_one(length: float) -> None:
+    """The step that improves it by c would be longer than float32 holds, though not than float64 does."""
+    jacobian = torch.tensor([[1.0, 2.0, 3.0], [length, -length, 0.0]])
+    rule = HAMU(constraint=0.5)
+    assert rule(jacobian).tolist() == [0.0, 0.0, 0.0]
+    assert rule.last_weights is not None
+    assert rule.last_weights.tolist() == [0.0, 0.0]
+    assert float(jacobian[1].double() @ HAMU(constraint=0.5)(jacobian.double())) == pytest.approx(0.5)
+    assert bool(HAMU(constraint=0.1, relative=True)(jacobian).isfinite().all())

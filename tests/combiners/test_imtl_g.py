@@ -77,14 +77,12 @@ def test_degenerate_gradients_have_an_answer() -> None:
     torch.testing.assert_close(IMTLG()(star), torch.zeros(2), atol=1e-5, rtol=0)
 
 
-@given(seeds, st.integers(3, 8))
+@given(seeds, st.integers(3, 8), st.sampled_from([torch.float64, torch.float32]))
 @settings(max_examples=30, deadline=None)
-def test_float32_gradients_that_depend_on_each_other_are_no_noise(seed: int, rows: int) -> None:
-    """K > D: the eigenvalues that should vanish come out at 1e-8, and must not be inverted."""
-    jacobian = drawn_jacobian(seed, rows, 2)
-    exact, rounded = IMTLG()(jacobian.float().double()), IMTLG()(jacobian.float())
-    if float(exact.norm()) < 20 * float(jacobian.norm()):  # a sum of weights near zero makes any answer long
-        torch.testing.assert_close(rounded.double(), exact, rtol=1e-2, atol=1e-2 * float(jacobian.norm()))
+def test_more_gradients_than_dimensions_project_equally_at_zero_alone(seed: int, rows: int, dtype: torch.dtype) -> None:
+    """The eigenvalues that should vanish do not quite, and must not be inverted."""
+    jacobian = drawn_jacobian(seed, rows, 2).to(dtype)
+    assert float(IMTLG()(jacobian).double().norm()) <= 1e-6 * float(jacobian.double().norm())
 
 
 def test_arguments_are_checked() -> None:
