@@ -37,8 +37,8 @@ def weigh_losses(request: Request, combiner: Combiner, strict: bool) -> StepReco
     if reason is not None:
         if before is not None:
             combiner.load_state_dict(before)
-        reached = [index for index, gradient in enumerate(gradients) if gradient is not None]
-        return skipped(reason, [Group(tuple(range(len(losses))), True, reached)], step, backwards=1)
+        indices = [index for index, gradient in enumerate(gradients) if gradient is not None]
+        return skipped(reason, [Group(tuple(range(len(losses))), True, indices)], step, backwards=1)
     found.write(step)
     return _record(found.weights, combiner, step, backwards=1)
 

@@ -43,7 +43,7 @@ class ConFIG(GramianCombiner):
         """Weights (K,) of d for a Gramian (K, K)."""
         matrix = as_gramian(gramian)
         target = shares_of(self.preference, *self._rows(len(matrix)))
-        precision = self._precision(gramian)
+        precision = self._precision(gramian).of_numbers()
         two = read_two(matrix)
         if two is not None and two.independent(precision.rank_share(2)):
             return answer(_two(two, target), gramian)

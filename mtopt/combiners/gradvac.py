@@ -40,7 +40,7 @@ class GradVac(GramianCombiner):
 
     Without a conflict in the first step the direction is the sum of the gradients: with K losses the step is K times
     that of ``linear``. A zero gradient turns nobody, and its targets stay; nor is an h turned of which nothing is left
-    that the gradients' precision could tell from zero. The state is K x K numbers.
+    that their products could tell from zero. The state is K x K numbers.
     """
 
     stochastic = True
@@ -88,7 +88,7 @@ class GradVac(GramianCombiner):
         """Coefficients of each h_i, one a row; ``targets`` move in place."""
         count = len(cosines)
         reachable = 1.0 - max(_NEAR_ONE, precision.products)
-        share = precision.rank_share(count)
+        share = count * precision.products
         lanes = np.arange(count)
         turned = np.eye(count)
         if count == 1 or not live.any():

@@ -68,7 +68,7 @@ class PCD(GramianCombiner):
     def weights(self, gramian: torch.Tensor, losses: torch.Tensor | None = None) -> torch.Tensor:
         """Weights (K,) for a Gramian (K, K)."""
         matrix = as_gramian(gramian)
-        precision = self._precision(gramian)
+        precision = self._precision(gramian).of_numbers()
         cosines, norms = unit_rows(matrix)
         objectives, total = self._rows(len(norms))
         if self.primary >= total:

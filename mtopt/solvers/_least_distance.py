@@ -20,8 +20,9 @@ def least_distance(cosines: Array, demands: Array, precision: Precision = DOUBLE
     ``R' R = C``, the answer is ``x = u / (1 - h' u)``, and the demands are incompatible exactly where the residual
     vanishes (Lawson and Hanson, 1974, chapter 23).
 
-    Demands are lowered by as much as projections are known to, so that those on opposite gradients which are just met
-    ask for nothing along the rounding that keeps these apart; and are incompatible where they can be met along it only.
+    Where gradients depend on each other, demands are lowered by as much as projections are known to, so that those on
+    opposite gradients which are just met ask for nothing along the rounding that keeps these apart; and they are
+    incompatible where they can be met along it only.
 
     Args:
         cosines: C, (K, K), of gradients that are not zero.
@@ -44,7 +45,7 @@ def least_distance(cosines: Array, demands: Array, precision: Precision = DOUBLE
     root, cosines = semidefinite_root(cosines)
     unit = np.abs(demands).max()
     share = precision.rank_share(len(demands))
-    lowered = 2.0 * precision.linear
+    lowered = 2.0 * precision.linear if _dependent(root, share) else 0.0
     wanted = demands / unit - lowered
     target = np.zeros(len(root) + 1)
     target[-1] = 1.0
@@ -67,3 +68,9 @@ def least_distance(cosines: Array, demands: Array, precision: Precision = DOUBLE
     gap = float(abs(scaled.dot(slopes))) / squared
     found = certify("the least-distance program", violation, hidden, size, gap, "nnls", excused=16.0 * hidden)
     return scaled * unit, replace(found, residual=found.residual + lowered)
+
+
+def _dependent(root: Array, share: float) -> bool:
+    """Whether a unit gradient is in the span of the others, as far as is known; ``root`` is that of the cosines."""
+    values = np.linalg.svd(root, compute_uv=False)
+    return bool(values[-1] ** 2 <= share * values[0] ** 2)

@@ -8,6 +8,8 @@ from typing import Any, Self
 import numpy as np
 import torch
 
+_SINGLE = torch.finfo(torch.float32).eps
+
 
 @dataclass(frozen=True, slots=True)
 class Precision:
@@ -47,6 +49,11 @@ class Precision:
         """Length of a combination of unit gradients, over the sum of the moduli of its weights, that its projection on
         another unit gradient is known to."""
         return max(self.products, self.rows)
+
+    def of_numbers(self) -> Self:
+        """That of the numbers which the rows hold. Rows of 16 bits are taken as they are, with no more doubt than those
+        of float32: decisions by their own rounding would cost more than it does."""
+        return type(self)(min(self.rows, _SINGLE), self.products)
 
     def rank_share(self, count: int) -> float:
         """Share of the largest eigenvalue of ``count`` gradients' cosines below which an eigenvalue counts as zero."""

@@ -15,15 +15,15 @@ def pseudo_solve(cosines: Array, target: Array, precision: Precision) -> tuple[A
     """``C⁺ t``, the shortest of the least-squares solutions of ``C x = t``, and whether it solves the equations.
 
     Where gradients depend on each other, C has eigenvalues that should be zero and come out at the error of the
-    products or the square of that of the rows. The null vectors, with which t decides whether there is a solution, are
-    known to the error itself.
+    products or the square of that of the rows. Eigenvectors are off by more, by these errors over the eigenvalue and
+    over its square root: where no part of t is larger, t is orthogonal to the range, and the answer zero.
 
     Args:
         cosines: C, (K, K), of unit gradients.
         target: t, (K,).
         precision: of the gradients and their cosines.
     """
-    count = len(cosines)
+    count, precision = len(cosines), precision.of_numbers()
     share = precision.rank_share(count)
     factor, failed = lapack().dpotrf(cosines)
     if not failed:
@@ -33,10 +33,12 @@ def pseudo_solve(cosines: Array, target: Array, precision: Precision) -> tuple[A
     values, vectors = np.linalg.eigh(cosines)
     kept = values > share * values[-1]
     parts = vectors.T @ target
-    rounding = count * precision.linear * float(np.linalg.norm(target))
-    if np.linalg.norm(parts[kept]) <= rounding:
-        return np.zeros_like(target), not target.any()
-    solvable = bool(np.linalg.norm(parts[~kept]) <= rounding)
+    # how far an eigenvector is off whose eigenvalue is so far from those of the null vectors
+    errors = count * precision.products / values[kept] + 4.0 * precision.rows / np.sqrt(values[kept])
+    size = float(np.linalg.norm(target))
+    if (np.abs(parts[kept]) <= errors * size).all():
+        return np.zeros_like(target), False
+    solvable = bool(np.linalg.norm(parts[~kept]) <= errors[0] * size)
     return np.asarray(vectors[:, kept] @ (parts[kept] / values[kept])), solvable
 
 
