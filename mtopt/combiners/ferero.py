@@ -62,7 +62,7 @@ class FERERO(GramianCombiner):
         values = loss_values(self._losses(losses, len(matrix)))
         ray = unit_ray(self.preference, *self._rows(len(matrix)))
         precision = self._precision(gramian)
-        weights, self.certificate = ray_step(matrix, self.c_h * off_ray(values, ray), ray, precision)
+        weights, self.certificate = ray_step(matrix, self.c_h * off_ray(values, ray), ray, precision.of_numbers())
         if precision.rows > torch.finfo(torch.float64).eps:
             terms = np.abs(weights) * np.maximum(1.0, np.sqrt(matrix.diagonal()))
             weights *= min(1.0, _LARGEST / max(float(terms.max()), 1.0))

@@ -135,7 +135,10 @@ def _degenerate(
     basis, values, lengths = vectors[:, kept], values[kept], norms[live]
     missing = len(norms) - len(live)
     conditions = np.zeros((int((~kept).sum()) + missing, len(norms)))
-    conditions[missing:, live] = (vectors[:, ~kept] / lengths[:, None]).T
+    null = vectors[:, ~kept]
+    # what is an entry's rounding would be a condition of its own on the rate of a short gradient
+    null = np.where(np.abs(null) > len(norms) * precision.linear / values.min(), null, 0.0)
+    conditions[missing:, live] = (null / lengths[:, None]).T
     conditions[:missing, np.flatnonzero(norms == 0.0)] = np.eye(missing)
     conditions /= np.linalg.norm(conditions, axis=1, keepdims=True)
     _, singular, right = np.linalg.svd(conditions)
