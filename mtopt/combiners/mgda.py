@@ -39,7 +39,7 @@ class MGDA(FollowsWeights, GramianCombiner):
         return answer(weights, gramian)
 
     def _solution(self, gramian: Array) -> Array:
-        return min_norm(gramian, self._precision(gramian))[0]
+        return min_norm(gramian)[0]
 
     def _error(self, weights: Array, products: Array) -> float:
         square = float(weights @ products)

@@ -88,7 +88,7 @@ class ParetoMTL(GramianCombiner):
         entering = not self._entered and self._step < self.warmup and len(active) > 0
         parts = active if entering else np.vstack([np.eye(len(values)), active])
         rows = parts @ coordinates(matrix)
-        shares, certificate = min_norm(rows @ rows.T)
+        shares, certificate = min_norm(rows @ rows.T, self._precision(gramian))
         self.certificate = Certificate(
             certificate.residual, certificate.gap, f"phase {1 if entering else 2}, {certificate.method}"
         )

@@ -18,6 +18,7 @@ from mtopt.solvers._coordinates import coordinates, mean_norm
 from mtopt.solvers._gramian import Array, answer, as_gramian, unit_rows
 from mtopt.solvers._linear_program import LOOSENED, maximise
 from mtopt.solvers._min_norm import min_norm
+from mtopt.solvers._precision import Precision
 
 
 @register_combiner("pmgda")
@@ -82,31 +83,31 @@ class PMGDA(GramianCombiner):
         values = loss_values(self._losses(losses, len(matrix)))
         off = off_ray(values, unit_ray(self.preference, *self._rows(len(matrix))))
         distance = float(np.linalg.norm(off))
+        precision = self._precision(gramian)
         if distance < self.h_eps and (distance == 0.0 or self.prediction == "mgda"):
-            weights, self.certificate = min_norm(matrix)
+            weights, self.certificate = min_norm(matrix, precision)
             return answer(weights, gramian)
         rows = coordinates(matrix)
         normal = off / distance
         gradient = normal @ rows
-        precision = self._precision(gramian)
         moduli = np.linalg.norm(rows, axis=1) @ np.abs(normal)
         if gradient @ gradient <= precision.rank_share(len(matrix)) * moduli**2:
             gradient = np.zeros_like(gradient)  # but for rounding
         if distance < self.h_eps:
-            weights, self.certificate = _predicted(rows, normal, gradient)
+            weights, self.certificate = _predicted(rows, normal, gradient, precision)
         else:
             weights, self.certificate = _corrected(rows, normal, gradient, self.sigma)
         return answer(weights, gramian)
 
 
-def _predicted(rows: Array, normal: Array, gradient: Array) -> tuple[Array, Certificate]:
+def _predicted(rows: Array, normal: Array, gradient: Array, precision: Precision) -> tuple[Array, Certificate]:
     length = np.linalg.norm(gradient)
     if length == 0.0:
-        return min_norm(rows @ rows.T)
+        return min_norm(rows @ rows.T, precision)
     direction = gradient / length
     tangent = rows - np.outer(rows @ direction, direction)
     tangent -= np.outer(tangent @ direction, direction)
-    weights, certificate = min_norm(tangent @ tangent.T)
+    weights, certificate = min_norm(tangent @ tangent.T, precision)
     return weights - (weights @ rows @ direction / length) * normal, certificate
 
 

@@ -16,6 +16,7 @@ from mtopt.autograd import Objective
 from mtopt.experiments._shapes import TASK as SHAPE
 from mtopt.experiments._shapes import check_shape
 from mtopt.experiments._task import Budget, Task
+from mtopt.files import parse_json
 from mtopt.training import MultiLossTrainer
 
 
@@ -64,7 +65,7 @@ def describe(task: Task) -> dict[str, Any]:
     except (ValueError, TypeError, LookupError, OSError) as error:  # elsewhere these are a user's wrong use
         raise TaskError(f"task {task.name!r} cannot be described: {type(error).__name__}: {error}") from error
     try:
-        told = json.loads(json.dumps(told, default=_plain))
+        told = parse_json(json.dumps(told, default=_plain), f"what task {task.name!r} describes")
         check_shape(told, SHAPE, "it")
         width = len(task.objectives)
         if told["front"] is not None and any(len(row) != width for row in told["front"]):

@@ -169,7 +169,7 @@ class _Cone:
         solved = guessed.min(axis=0) >= 0.0
         found = columns[solved[columns]]
         steps[:, found] = guessed[:, found]
-        return columns[~solved[columns]]
+        return np.asarray(columns[~solved[columns]])
 
     def _guess(self, columns: Indices) -> Mask:
         """Which steps of each column will be positive, by projected gradients with momentum in single precision."""

@@ -37,14 +37,14 @@ def test_float32_is_exact_at_model_scale(rows: int, columns: int, positive: bool
     gramian = gramian_of(jacobian)
     assert gramian.dtype == torch.float64
     assert gramian.device.type == "cpu"
-    assert error(gramian, jacobian) <= 2e-7
+    assert error(gramian, jacobian) <= 4.0 * torch.finfo(torch.float32).eps
 
 
 @pytest.mark.parametrize("columns", [1, 1023, 1024, 1025, 65_536, 65_537, 70_000, 135_169])
 def test_no_column_is_lost_or_counted_twice_at_the_edges_of_the_blocks(columns: int) -> None:
     jacobian = drawn_jacobian(0, 3, columns, torch.float32)
-    assert error(gramian_of(jacobian), jacobian) <= 2e-7
-    assert error(Gradients([[row] for row in jacobian]).gramian, jacobian) <= 2e-7
+    assert error(gramian_of(jacobian), jacobian) <= 4.0 * torch.finfo(torch.float32).eps
+    assert error(Gradients([[row] for row in jacobian]).gramian, jacobian) <= 4.0 * torch.finfo(torch.float32).eps
 
 
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
@@ -57,12 +57,12 @@ def test_sixteen_bit_rows_lose_nothing(dtype: torch.dtype) -> None:
 @pytest.mark.parametrize("columns", [5, 100_000])
 def test_tiny_and_huge_float32_rows_neither_underflow_nor_overflow(scale: float, columns: int) -> None:
     jacobian = drawn_jacobian(0, 3, columns, torch.float32) * scale
-    assert error(gramian_of(jacobian), jacobian) <= 2e-7
+    assert error(gramian_of(jacobian), jacobian) <= 4.0 * torch.finfo(torch.float32).eps
 
 
 def test_one_tiny_row_among_large_ones_keeps_its_digits() -> None:
     jacobian = drawn_jacobian(0, 3, 1000, torch.float32) * torch.tensor([[1e15], [1.0], [1e-22]])
-    assert error(gramian_of(jacobian), jacobian) <= 2e-7
+    assert error(gramian_of(jacobian), jacobian) <= 4.0 * torch.finfo(torch.float32).eps
 
 
 def test_a_zero_row_is_zero_and_a_broken_row_is_not_finite() -> None:
@@ -77,7 +77,7 @@ def test_a_zero_row_is_zero_and_a_broken_row_is_not_finite() -> None:
 
 def test_a_transposed_view_is_read_by_its_values() -> None:
     jacobian = drawn_jacobian(0, 70_000, 3, torch.float32).T
-    assert error(gramian_of(jacobian), jacobian) <= 2e-7
+    assert error(gramian_of(jacobian), jacobian) <= 4.0 * torch.finfo(torch.float32).eps
 
 
 @pytest.mark.parametrize("shape", [(3,), (0, 3), (2, 2, 2)])
@@ -100,7 +100,7 @@ def test_the_cut_into_tensors_does_not_matter(sizes: list[int]) -> None:
         return
     jacobian = drawn_jacobian(sum(sizes), 3, sum(sizes), torch.float32)
     gradients = Gradients(_cut(jacobian, sizes))
-    assert error(gradients.gramian, jacobian) <= 2e-7
+    assert error(gradients.gramian, jacobian) <= 4.0 * torch.finfo(torch.float32).eps
     torch.testing.assert_close(gradients.jacobian(), jacobian, rtol=0, atol=0)
 
 
@@ -109,14 +109,14 @@ def test_thousands_of_small_tensors_of_mixed_shapes() -> None:
     shapes = [(), (3,), (2, 5), (1, 4, 2), (0,)] * 600
     rows = [[torch.randn(shape, generator=generator) for shape in shapes] for _ in range(3)]
     flat = torch.stack([torch.cat([g.reshape(-1) for g in row]) for row in rows])
-    assert error(Gradients(rows).gramian, flat) <= 2e-7
+    assert error(Gradients(rows).gramian, flat) <= 4.0 * torch.finfo(torch.float32).eps
 
 
 def test_tensors_of_mixed_dtypes() -> None:
     dtypes = [torch.float32, torch.bfloat16, torch.float64, torch.float16, torch.bfloat16, torch.float32]
     rows = [[drawn_jacobian(9 * k + p, 40, 70, t) for p, t in enumerate(dtypes)] for k in range(3)]
     flat = torch.stack([torch.cat([g.double().reshape(-1) for g in row]) for row in rows])
-    assert error(Gradients(rows).gramian, flat) <= 2e-7
+    assert error(Gradients(rows).gramian, flat) <= 4.0 * torch.finfo(torch.float32).eps
 
 
 def test_expanded_and_strided_gradients_are_read_by_their_values() -> None:
@@ -125,13 +125,13 @@ def test_expanded_and_strided_gradients_are_read_by_their_values() -> None:
         [drawn_jacobian(1, 300, 300, torch.float32), torch.tensor([[1.0], [2.0]]).expand(2, 1000).reshape(40, 50)],
     ]
     flat = torch.stack([torch.cat([g.reshape(-1) for g in row]) for row in rows])
-    assert error(Gradients(rows).gramian, flat) <= 2e-7
+    assert error(Gradients(rows).gramian, flat) <= 4.0 * torch.finfo(torch.float32).eps
 
 
 def test_the_factor_of_a_grad_scaler_is_taken_out() -> None:
     jacobian = drawn_jacobian(0, 3, 500, torch.float32)
     gradients = Gradients([[row * 65536.0] for row in jacobian], scale=65536.0)
-    assert error(gradients.gramian, jacobian) <= 2e-7
+    assert error(gradients.gramian, jacobian) <= 4.0 * torch.finfo(torch.float32).eps
     torch.testing.assert_close(gradients.jacobian(), jacobian)
 
 
@@ -187,7 +187,7 @@ def test_tf32_and_bfloat16_products_are_for_the_model_alone(choose, precision: s
     with MatrixProducts() as products:
         gramian = gramian_of(jacobian)
     assert set(products.dtypes) == {torch.float64}
-    assert error(gramian, jacobian) <= 2e-7
+    assert error(gramian, jacobian) <= 4.0 * torch.finfo(torch.float32).eps
 
 
 @pytest.mark.usefixtures("settings_restored")
@@ -209,11 +209,11 @@ def test_no_mixture_of_old_and_new_precision_settings_is_in_the_way(precision: s
     _set_legacy("high")
     _set_all_backends(precision)
     torch.backends.cuda.matmul.fp32_precision = precision
-    assert error(gramian_of(jacobian), jacobian) <= 2e-7
+    assert error(gramian_of(jacobian), jacobian) <= 4.0 * torch.finfo(torch.float32).eps
 
 
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
 def test_autocast_does_not_reach_the_gramian(dtype: torch.dtype) -> None:
     jacobian = drawn_jacobian(0, 4, 100_000, torch.float32)
     with torch.autocast("cpu", dtype=dtype):
-        assert error(gramian_of(jacobian), jacobian) <= 2e-7
+        assert error(gramian_of(jacobian), jacobian) <= 4.0 * torch.finfo(torch.float32).eps
