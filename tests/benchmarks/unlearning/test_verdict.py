@@ -40,6 +40,7 @@ class Forgetting(PathTask):
     objectives = (mtopt.Objective(GAP), mtopt.Objective(UTILITY, "max"))
     reference_point = (9.0, -9.0)
     views = ((GAP, UTILITY),)
+    start = BEFORE
 
     def __init__(self):
         super().__init__()
