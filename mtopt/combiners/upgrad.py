@@ -20,7 +20,7 @@ class UPGrad(GramianCombiner):
 
     Quinton and Rey, "Jacobian descent for multi-objective optimization", 2024 (arXiv 2406.16232). The K projections are
     solved exactly from one factorisation of the cosines (:func:`mtopt.solvers.project_rows`), so no loss rises to first
-    order, however different the gradients' lengths. The authors' library adds 1e-4 of the trace to the Gramian, which
+    order, however different the gradients' lengths; opposite gradients project to zero. The authors' library adds 1e-4 of the trace to the Gramian, which
     lets losses with gradients 30 times shorter than the others rise.
 
     Args:
@@ -34,7 +34,7 @@ class UPGrad(GramianCombiner):
         self.preference = preference
 
     def weights(self, gramian: torch.Tensor, losses: torch.Tensor | None = None) -> torch.Tensor:
-        """Weights (K,) of d for a Gramian (K, K); none is smaller than its share."""
+        """Weights (K,) of d for a Gramian (K, K); a projection that cannot be told from zero takes its share with it."""
         shares = shares_of(self.preference, *self._rows(len(gramian)))
         projections, self.certificate = project_rows(gramian, self._precision(gramian))
         return answer(shares.dot(projections), gramian)
@@ -62,7 +62,7 @@ class DualProj(GramianCombiner):
         self.preference = preference
 
     def weights(self, gramian: torch.Tensor, losses: torch.Tensor | None = None) -> torch.Tensor:
-        """Weights (K,) of d for a Gramian (K, K); none is smaller than its share."""
+        """Weights (K,) of d for a Gramian (K, K): none is smaller than its share, or all are zero and d is."""
         shares = shares_of(self.preference, *self._rows(len(gramian)))
         weights, self.certificate = project_dual_cone(gramian, shares, precision=self._precision(gramian))
         return answer(weights, gramian)

@@ -101,7 +101,8 @@ def exchange(matrix: Array, slopes: Array, guess: Mask | None = None) -> Array |
         support = positive.nonzero()[0]
         values = np.zeros(len(slopes))
         if len(support):
-            _, values[support], failed = solve(matrix[support[:, None], support], -slopes[support], overwrite_b=True)
+            system = matrix.take(support, 0).take(support, 1).T  # symmetric, and as LAPACK lays it out
+            _, values[support], failed = solve(system, -slopes[support], overwrite_a=True, overwrite_b=True)
             if failed:  # linearly dependent gradients
                 return None
         wrong = np.where(positive, values, matrix.dot(values) + slopes) < rounding
