@@ -20,8 +20,8 @@ class UPGrad(GramianCombiner):
 
     Quinton and Rey, "Jacobian descent for multi-objective optimization", 2024 (arXiv 2406.16232). The K projections are
     solved exactly from one factorisation of the cosines (:func:`mtopt.solvers.project_rows`), so no loss rises to first
-    order, however different the gradients' lengths; opposite gradients project to zero. The authors' library adds 1e-4 of the trace to the Gramian, which
-    lets losses with gradients 30 times shorter than the others rise.
+    order, however different the gradients' lengths; opposite gradients project to zero. The authors' library adds 1e-4
+    of the trace to the Gramian, which lets losses with gradients 30 times shorter than the others rise.
 
     Args:
         preference: (K,) shares p, non-negative, summing to one. Default: 1/K each.
@@ -34,7 +34,7 @@ class UPGrad(GramianCombiner):
         self.preference = preference
 
     def weights(self, gramian: torch.Tensor, losses: torch.Tensor | None = None) -> torch.Tensor:
-        """Weights (K,) of d for a Gramian (K, K); a projection that cannot be told from zero takes its share with it."""
+        """Weights (K,) of d for a Gramian (K, K); a projection that cannot be told from zero adds nothing."""
         shares = shares_of(self.preference, *self._rows(len(gramian)))
         projections, self.certificate = project_rows(gramian, self._precision(gramian))
         return answer(shares.dot(projections), gramian)

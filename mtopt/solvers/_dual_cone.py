@@ -20,7 +20,7 @@ _NAME = "the projection on the dual cone"
 _INDEPENDENT = 1e-6
 """Squared distance of each unit gradient from the span of those before it that keeps all steps to the cone short."""
 
-_VANISHING = 64.0
+_VANISHING = 256.0
 """Errors of a cosine that the squared length of a direction must have, over the squared sum of its terms: a shorter one
 would have a product of the wrong sign by more than 1e-9 of its length."""
 
