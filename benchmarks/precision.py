@@ -41,7 +41,7 @@ def leaves_ball(rows: Vector, norms: Vector, direction: Vector) -> float:
     """``||d - g_0|| / (c ||g_0||) - 1`` for c = 0.4 and the mean g_0 of the rows."""
     mean = rows.mean(axis=0)
     radius = 0.4 * _length(mean)
-    return (_length(direction - mean) - radius) / max(radius, float(norms.max()) * 1e-3)
+    return (_length(direction - mean) - radius) / max(radius, 1e-3 * float(np.sqrt((rows * rows).sum(axis=1).max())))
 
 
 PROMISES: dict[str, tuple[str, Callable[[Vector, Vector, Vector], float]]] = {
@@ -77,9 +77,8 @@ def measure(name: str, dtype: torch.dtype, draws: int) -> float:
         found = mtopt.create_combiner(name)(jacobian, torch.ones(len(jacobian), dtype=torch.float64))
         rows, direction = (tensor.double().numpy().astype(np.longdouble) for tensor in (jacobian, found))
         norms = np.sqrt((rows * rows).sum(axis=1))
-        live = norms > 0.0
-        if live.any() and _length(direction) > DTYPES[dtype] * float(norms.max()):
-            worst = max(worst, violation(rows[live], norms[live], direction))
+        if _length(direction) > DTYPES[dtype] * float(norms.max()):
+            worst = max(worst, violation(rows, np.where(norms > 0.0, norms, np.inf), direction))
     return worst
 
 

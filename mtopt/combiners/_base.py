@@ -349,7 +349,11 @@ def _defaults_of(rule: type[Combiner]) -> dict[str, Any]:
 def _packed(value: Any) -> Any:
     if isinstance(value, torch.Generator):
         return value.get_state()
-    return value.clone() if isinstance(value, torch.Tensor) else copy.deepcopy(value)
+    if isinstance(value, torch.Tensor):
+        return value.clone()
+    if type(value) is dict:  # deepcopy takes several operations a tensor
+        return {name: _packed(entry) for name, entry in value.items()}
+    return copy.deepcopy(value)
 
 
 class LossCombiner(Combiner):

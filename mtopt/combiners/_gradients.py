@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterator, Sequence
 from functools import cached_property
 from typing import NamedTuple, Self
 
+import numpy as np
 import torch
 
 from mtopt.combiners._ownership import alone
@@ -167,17 +168,16 @@ class Gradients:
 
     def _cancels(self, weights: torch.Tensor | Sequence[float]) -> bool:
         """Whether what is added up nearly cancels, as far as the Gramian tells, if it was asked for."""
-        gramian = self.__dict__.get("gramian")
-        if gramian is None:
+        if "gramian" not in self.__dict__:
             return False
-        vector = torch.as_tensor(weights, dtype=torch.float64)
-        added = float(vector.abs() @ gramian.diagonal().sqrt())
-        return float(vector @ gramian @ vector) < (_CANCELLING * added) ** 2
+        vector, products = np.asarray(weights, dtype=np.float64), self.gramian.numpy()
+        added = float(np.abs(vector).dot(np.sqrt(products.diagonal())))
+        return float(vector.dot(products).dot(vector)) < (_CANCELLING * added) ** 2
 
     def bound(self, weights: torch.Tensor | Sequence[float]) -> float:
         """What no entry of :meth:`combined` is larger than in modulus: ``sum_k |w_k| ||g_k||``."""
-        norms = self.gramian.diagonal().sqrt() * self.scale
-        return float(torch.as_tensor(weights, dtype=torch.float64).abs() @ norms)
+        norms = np.sqrt(self.gramian.numpy().diagonal())
+        return float(np.abs(np.asarray(weights, dtype=np.float64)).dot(norms)) * self.scale
 
     def let_go(self) -> None:
         """Drop the rows. The Gramian stays, if it was asked for."""
@@ -301,16 +301,17 @@ def gramian_of_blocks(blocks: BlockSource) -> tuple[torch.Tensor, bool]:
 
 def _needs_double(gramian: torch.Tensor) -> bool:
     """Whether float32 products leave the norms, or how the gradients depend on each other, undecided."""
-    squares = gramian.diagonal().tolist()
+    squares = gramian.numpy().diagonal().tolist()
     # A float32 square is exact enough between these bounds. A zero may be one, or an underflow; infinity may be
     # the row's or an overflow.
     if not all(1e-20 <= square < 1e30 for square in squares):
         return True
     if len(squares) <= 2:
-        return len(squares) == 2 and squares[0] * squares[1] * (1.0 - _DEPENDENT) < float(gramian[0, 1]) ** 2
-    if not bool(gramian.isfinite().all()):
+        return len(squares) == 2 and squares[0] * squares[1] * (1.0 - _DEPENDENT) < gramian.tolist()[0][1] ** 2
+    matrix = gramian.numpy()
+    if not np.isfinite(matrix).all():
         return True
-    factor, failed = lapack().dpotrf(unit_rows(gramian.numpy())[0])
+    factor, failed = lapack().dpotrf(unit_rows(matrix)[0])
     return bool(failed) or float(factor.diagonal().min()) ** 2 < _DEPENDENT
 
 

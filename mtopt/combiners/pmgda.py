@@ -112,7 +112,15 @@ def _predicted(rows: Array, normal: Array, gradient: Array, precision: Precision
 
 
 def _corrected(rows: Array, normal: Array, gradient: Array, sigma: float) -> tuple[Array, Certificate]:
-    """The linear program in m, m_0 and the pace t = t_+ - t_-: ``u_k . d - t / s_k >= 0``, norms s."""
+    """The linear program in m, m_0 and the pace t = t_+ - t_-: ``u_k . d - t / s_k >= 0``, norms s.
+
+    Zero rows have no pace to keep up with, and take no part.
+    """
+    moving = np.flatnonzero((rows != 0.0).any(axis=1))
+    weights = np.zeros(len(rows))
+    if not len(moving):
+        return weights, Certificate(0.0, 0.0, "zero rows")
+    rows, normal = rows[moving], normal[moving]
     every = np.vstack([rows, gradient])
     cosines, norms = unit_rows(every @ every.T)
     live = norms > 0.0
@@ -133,6 +141,5 @@ def _corrected(rows: Array, normal: Array, gradient: Array, sigma: float) -> tup
             "PMGDA's linear program has no solution, which it has for every Gramian; compute the Gramian in float64"
         )
     shares = np.divide(found[: count + 1], norms, out=np.zeros(count + 1), where=live)
-    return shares[:count] + shares[count] * normal, Certificate(
-        certificate.residual, certificate.gap, f"correction, {certificate.method}"
-    )
+    weights[moving] = shares[:count] + shares[count] * normal
+    return weights, Certificate(certificate.residual, certificate.gap, f"correction, {certificate.method}")

@@ -98,7 +98,7 @@ def conflict_averse(
         return weights, Certificate(precision.products, 0.0, "no ball")
     if reach**2 <= share * float(mean.sum()) ** 2:  # and so is the ball: nothing in it can be told from the mean
         return weights, Certificate(math.sqrt(share), 0.0, "zero mean")
-    stationary = stationary_terms(unit, root, cosines, 4.0 * precision.products)
+    stationary = stationary_terms(unit, root, cosines, precision.products)
     program = _Program(root, cosines, inverse, centre, radius, share, float(mean.sum()))
     best: tuple[Array, Certificate] | None = None
     vector = None

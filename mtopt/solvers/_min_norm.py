@@ -61,26 +61,23 @@ def min_norm(gramian: torch.Tensor | npt.ArrayLike, precision: Precision | None 
     if len(norms) == 1:
         return np.ones(1), Certificate(0.0, 0.0, "closed form")
     root, semidefinite = semidefinite_root(cosines)
-    scaled = _shortest(root, semidefinite, inverse)
-    stationary = stationary_terms(cosines, root, semidefinite, 4.0 * products)
-    if stationary is not None:
-        stationary /= inverse.dot(stationary)
-        scaled = min(scaled, stationary, key=lambda terms: float(np.linalg.norm(root.dot(terms))))
+    stationary = stationary_terms(cosines, root, semidefinite, products)
+    scaled = _shortest(root, semidefinite, inverse) if stationary is None else stationary / inverse.dot(stationary)
     certificate = _certify(semidefinite, inverse, scaled, products)
     weights = inverse * scaled
     return weights / weights.sum(), certificate
 
 
-def stationary_terms(cosines: Array, root: Array, semidefinite: Array, share: float) -> Array | None:
-    """``v >= 0`` that sums to one, with ``||R v||² <= share``, where there is one: the gradients are Pareto-stationary.
+def stationary_terms(cosines: Array, root: Array, semidefinite: Array, products: float) -> Array | None:
+    """``v >= 0`` that sums to one and whose combination vanishes, where there is one: Pareto-stationary gradients.
 
-    Whether they are does not depend on their lengths, and is not to be lost where these differ by many decades.
+    Whether they are does not depend on their lengths, and is not to be lost where these differ by many decades. The
+    combination's products with all the gradients tell: they are known to more digits than its length.
     """
     if semidefinite is cosines and float(root.diagonal().min()) ** 2 > _INDEPENDENT:
         return None
     terms = _shortest(root, semidefinite, np.ones(len(root)))
-    combined = root.dot(terms)
-    return terms if float(combined.dot(combined)) <= share else None
+    return terms if float(np.abs(cosines.dot(terms)).max()) <= 16.0 * products else None
 
 
 def _shortest(root: Array, semidefinite: Array, edge: Array) -> Array:

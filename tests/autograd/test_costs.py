@@ -28,6 +28,11 @@ def line(name, tasks=2):
     return found.make
 
 
+def looked_at(tasks):
+    """Bytes of one pass over the gradients: they are looked at before they are written."""
+    return 4 * sum(param.numel() for param in model_of(tasks).parameters())
+
+
 def products_of(tasks):
     """Multiplications and additions of one forward of the trunk, of its backward, and of a forward of the heads."""
     model = model_of(tasks)
@@ -69,8 +74,9 @@ def test_every_plan_that_keeps_rows_makes_a_backward_a_loss(plan, tasks):
 def test_a_rule_on_losses_is_a_plain_step(name, tasks):
     mine, plain = counted(own(name), tasks), counted(_floor.plain, tasks)
     assert mine.flops == plain.flops
-    assert mine.moved <= 1.01 * plain.moved
-    assert mine.operations <= plain.operations + tasks + 12
+    assert mine.moved <= 1.01 * plain.moved + looked_at(tasks)
+    # what a rule has learned is copied first, to go back to where the gradient is not finite
+    assert mine.operations <= plain.operations + tasks + (28 if name == "uw" else 12)
 
 
 @pytest.mark.parametrize("tasks", KS)
@@ -90,9 +96,9 @@ def test_matrix_free_does_not_grow_with_the_losses():
             mine = counted(lambda model, p=product: _own.matrix_free(model, "mgda", p), tasks)
             plain = counted(_floor.plain, tasks)
             shares.append(mine.flops / plain.flops)
-            assert mine.moved <= 3.8 * plain.moved
+            assert mine.moved <= 3.8 * plain.moved + looked_at(tasks)
             # another forward, and twice as many operations where each has a tangent
-            assert mine.operations <= (4.1 if product == "exact" else 2.2) * plain.operations
+            assert mine.operations <= (4.2 if product == "exact" else 2.2) * plain.operations
         assert max(shares) <= bound
         assert abs(shares[0] - shares[1]) < 0.01
 
@@ -111,7 +117,7 @@ def test_weights_that_are_followed_every_tenth_step_cost_a_plain_step_between(pr
 
     mine, plain = counted(made, 8), counted(_floor.plain, 8)
     assert mine.flops == plain.flops
-    assert mine.moved <= 1.4 * plain.moved
+    assert mine.moved <= 1.4 * plain.moved + looked_at(8)
     assert mine.operations <= 1.15 * plain.operations + 30
     asked = counted(made, 8, before=10)
     assert asked.flops == counted(lambda model: _own.matrix_free(model, "mgda", product), 8).flops
