@@ -10,21 +10,19 @@ from matplotlib.colors import to_rgba
 
 from mtopt._text import figure_text
 from mtopt.plotting.arrays import Array, FloatArray, as_pieces, as_points, named_pieces
-from mtopt.plotting.front import choose_limits
+from mtopt.plotting.canvas import canvas
 from mtopt.plotting.layout import (
     LegendPlace,
-    add_legend,
     check_labels,
     check_legend,
     extended,
     key,
     label_objectives,
-    new_axes,
 )
-from mtopt.plotting.limits import Interval, Limits
-from mtopt.plotting.pieces import front_line, sorted_line, staircase
+from mtopt.plotting.limits import Interval, Limits, limits_of_points
+from mtopt.plotting.marks import BAND, REFERENCE, draw_true_front
+from mtopt.plotting.pieces import sorted_line, staircase
 from mtopt.plotting.rule_style import Style, styles_for
-from mtopt.plotting.theme import INK, style
 
 _QUARTILES = (25, 50, 75)
 
@@ -76,16 +74,11 @@ def plot_attainment(
     looks = styles_for(seeds, styles)
     surfaces = {name: attainment_surfaces(parts, _QUARTILES) for name, parts in seeds.items()}
     centres = {name: np.concatenate(parts) for name, parts in seeds.items()}
-    intervals = choose_limits(limits, seeds, centres, front, anchor)
-    with style():
-        own_figure = ax is None
-        if ax is None:
-            ax = new_axes((4.3, 3.5))
+    intervals = limits_of_points(limits, seeds, centres, front, anchor)
+    with canvas(ax, (4.3, 3.5), title=title, legend=legend) as drawn:
+        ax = drawn.ax
         intervals = extended(ax, intervals)
-        handles = []
-        if front:
-            line = front_line(front)
-            handles += ax.plot(line[:, 0], line[:, 1], color=INK, linewidth=1.4, zorder=2, label="true front")
+        drawn.keys += draw_true_front(ax, front)
         for name, (best, median, worst) in surfaces.items():
             look = looks[name]
             shown: dict[str, Any] = {"color": look.color, "linestyle": look.linestyle, "linewidth": 1.6}
@@ -94,19 +87,15 @@ def plot_attainment(
             steps = _steps(median, intervals)
             ax.plot(steps[:, 0], steps[:, 1], zorder=3, label=figure_text(name), **shown)
             note = "" if len(median) else "\n  reached by less than half of the seeds"
-            handles.append(key(f"{figure_text(name)} ({_seeds(len(seeds[name]))}){note}", **shown))
+            drawn.keys.append(key(f"{figure_text(name)} ({_seeds(len(seeds[name]))}){note}", **shown))
         if anchor is not None:
-            cross = {"marker": "+", "color": INK, "markersize": 9, "markeredgewidth": 1.5, "linestyle": "none"}
-            ax.plot(*anchor.T, label="reference point", zorder=3, **cross)  # type: ignore[arg-type]
-            handles.append(key("reference point", **cross))
-        ax.set_xlim(*intervals[0])
-        ax.set_ylim(*intervals[1])
+            ax.plot(*anchor.T, label="reference point", zorder=3, **REFERENCE)
+            drawn.keys.append(key("reference point", **REFERENCE))
+        drawn.show(intervals)
         label_objectives(ax, labels)
-        if title is not None:
-            ax.set_title(title)
-        heading = "median attainment surface" + (",\nband: quartile surfaces" if band else "")
+        drawn.heading = "median attainment surface" + (",\nband: quartile surfaces" if band else "")
         corners = [_steps(median, intervals) for _, median, _ in surfaces.values()]
-        add_legend(ax, handles, legend, title=heading, data=np.concatenate([*corners, *front]), own_figure=own_figure)
+        drawn.data = np.concatenate([*corners, *front])
     return ax
 
 
@@ -144,7 +133,7 @@ def _fill_between(ax: Axes, best: FloatArray, worst: FloatArray, intervals: Sequ
     lower = _steps(best, intervals)
     upper = _steps(worst, intervals) if len(worst) else lower.max(axis=0)[None]
     outline = np.concatenate([lower, upper[::-1]])
-    ax.fill(*outline.T, facecolor=to_rgba(look.color, 0.17), edgecolor="none", zorder=1.5)
+    ax.fill(*outline.T, facecolor=to_rgba(look.color, BAND), edgecolor="none", zorder=1.5)
 
 
 def _seeds(count: int) -> str:

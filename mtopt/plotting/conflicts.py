@@ -5,15 +5,14 @@ from typing import Any, Literal
 
 import numpy as np
 from matplotlib.axes import Axes
-from matplotlib.colors import to_rgba
 
 from mtopt._text import figure_text
 from mtopt.plotting.arrays import Array, FloatArray, as_floats
-from mtopt.plotting.layout import LegendPlace, add_legend, check_legend, key, new_axes
-from mtopt.plotting.limits import padded
-from mtopt.plotting.recorded import Recorded, check_window, mark_skipped, middles, quartiles, recorded
+from mtopt.plotting.canvas import canvas
+from mtopt.plotting.layout import LegendPlace, check_legend, key
+from mtopt.plotting.recorded import LINE, Recorded, check_window, draw_medians, frame_steps, recorded
 from mtopt.plotting.rule_style import Style, styles_for
-from mtopt.plotting.theme import INK, style
+from mtopt.plotting.theme import INK
 
 _COUNT = "pairs in conflict"
 
@@ -62,41 +61,32 @@ def plot_conflicts(
     record = _counted(cosines, steps, skipped, names) if show == "count" else _cosines(cosines, steps, skipped, names)
     window = check_window(window, len(record.steps))
     looks = styles_for(record.columns, styles)
-    at = middles(record.steps, window)
-    with style():
-        own_figure = ax is None
-        if ax is None:
-            ax = new_axes((4.8, 3.0))
-        handles, drawn = [], []
+    with canvas(ax, (4.8, 3.0), title=title, legend=legend) as drawn:
+        ax = drawn.ax
+        at, medians = draw_medians(ax, record, window, looks)
         for name, values in record.columns.items():
             look = looks[name]
-            line: dict[str, Any] = {"color": look.color, "linestyle": look.linestyle, "linewidth": 1.4}
-            low, median, high = quartiles(values, window)
-            ax.plot(at, median, zorder=3, label=figure_text(name), **line)
-            if window > 1:
-                ax.fill_between(at, low, high, color=to_rgba(look.color, 0.17), linewidth=0, zorder=2)
-            handles.append(key(f"{figure_text(name)}\n  {_summary(values, show)}", **line))
-            drawn.append(np.c_[at, median])
+            label = f"{figure_text(name)}\n  {_summary(values, show)}"
+            drawn.keys.append(key(label, color=look.color, linestyle=look.linestyle, linewidth=LINE))
         if show == "cosines":
-            ax.axhspan(-1.05, 0, color="#F3F3F3", zorder=0.4)
-            ax.axhline(0, color=INK, linewidth=0.8, zorder=1)
-            ax.set_ylim(-1.05, 1.05)
-            # written at the right border in axes coordinates, below every line that could pass there
-            ax.text(
-                0.995, 0.02, "conflict", transform=ax.transAxes, ha="right", va="bottom", fontsize=8, color="#555555"
-            )
-            ax.set_ylabel("cosine of the gradients")
+            _shade_conflict(ax)
         else:
             ax.set_ylim(0, max(1.0, 1.05 * float(np.nanmax(record.columns[_COUNT]))))
             ax.set_ylabel("pairs of losses in conflict")
-        handles += mark_skipped(ax, record)
-        ax.set_xlim(*padded((float(record.steps[0]), float(record.steps[-1])), share=0.02))
-        ax.set_xlabel("step")
-        if title is not None:
-            ax.set_title(title)
-        heading = f"median of {window} steps,\nband: quartiles" if window > 1 else None
-        add_legend(ax, handles, legend, title=heading, data=np.concatenate(drawn), own_figure=own_figure)
+        drawn.keys += frame_steps(ax, record)
+        drawn.heading = f"median of {window} steps,\nband: quartiles" if window > 1 else None
+        drawn.data = np.concatenate([np.c_[at, median] for median in medians])
     return ax
+
+
+def _shade_conflict(ax: Axes) -> None:
+    """The half in which two losses conflict."""
+    ax.axhspan(-1.05, 0, color="#F3F3F3", zorder=0.4)
+    ax.axhline(0, color=INK, linewidth=0.8, zorder=1)
+    ax.set_ylim(-1.05, 1.05)
+    # written at the right border in axes coordinates, below every line that could pass there
+    ax.text(0.995, 0.02, "conflict", transform=ax.transAxes, ha="right", va="bottom", fontsize=8, color="#555555")
+    ax.set_ylabel("cosine of the gradients")
 
 
 def _cosines(source: Any, steps: Any, skipped: Any, names: Any) -> Recorded:

@@ -9,12 +9,12 @@ from matplotlib.colors import to_rgba
 
 from mtopt._text import figure_text
 from mtopt.plotting.arrays import Array, FloatArray, as_floats, check_mapping
-from mtopt.plotting.front import marker_look
-from mtopt.plotting.layout import LegendPlace, add_legend, check_legend, extended, key, new_axes
+from mtopt.plotting.canvas import canvas
+from mtopt.plotting.layout import LegendPlace, check_legend, extended, key
 from mtopt.plotting.limits import Interval, padded, robust_interval
+from mtopt.plotting.marks import BAND, marker_look
 from mtopt.plotting.offscale import with_note
 from mtopt.plotting.rule_style import Style, styles_for
-from mtopt.plotting.theme import style
 
 Curve = tuple[FloatArray, FloatArray]
 
@@ -64,16 +64,13 @@ def plot_curves(
     summaries = {name: summarise(runs) for name, runs in seeds.items()}
     logarithmic = _is_log(log, seeds, summaries)
     low, high = _value_limits(summaries, logarithmic)
-    with style():
-        own_figure = ax is None
-        if ax is None:
-            ax = new_axes((4.6, 3.3))
+    with canvas(ax, (4.6, 3.3), title=title, legend=legend) as drawn:
+        ax = drawn.ax
         steps = np.concatenate([summary[0] for summary in summaries.values()])
         intervals = [padded((float(steps.min()), float(steps.max())), share=0.02), (low, high)]
         intervals = extended(ax, intervals)
         if logarithmic:
             ax.set_yscale("log")
-        handles = []
         for position, (name, (grid, quartiles)) in enumerate(summaries.items()):
             look = looks[name]
             line: dict[str, Any] = {"color": look.color, "linestyle": look.linestyle}
@@ -84,17 +81,14 @@ def plot_curves(
             ax.plot(grid, quartiles[1], label=figure_text(name), zorder=3, markevery=(first, every), **line, **marks)
             if len(seeds[name]) > 1:
                 ax.fill_between(
-                    grid, quartiles[0], quartiles[2], color=to_rgba(look.color, 0.17), linewidth=0, zorder=2
+                    grid, quartiles[0], quartiles[2], color=to_rgba(look.color, BAND), linewidth=0, zorder=2
                 )
-            handles.append(key(with_note(figure_text(name), _note(quartiles[1], intervals[1])), **line, **marks))
-        ax.set_xlim(*intervals[0])
-        ax.set_ylim(*intervals[1])
+            drawn.keys.append(key(with_note(figure_text(name), _note(quartiles[1], intervals[1])), **line, **marks))
+        drawn.show(intervals)
         ax.set_xlabel(xlabel)
         ax.set_ylabel(ylabel)
-        if title is not None:
-            ax.set_title(title)
-        data = np.concatenate([np.c_[grid, row] for grid, quartiles in summaries.values() for row in quartiles])
-        add_legend(ax, handles, legend, title=_heading(seeds), data=data, own_figure=own_figure)
+        drawn.heading = _heading(seeds)
+        drawn.data = np.concatenate([np.c_[grid, row] for grid, quartiles in summaries.values() for row in quartiles])
     return ax
 
 

@@ -1,7 +1,7 @@
 """Where the rules end in objective space, against the true front."""
 
 from collections.abc import Collection, Mapping, Sequence
-from typing import Any, Literal
+from typing import Literal
 
 import numpy as np
 from matplotlib.axes import Axes
@@ -11,22 +11,23 @@ from matplotlib.patches import Ellipse
 
 from mtopt._text import figure_text
 from mtopt.plotting.arrays import Array, FloatArray, as_pieces, as_points, deviation_over_seeds, named_pieces
+from mtopt.plotting.canvas import canvas
 from mtopt.plotting.dominated import Shade, draw_regions, shaded_names
+from mtopt.plotting.front3d import draw_front3d
 from mtopt.plotting.layout import (
     LegendPlace,
-    add_legend,
     check_labels,
     check_legend,
     extended,
     key,
     label_objectives,
-    new_axes,
 )
-from mtopt.plotting.limits import Interval, Limits, full_interval, given_limits, padded, robust_interval
+from mtopt.plotting.limits import Interval, Limits, limits_of_points
+from mtopt.plotting.marks import REFERENCE, draw_true_front, marker_look
 from mtopt.plotting.offscale import draw_offscale, offscale_note, with_note
-from mtopt.plotting.pieces import front_line, sorted_line
+from mtopt.plotting.pieces import sorted_line
 from mtopt.plotting.rule_style import Style, styles_for
-from mtopt.plotting.theme import INK, style
+from mtopt.plotting.theme import INK
 
 Spread = bool | Literal["ellipse", "bars"]
 
@@ -91,65 +92,27 @@ def plot_front(
     _check_options(points, spread, connect, dimensions, ax)
     shaded = shaded_names(shade, points, anchor)
     centres = {name: (np.stack(p).mean(axis=0) if spread else np.concatenate(p)) for name, p in points.items()}
-    intervals = choose_limits(limits, points, centres, front, anchor)
-    with style():
-        own_figure = ax is None
-        if ax is None:
-            ax = new_axes((4.3, 3.5) if dimensions == 2 else (4.6, 3.8), projection="3d" if dimensions == 3 else None)
+    intervals = limits_of_points(limits, points, centres, front, anchor)
+    size, box = ((4.3, 3.5), None) if dimensions == 2 else ((4.6, 3.8), "3d")
+    place = legend if dimensions == 2 or legend is None else "outside"
+    with canvas(ax, size, title=title, legend=place, projection=box) as drawn:
+        ax = drawn.ax
         if dimensions == 3:
-            from mtopt.plotting.front3d import draw_front3d
-
             handles = draw_front3d(ax, points, centres, front, anchor, intervals, labels, bool(spread), looks)
         else:
             intervals = extended(ax, intervals)
             handles = _draw_front(ax, points, centres, front, anchor, intervals, labels, spread, connect, looks)
-            ax.set_xlim(*intervals[0])
-            ax.set_ylim(*intervals[1])
+            drawn.show(intervals)
             label_objectives(ax, labels)
         if anchor is not None:
             keys = dict(zip(points, handles[len(handles) - len(points) - 1 :], strict=False))  # the reference is last
             draw_regions(
                 ax, {name: centres[name] for name in points if name in shaded}, anchor[0], intervals, looks, keys
             )
-        if title is not None:
-            ax.set_title(title)
-        heading = _spread_heading(points, spread, dimensions)
-        extra = [] if anchor is None else [anchor]
-        data = np.concatenate([*centres.values(), *front, *extra])[:, :2]
-        inside = legend if dimensions == 2 or legend is None else "outside"
-        add_legend(ax, handles, inside, title=heading, data=data, own_figure=own_figure)
+        drawn.keys += handles
+        drawn.heading = _spread_heading(points, spread, dimensions)
+        drawn.data = np.concatenate([*centres.values(), *front, *([] if anchor is None else [anchor])])[:, :2]
     return ax
-
-
-def choose_limits(
-    limits: Limits,
-    points: Mapping[str, Sequence[FloatArray]],
-    centres: Mapping[str, FloatArray],
-    front: Sequence[FloatArray],
-    reference: FloatArray | None,
-) -> list[Interval]:
-    """One interval an axis."""
-    every = np.concatenate([*centres.values(), *(p for parts in points.values() for p in parts), *front])
-    dimensions = every.shape[1]
-    chosen = given_limits(limits, dimensions)
-    if chosen is not None:
-        return chosen
-    if reference is not None:
-        every = np.concatenate([every, reference])
-    if limits == "all":
-        return [padded(full_interval(every[:, column])) for column in range(dimensions)]
-    finite = every[np.isfinite(every).all(axis=1)]
-    intervals = []
-    for column in range(dimensions):
-        groups = [np.concatenate([centres[name], *points[name]])[:, column] for name in points]
-        anchor = np.concatenate(front)[:, column] if front else None
-        low, high = robust_interval(groups, anchor)
-        if reference is not None:
-            # The reference widens the view unless it is so far off that it would squash the data itself.
-            shown = np.array([low, high])
-            low, high = robust_interval([shown, reference[:, column]], anchor=shown)
-        intervals.append(padded((low, high), finite[:, column]))
-    return intervals
 
 
 def _check_options(
@@ -191,10 +154,7 @@ def _draw_front(
     connect: Collection[str],
     looks: Mapping[str, Style],
 ) -> list[Line2D]:
-    handles = []
-    if front:
-        line = front_line(front)
-        handles += ax.plot(line[:, 0], line[:, 1], color=INK, linewidth=1.4, zorder=2, label="true front")
+    handles = draw_true_front(ax, front)
     for name, centre in centres.items():
         look = looks[name]
         if spread:
@@ -211,11 +171,10 @@ def _draw_front(
         handles.append(key(label, color=look.color, linestyle=line_look, linewidth=1.1, **marks))
     if reference is not None:
         cross = Style(INK, "+", "-")
-        shown = {"marker": "+", "color": INK, "markersize": 9, "markeredgewidth": 1.5, "linestyle": "none"}
-        ax.plot(reference[:, 0], reference[:, 1], zorder=3, label="reference point", **shown)  # type: ignore[arg-type]
+        ax.plot(reference[:, 0], reference[:, 1], zorder=3, label="reference point", **REFERENCE)
         draw_offscale(ax, reference, intervals, cross)
         note = offscale_note(reference, intervals, labels)
-        handles.append(key(with_note("reference point", note), **shown))
+        handles.append(key(with_note("reference point", note), **REFERENCE))
     return handles
 
 
@@ -263,18 +222,6 @@ def _draw_spread(ax: Axes, seeds: FloatArray, centre: FloatArray, look: Style, s
             zorder=2.1,
         )
         ax.add_patch(ellipse)
-
-
-def marker_look(look: Style, *, small: bool = False) -> dict[str, Any]:
-    """Markers see-through inside, so that rules which end at the same point can all be seen."""
-    evened = {"*": 8.5, "D": 5.6}.get(look.marker, 6.5)  # some shapes look larger than others of their size
-    return {
-        "marker": look.marker,
-        "markersize": evened * (0.8 if small else 1.0),
-        "markerfacecolor": to_rgba(look.color, 0.3),
-        "markeredgecolor": look.color,
-        "markeredgewidth": 1.1,
-    }
 
 
 def _spread_heading(points: Mapping[str, Sequence[FloatArray]], spread: Spread, dimensions: int) -> str | None:

@@ -12,9 +12,9 @@ from mtopt._text import figure_text
 from mtopt.plotting.arrays import BoolArray, FloatArray, deviation_over_seeds
 from mtopt.plotting.layout import key
 from mtopt.plotting.limits import Interval
+from mtopt.plotting.marks import REFERENCE, marker_look
 from mtopt.plotting.offscale import OFF_SCALE, in_view, offscale_note, with_note
 from mtopt.plotting.rule_style import Style
-from mtopt.plotting.theme import INK
 
 
 def draw_front3d(
@@ -29,8 +29,6 @@ def draw_front3d(
     looks: Mapping[str, Style],
 ) -> list[Line2D]:
     """Draws the rules, the front as a cloud of dots and the reference on 3-D axes; returns the legend's keys."""
-    from mtopt.plotting.front import marker_look
-
     box: Any = ax  # mplot3d has no types
     handles = []
     if front:
@@ -55,10 +53,9 @@ def draw_front3d(
         label = with_note(figure_text(name), offscale_note(every, intervals, labels))
         handles.append(key(label, linestyle="none", **marks))
     if reference is not None:
-        cross = {"marker": "+", "color": INK, "markersize": 9, "markeredgewidth": 1.5, "linestyle": "none"}
         low, high = np.array(intervals).T
-        box.plot(*np.clip(reference, low, high).T, label="reference point", **cross)
-        handles.append(key(with_note("reference point", offscale_note(reference, intervals, labels)), **cross))
+        box.plot(*np.clip(reference, low, high).T, label="reference point", **REFERENCE)
+        handles.append(key(with_note("reference point", offscale_note(reference, intervals, labels)), **REFERENCE))
     _dress(box, intervals, labels)
     return handles
 

@@ -1,6 +1,6 @@
 """Axis limits that one diverged rule cannot blow up."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Literal
 
 import numpy as np
@@ -104,3 +104,34 @@ def padded(interval: Interval, values: FloatArray | None = None, share: float = 
         below += _GUTTER * bool((values < low - share * span).any())
         above += _GUTTER * bool((values > high + share * span).any())
     return low - below * span, high + above * span
+
+
+def limits_of_points(
+    limits: Limits,
+    points: Mapping[str, Sequence[FloatArray]],
+    centres: Mapping[str, FloatArray],
+    front: Sequence[FloatArray],
+    reference: FloatArray | None,
+) -> list[Interval]:
+    """One interval an axis."""
+    every = np.concatenate([*centres.values(), *(p for parts in points.values() for p in parts), *front])
+    dimensions = every.shape[1]
+    chosen = given_limits(limits, dimensions)
+    if chosen is not None:
+        return chosen
+    if reference is not None:
+        every = np.concatenate([every, reference])
+    if limits == "all":
+        return [padded(full_interval(every[:, column])) for column in range(dimensions)]
+    finite = every[np.isfinite(every).all(axis=1)]
+    intervals = []
+    for column in range(dimensions):
+        groups = [np.concatenate([centres[name], *points[name]])[:, column] for name in points]
+        anchor = np.concatenate(front)[:, column] if front else None
+        low, high = robust_interval(groups, anchor)
+        if reference is not None:
+            # The reference widens the view unless it is so far off that it would squash the data itself.
+            shown = np.array([low, high])
+            low, high = robust_interval([shown, reference[:, column]], anchor=shown)
+        intervals.append(padded((low, high), finite[:, column]))
+    return intervals

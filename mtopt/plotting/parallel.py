@@ -6,16 +6,16 @@ from typing import Any
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.colors import to_rgba
-from matplotlib.lines import Line2D
 from matplotlib.patches import Patch
 
 from mtopt._text import figure_text
 from mtopt.plotting.arrays import Array, FloatArray, as_pieces, check_mapping, named_pieces
-from mtopt.plotting.layout import LegendPlace, add_legend, check_labels, check_legend, key, new_axes
+from mtopt.plotting.canvas import canvas
+from mtopt.plotting.layout import LegendPlace, check_labels, check_legend, key
 from mtopt.plotting.limits import Interval, Limits, full_interval, given_limits, robust_interval
 from mtopt.plotting.offscale import offscale_note, with_note
 from mtopt.plotting.rule_style import Style, styles_for
-from mtopt.plotting.theme import INK, style
+from mtopt.plotting.theme import INK
 
 _MOST_OBJECTIVES = 64
 
@@ -68,16 +68,14 @@ def plot_parallel(
     intervals = _intervals(limits, points, front)
     low, high = np.array(intervals).T
     width = np.where(high > low, high - low, 1.0)
-    with style():
-        own_figure = ax is None
-        if ax is None:
-            ax = new_axes((max(4.3, 0.75 * count + 1.0), 3.3))
-        handles: list[Line2D | Patch] = []
+    with canvas(ax, (max(4.3, 0.75 * count + 1.0), 3.3), title=title, legend=legend) as drawn:
+        ax = drawn.ax
+        drawn.title_pad = 20
         places = np.arange(count)
         if front is not None:
             ends = (np.nanquantile(front, (0, 1), axis=0) - low) / width
             ax.fill_between(places, ends[0], ends[1], color=to_rgba(INK, 0.1), linewidth=0, zorder=1)
-            handles.append(Patch(facecolor=to_rgba(INK, 0.1), label="range of the true front"))
+            drawn.keys.append(Patch(facecolor=to_rgba(INK, 0.1), label="range of the true front"))
         for name, values in points.items():
             line: dict[str, Any] = {"color": looks[name].color, "linestyle": looks[name].linestyle, "linewidth": 1.1}
             shares = (values - low) / width
@@ -85,11 +83,9 @@ def plot_parallel(
             for number, row in enumerate(shares):
                 label = figure_text(name) if number == 0 else f"_{name}"
                 ax.plot(places, row, alpha=faint, zorder=3, label=label, **line)
-            handles.append(key(with_note(figure_text(name), offscale_note(values, intervals, labels)), **line))
+            drawn.keys.append(key(with_note(figure_text(name), offscale_note(values, intervals, labels)), **line))
         _dress(ax, intervals, labels)
-        if title is not None:
-            ax.set_title(title, pad=20)
-        add_legend(ax, handles, legend, data=_drawn(points, low, width), own_figure=own_figure)
+        drawn.data = _drawn(points, low, width)
     return ax
 
 

@@ -4,18 +4,17 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
-from matplotlib.artist import Artist
 from matplotlib.axes import Axes
 from matplotlib.text import Annotation
 
 from mtopt._text import figure_text
 from mtopt.plotting.arrays import Array, FloatArray, as_floats, check_mapping
-from mtopt.plotting.front import marker_look
-from mtopt.plotting.layout import new_axes, widen
+from mtopt.plotting.canvas import canvas
 from mtopt.plotting.limits import Interval, padded, robust_interval
+from mtopt.plotting.marks import marker_look
 from mtopt.plotting.offscale import draw_offscale
 from mtopt.plotting.rule_style import Style, styles_for
-from mtopt.plotting.theme import FAINT, INK, style
+from mtopt.plotting.theme import FAINT, INK
 
 _ROW_INCHES = 0.27
 
@@ -65,24 +64,18 @@ def plot_ranking(
     sign = -1.0 if higher_is_better else 1.0
     order = sorted(scores, key=lambda name: sign * scores[name] if np.isfinite(scores[name]) else np.inf)
     limits = _limits(scores, ends)
-    with style():
-        own_figure = ax is None
-        if ax is None:
-            ax = new_axes((3.2, 0.9 + _ROW_INCHES * len(scores) + (0.25 if title else 0.0)))
+    with canvas(ax, (3.2, 0.9 + _ROW_INCHES * len(scores) + (0.25 if title else 0.0)), title=title) as drawn:
+        ax = drawn.ax
         _draw_frame(ax, order, scores, limits, baseline)
-        beside: list[Artist] = [*ax.get_yticklabels()]
+        drawn.beside += ax.get_yticklabels()
         for row, name in enumerate(order):
             _draw_row(ax, row, scores[name], None if ends is None else ends[name], limits, len(order), looks[name])
         if show_values:
             form = common_format(list(scores.values())) if value_format is None else value_format
             texts = [_text(scores[name], None if ends is None else ends[name], form) for name in order]
-            beside += _write_values(ax, texts)
+            drawn.beside += _write_values(ax, texts)
         arrow = f"{xlabel}, higher is better →" if higher_is_better else f"← {xlabel}, lower is better"
         ax.set_xlabel(arrow if baseline is None else f"{arrow}\n(dashed line: {figure_text(baseline)})")
-        if title is not None:
-            ax.set_title(title)
-        if own_figure:
-            widen(ax, beside)
     return ax
 
 

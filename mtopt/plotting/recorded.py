@@ -7,12 +7,19 @@ from typing import Any, Literal
 
 import numpy as np
 from matplotlib.axes import Axes
+from matplotlib.colors import to_rgba
 from matplotlib.lines import Line2D
 
-from mtopt._text import joined
+from mtopt._text import figure_text, joined
 from mtopt.plotting.arrays import BoolArray, FloatArray, as_floats
 from mtopt.plotting.layout import key
+from mtopt.plotting.limits import padded
+from mtopt.plotting.marks import BAND
+from mtopt.plotting.rule_style import Style
 from mtopt.plotting.theme import INK
+
+LINE = 1.4
+"""The width of a line of medians."""
 
 _WINDOWS = 100
 _SKIPPED: dict[str, Any] = {
@@ -99,14 +106,31 @@ def quartiles(values: FloatArray, window: int) -> FloatArray:
     return found
 
 
-def mark_skipped(ax: Axes, record: Recorded) -> list[Line2D]:
-    """A cross at the top border for each skipped step; the legend's key says how many."""
+def draw_medians(
+    ax: Axes, record: Recorded, window: int, looks: Mapping[str, Style]
+) -> tuple[FloatArray, list[FloatArray]]:
+    """Each column's median over windows as a line, its quartiles as a band; the windows' steps, and the medians."""
+    at, medians = middles(record.steps, window), []
+    for name, values in record.columns.items():
+        look = looks[name]
+        low, median, high = quartiles(values, window)
+        line: dict[str, Any] = {"color": look.color, "linestyle": look.linestyle, "linewidth": LINE}
+        ax.plot(at, median, zorder=3, label=figure_text(name), **line)
+        if window > 1:
+            ax.fill_between(at, low, high, color=to_rgba(look.color, BAND), linewidth=0, zorder=2)
+        medians.append(median)
+    return at, medians
+
+
+def frame_steps(ax: Axes, record: Recorded) -> list[Line2D]:
+    """The axis of steps, and a cross at the top border for each skipped one; the legend's key says how many."""
     at = record.steps[record.skipped]
-    if not len(at):
-        return []
-    ax.plot(at, np.full(len(at), 0.985), transform=ax.get_xaxis_transform(), zorder=5, clip_on=False, label="skipped",
-            **_SKIPPED)  # fmt: skip
-    return [key(f"skipped step ({len(at)})", **_SKIPPED)]
+    if len(at):
+        place = {"transform": ax.get_xaxis_transform(), "zorder": 5, "clip_on": False}
+        ax.plot(at, np.full(len(at), 0.985), label="skipped", **place, **_SKIPPED)
+    ax.set_xlim(*padded((float(record.steps[0]), float(record.steps[-1])), share=0.02))
+    ax.set_xlabel("step")
+    return [key(f"skipped step ({len(at)})", **_SKIPPED)] if len(at) else []
 
 
 def _split(values: FloatArray, section: str, names: Any) -> dict[Any, FloatArray]:

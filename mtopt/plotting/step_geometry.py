@@ -1,41 +1,22 @@
 """One step: the gradients, what combines them, and where no loss rises."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from typing import Any, Literal
 
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.colors import to_rgba
-from matplotlib.lines import Line2D
 from matplotlib.patches import Patch
 
 from mtopt._text import figure_text
 from mtopt.plotting.arrays import Array, FloatArray, as_floats
-from mtopt.plotting.front import marker_look
-from mtopt.plotting.layout import LegendPlace, add_legend, check_legend, key, new_axes
-from mtopt.plotting.offscale import with_note
+from mtopt.plotting.canvas import canvas
+from mtopt.plotting.layout import LegendPlace, check_legend, key
 from mtopt.plotting.plane import coordinates, half_planes, orthonormal_basis, square_root
 from mtopt.plotting.rule_style import Style, styles_for
-from mtopt.plotting.theme import INK, style
-
-CONE = "#DCEBDD"
-HULL = "#7A7A7A"
-# Tips nearer than this share of the picture stand at one point, and get markers one around the other.
-_SAME_TIP = 0.015
-# A direction whose length in the picture is below this share of its own is said to be projected.
-_FLAT = 0.999
-
-
-@dataclass(frozen=True)
-class Step:
-    """Gradients and directions in the picture's coordinates, and what share of each length they show."""
-
-    names: list[str]
-    gradients: FloatArray
-    directions: dict[str, FloatArray]
-    shown: dict[str, float]
-    axis_labels: tuple[str, ...]
+from mtopt.plotting.step import CONE, HULL, HULL_LINE, Step, tip_keys
+from mtopt.plotting.step_geometry3d import draw_step3d
+from mtopt.plotting.theme import INK
 
 
 def plot_step_geometry(
@@ -92,40 +73,15 @@ def plot_step_geometry(
     rules = _directions(rows, directions, weights, gramian is not None)
     looks = styles_for(rules, styles)
     step = _projected(labels, rows, rules, lengths, dimensions)
-    with style():
-        own_figure = ax is None
-        if ax is None:
-            ax = new_axes((4.0, 4.0), projection="3d" if dimensions == 3 else None)
-        if dimensions == 3:
-            from mtopt.plotting.step_geometry3d import draw_step3d
-
-            handles = draw_step3d(ax, step, looks)
-        else:
-            handles = _draw(ax, step, looks)
-        if title is not None:
-            ax.set_title(title)
-        drawn = np.concatenate([step.gradients, *(tip[None] for tip in step.directions.values())])[:, :2]
-        place = legend if dimensions == 2 or legend is None else "outside"
-        heading = "directions as long as the\nlongest gradient" if lengths == "equal" and rules else None
-        add_legend(ax, handles, place, title=heading, data=drawn, own_figure=own_figure)
+    box, draw = (None, _draw) if dimensions == 2 else ("3d", draw_step3d)
+    place = legend if dimensions == 2 or legend is None else "outside"
+    with canvas(ax, (4.0, 4.0), title=title, legend=place, projection=box) as drawn:
+        ax = drawn.ax
+        drawn.keys += draw(ax, step, looks)
+        drawn.data = np.concatenate([step.gradients, *(tip[None] for tip in step.directions.values())])[:, :2]
+        if lengths == "equal" and rules:
+            drawn.heading = "directions as long as the\nlongest gradient"
     return ax
-
-
-def tip_keys(step: Step, looks: Mapping[str, Style]) -> tuple[list[dict[str, Any]], list[Line2D]]:
-    """The marker of each direction's tip, and its key in the legend; markers at one point stand around one another."""
-    tips = np.array(list(step.directions.values())).reshape(len(step.directions), step.gradients.shape[1])
-    extent = np.abs(np.concatenate([step.gradients, tips])).max()
-    marks, keys = [], []
-    for position, (name, look) in enumerate((name, looks[name]) for name in step.directions):
-        later = np.abs(tips[position + 1 :] - tips[position]).max(axis=1) < _SAME_TIP * extent
-        mark = marker_look(look, small=True)
-        share = step.shown[name]
-        note = "" if share >= _FLAT else f"projected: {100 * share:.0f} % of its length"
-        keys.append(
-            key(with_note(figure_text(name), note), color=look.color, linestyle=look.linestyle, linewidth=1.5, **mark)
-        )
-        marks.append({**mark, "markersize": mark["markersize"] * (1 + 0.6 * later.sum())})
-    return marks, keys
 
 
 def _gradients(gradients: Any, gramian: Any, names: Sequence[str] | None) -> tuple[list[str], FloatArray]:
@@ -211,11 +167,10 @@ def _draw(ax: Axes, step: Step, looks: Mapping[str, Style]) -> list[Any]:
     if len(cone) > 2:
         # with an edge: between opposed gradients the cone is a ray, without area
         ax.fill(*cone.T, facecolor=CONE, edgecolor=CONE, linewidth=2.0, zorder=0.5, label="_dual cone")
-    hull: dict[str, Any] = {"color": HULL, "linestyle": (0, (3, 2)), "linewidth": 1.2}
     closed = np.concatenate([step.gradients, step.gradients[:1]])
     if len(step.gradients) == 3:
         ax.fill(*step.gradients.T, facecolor=to_rgba(HULL, 0.1), edgecolor="none", zorder=0.9)
-    ax.plot(*closed.T, zorder=1, label="_hull", **hull)
+    ax.plot(*closed.T, zorder=1, label="_hull", **HULL_LINE)
     for name, tip in zip(step.names, step.gradients, strict=True):
         _arrow(ax, tip, INK, "-", 2.0, shrink=0.0, zorder=2)
         _label(ax, name, tip)
@@ -231,7 +186,12 @@ def _draw(ax: Axes, step: Step, looks: Mapping[str, Style]) -> list[Any]:
     ax.set_xlabel(step.axis_labels[0])
     ax.set_ylabel(step.axis_labels[1])
     arrow = key("gradients", color=INK, linewidth=2.0)
-    return [arrow, key("their convex hull", **hull), Patch(facecolor=CONE, label="dual cone: no loss rises"), *keys]
+    return [
+        arrow,
+        key("their convex hull", **HULL_LINE),
+        Patch(facecolor=CONE, label="dual cone: no loss rises"),
+        *keys,
+    ]
 
 
 def _square(points: FloatArray) -> tuple[FloatArray, FloatArray]:

@@ -14,7 +14,7 @@ from mtopt.plotting.arrays import FloatArray
 from mtopt.plotting.layout import key
 from mtopt.plotting.plane import dual_rays
 from mtopt.plotting.rule_style import Style
-from mtopt.plotting.step_geometry import CONE, HULL, Step, tip_keys
+from mtopt.plotting.step import CONE, HULL, HULL_LINE, Step, tip_keys
 from mtopt.plotting.theme import INK
 
 _GREEN = "#5E9E68"
@@ -39,9 +39,8 @@ def draw_step3d(ax: Axes, step: Step, looks: Mapping[str, Style]) -> list[Any]:
         linewidth=0.8,
     )
     box.add_collection3d(faces)
-    hull: dict[str, Any] = {"color": HULL, "linestyle": (0, (3, 2)), "linewidth": 1.2}
     box.add_collection3d(Poly3DCollection([gradients], facecolor=to_rgba(HULL, 0.12), edgecolor="none"))
-    box.plot(*np.concatenate([gradients, gradients[:1]]).T, label="_hull", **hull)
+    box.plot(*np.concatenate([gradients, gradients[:1]]).T, label="_hull", **HULL_LINE)
     for name, tip in zip(step.names, gradients, strict=True):
         _arrow(box, tip, INK, 2.0)
         box.text(
@@ -58,7 +57,7 @@ def draw_step3d(ax: Axes, step: Step, looks: Mapping[str, Style]) -> list[Any]:
     _frame(box, np.concatenate([gradients, rays, *(tip[None] for tip in step.directions.values())]), step.axis_labels)
     arrow = key("gradients", color=INK, linewidth=2.0)
     cone = Patch(facecolor=CONE, edgecolor=_GREEN, label="dual cone: no loss rises")
-    return [arrow, key("their convex hull", **hull), cone, *keys]
+    return [arrow, key("their convex hull", **HULL_LINE), cone, *keys]
 
 
 def _arrow(box: Any, tip: FloatArray, color: str, width: float) -> None:

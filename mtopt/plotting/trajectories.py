@@ -11,25 +11,24 @@ from matplotlib.lines import Line2D
 
 from mtopt._text import figure_text
 from mtopt.plotting.arrays import Array, FloatArray, as_pieces, as_points, named_pieces
+from mtopt.plotting.canvas import canvas
 from mtopt.plotting.contours import Levels, draw_contours
-from mtopt.plotting.front import marker_look
 from mtopt.plotting.layout import (
     LegendPlace,
     Sense,
-    add_legend,
     check_labels,
     check_legend,
     check_senses,
     extended,
     key,
     label_objectives,
-    new_axes,
 )
 from mtopt.plotting.limits import Interval, Limits, full_interval, given_limits, padded, robust_interval
+from mtopt.plotting.marks import marker_look
 from mtopt.plotting.offscale import draw_offscale, in_view, offscale_note, with_note
 from mtopt.plotting.pieces import broken_line, front_line
 from mtopt.plotting.rule_style import Style, styles_for
-from mtopt.plotting.theme import INK, style
+from mtopt.plotting.theme import INK
 
 TARGET = "#FFD166"
 """The fill of named points to compare with: unlike any rule's colour."""
@@ -105,35 +104,29 @@ def plot_trajectories(
     marked = {name: as_points(point, f"targets[{name!r}]", (2,)) for name, point in (targets or {}).items()}
     check_legend(legend)
     looks = styles_for(paths, styles)
-    intervals = choose_limits(limits, paths, [begin, *target, *marked.values()])
-    with style():
-        own_figure = ax is None
-        if ax is None:
-            ax = new_axes((4.3, 3.5))
+    intervals = limits_of_paths(limits, paths, [begin, *target, *marked.values()])
+    with canvas(ax, (4.3, 3.5), title=title, legend=legend) as drawn:
+        ax = drawn.ax
         intervals = extended(ax, intervals)
         surfaces = [] if problem_levels is None else draw_contours(ax, problem_levels, intervals)
-        handles = surfaces + _draw_target(ax, target, in_parameters)
-        handles += _draw_paths(ax, paths, intervals, labels, looks)
+        drawn.keys += [*surfaces, *_draw_target(ax, target, in_parameters)]
+        drawn.keys += _draw_paths(ax, paths, intervals, labels, looks)
         if len(begin):
             ax.plot(begin[:, 0], begin[:, 1], zorder=4, label="start", **_START)
-            handles.append(key("start", **_START))
-        ax.set_xlim(*intervals[0])
-        ax.set_ylim(*intervals[1])
+            drawn.keys.append(key("start", **_START))
+        drawn.show(intervals)
         if in_parameters:
             ax.grid(visible=False)
             ax.set_xlabel(labels[0])
             ax.set_ylabel(labels[1])
         else:
             label_objectives(ax, labels, senses)
-        handles += _draw_marked(ax, marked)
-        if title is not None:
-            ax.set_title(title)
-        data = np.concatenate([*every_path, *target, *marked.values()])
-        add_legend(ax, handles, legend, data=data, own_figure=own_figure)
+        drawn.keys += _draw_marked(ax, marked)
+        drawn.data = np.concatenate([*every_path, *target, *marked.values()])
     return ax
 
 
-def choose_limits(
+def limits_of_paths(
     limits: Limits, paths: Mapping[str, Sequence[FloatArray]], fixed: Sequence[FloatArray]
 ) -> list[Interval]:
     """The x and y intervals, for paths and points that are always in view."""

@@ -10,11 +10,11 @@ from matplotlib.patches import Patch
 
 from mtopt._text import figure_text
 from mtopt.plotting.arrays import Array, FloatArray
-from mtopt.plotting.layout import LegendPlace, add_legend, check_legend, key, new_axes
-from mtopt.plotting.limits import padded
-from mtopt.plotting.recorded import Recorded, check_window, mark_skipped, middles, quartiles, recorded, windowed
+from mtopt.plotting.canvas import canvas
+from mtopt.plotting.layout import LegendPlace, check_legend, key
+from mtopt.plotting.recorded import LINE, Recorded, check_window, draw_medians, frame_steps, middles, recorded, windowed
 from mtopt.plotting.rule_style import Style, styles_for
-from mtopt.plotting.theme import INK, style
+from mtopt.plotting.theme import INK
 
 
 def plot_weights(
@@ -60,49 +60,42 @@ def plot_weights(
     _check_values(record, stacked, log)
     window = check_window(window, len(record.steps))
     looks = styles_for(record.columns, styles)
-    at = middles(record.steps, window)
-    with style():
-        own_figure = ax is None
-        if ax is None:
-            ax = new_axes((4.8, 3.0))
-        handles: list[Any] = []
+    with canvas(ax, (4.8, 3.0), title=title, legend=legend) as drawn:
+        ax = drawn.ax
         if stacked:
-            tops = np.cumsum(_shares(record, window), axis=0)
-            floor = np.zeros(len(at))
-            for (name, look), top in zip(looks.items(), tops, strict=False):
-                shown = figure_text(name)
-                ax.fill_between(at, floor, top, facecolor=to_rgba(look.color, 0.55), linewidth=0, zorder=2, label=shown)
-                ax.plot(at, top, color="white", linewidth=0.8, zorder=2.5, label=f"_top of {name}")
-                # the layers' order in the picture, from top to bottom
-                handles.insert(0, Patch(facecolor=to_rgba(look.color, 0.55), label=shown))
-                floor = top
-            drawn = np.c_[at, tops[-1]]
-            ax.set_ylim(0, 1)
-            ax.set_ylabel("share of the weights")
+            keys, drawn.data = _draw_shares(ax, record, window, looks)
         else:
-            lines = []
-            for name, values in record.columns.items():
-                line: dict[str, Any] = {"color": looks[name].color, "linestyle": looks[name].linestyle}
-                low, median, high = quartiles(values, window)
-                ax.plot(at, median, zorder=3, label=figure_text(name), linewidth=1.4, **line)
-                if window > 1:
-                    ax.fill_between(at, low, high, color=to_rgba(looks[name].color, 0.17), linewidth=0, zorder=2)
-                handles.append(key(figure_text(name), linewidth=1.4, **line))
-                lines.append(np.c_[at, median])
-            drawn = np.concatenate(lines)
+            at, medians = draw_medians(ax, record, window, looks)
+            keys = [
+                key(figure_text(name), color=looks[name].color, linestyle=looks[name].linestyle, linewidth=LINE)
+                for name in record.columns
+            ]
+            drawn.data = np.concatenate([np.c_[at, median] for median in medians])
             if log:
                 ax.set_yscale("log")
             else:
                 ax.axhline(0, color=INK, linewidth=0.8, zorder=1)
             ax.set_ylabel("weight")
-        handles += mark_skipped(ax, record)
-        ax.set_xlim(*padded((float(record.steps[0]), float(record.steps[-1])), share=0.02))
-        ax.set_xlabel("step")
-        if title is not None:
-            ax.set_title(title)
-        what = f"mean of {window} steps" if stacked else f"median of {window} steps,\nband: quartiles"
-        add_legend(ax, handles, legend, title=what if window > 1 else None, data=drawn, own_figure=own_figure)
+        drawn.keys += [*keys, *frame_steps(ax, record)]
+        if window > 1:
+            drawn.heading = f"mean of {window} steps" if stacked else f"median of {window} steps,\nband: quartiles"
     return ax
+
+
+def _draw_shares(ax: Axes, record: Recorded, window: int, looks: Mapping[str, Style]) -> tuple[list[Any], FloatArray]:
+    """Layers from 0 to 1; the legend's keys, and the points of the topmost line."""
+    at, tops = middles(record.steps, window), np.cumsum(_shares(record, window), axis=0)
+    keys: list[Any] = []
+    floor = np.zeros(len(at))
+    for (name, look), top in zip(looks.items(), tops, strict=False):
+        face, shown = to_rgba(look.color, 0.55), figure_text(name)
+        ax.fill_between(at, floor, top, facecolor=face, linewidth=0, zorder=2, label=shown)
+        ax.plot(at, top, color="white", linewidth=0.8, zorder=2.5, label=f"_top of {name}")
+        keys.insert(0, Patch(facecolor=face, label=shown))  # the layers' order in the picture, from top to bottom
+        floor = top
+    ax.set_ylim(0, 1)
+    ax.set_ylabel("share of the weights")
+    return keys, np.c_[at, floor]
 
 
 def _check_values(record: Recorded, stacked: bool, log: bool) -> None:

@@ -11,7 +11,7 @@ from matplotlib.colors import to_hex
 import mtopt
 from mtopt.plotting import plot_step_geometry
 from mtopt.plotting.plane import coordinates, dual_rays, half_planes, orthonormal_basis, square_root
-from mtopt.plotting.step_geometry import CONE
+from mtopt.plotting.step import CONE
 
 RNG = np.random.default_rng(0)
 TWO = np.array([[2.0, 0.4], [-0.9, 0.8]])
