@@ -86,7 +86,7 @@ WITH_A_REASON = {
     (HELPER, "open"): "the helper",
     (HELPER, "loads"): "the helper",
     ("mtopt/locks.py", "open"): "a lock is held by an open file",
-    ("mtopt/training/_csv_logger.py", "open"): "rows are added to a file that was written whole",
+    ("mtopt/training/callbacks/_csv_logger.py", "open"): "rows are added to a file that was written whole",
 }
 
 

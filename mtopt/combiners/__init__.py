@@ -1,6 +1,7 @@
 """The rules: from K gradients to one direction, in one registry."""
 
 from mtopt.combiners._base import (
+    TRAITS,
     Combiner,
     GramianCombiner,
     JacobianCombiner,
@@ -86,6 +87,7 @@ __all__ = [
     "RLW",
     "SI",
     "STCH",
+    "TRAITS",
     "UW",
     "AlignedMTL",
     "CAGrad",

@@ -8,10 +8,19 @@ from weakref import WeakKeyDictionary
 
 import torch
 
-from mtopt.autograd import JacobianAccumulator, Losses, StepRecord, backward
-from mtopt.autograd._backward import check_rule
-from mtopt.autograd._objective import LossValue, Objective, check_loss, read_losses, value_of
-from mtopt.autograd._step import Private
+from mtopt.autograd import (
+    JacobianAccumulator,
+    Losses,
+    LossValue,
+    Objective,
+    Private,
+    StepRecord,
+    backward,
+    check_loss,
+    check_rule,
+    read_losses,
+    run_loss,
+)
 from mtopt.combiners import Combiner
 from mtopt.integrations._records import total_of
 
@@ -109,6 +118,6 @@ def micro_batches_of(model: torch.nn.Module) -> MicroBatches:
 def _noted(objective: Objective, loss: LossValue, factor: float, values: list[torch.Tensor]) -> torch.Tensor:
     """``factor`` times the loss, whose own value, as it is minimised, goes into ``values``."""
     assert loss is not None
-    value = check_loss(objective.name, value_of(loss))
+    value = check_loss(objective.name, run_loss(loss))
     values.append(objective.sign * value.detach().double().reshape(()))
     return value if factor == 1.0 else value * factor

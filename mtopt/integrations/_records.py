@@ -8,10 +8,7 @@ from typing import Any
 
 import torch
 
-from mtopt.autograd import Losses, StepRecord
-from mtopt.autograd._generators import Generators
-from mtopt.autograd._objective import Objective, number_of, read_losses
-from mtopt.autograd._second_forward import second_look
+from mtopt.autograd import Generators, Losses, Objective, StepRecord, measure_loss, read_losses, second_look
 from mtopt.combiners import Combiner
 
 
@@ -63,7 +60,7 @@ class Means:
 def values_of(losses: Losses) -> tuple[dict[str, float], float]:
     """The value of each loss that is present, run if it is a callable, and the sum of what is minimised."""
     objectives, given = read_losses(losses)
-    values = {o: number_of(loss) for o, loss in zip(objectives, given, strict=True) if loss is not None}
+    values = {o: measure_loss(loss) for o, loss in zip(objectives, given, strict=True) if loss is not None}
     return {o.name: value for o, value in values.items()}, sum(o.sign * value for o, value in values.items())
 
 
@@ -106,6 +103,6 @@ def reevaluate(
             objectives, given = read_losses(losses_of(one.batch))
             for k, (objective, loss) in enumerate(zip(objectives, given, strict=True)):
                 if loss is not None:
-                    sums[k] = sums.get(k, 0.0) + one.share * objective.sign * number_of(loss)
+                    sums[k] = sums.get(k, 0.0) + one.share * objective.sign * measure_loss(loss)
     present = sorted(sums)
     combiner.reevaluate(torch.tensor([sums[k] for k in present], dtype=torch.float64), present)

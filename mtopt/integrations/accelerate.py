@@ -6,13 +6,11 @@ from typing import Any
 
 import torch
 
-from mtopt.autograd import Losses, StepRecord
-from mtopt.autograd._backward import check_rule
-from mtopt.autograd._step import Private
+from mtopt.autograd import Losses, Private, StepRecord, check_rule
 from mtopt.combiners import Combiner
 from mtopt.integrations._extras import require
 from mtopt.integrations._micro_batches import micro_batches_of
-from mtopt.training._closure import refuse_closure
+from mtopt.training import refuse_closure
 
 require("accelerate", "accelerate")
 

@@ -10,19 +10,14 @@ from typing import Any, Literal
 import torch
 from torch.utils._pytree import tree_map
 
+from mtopt._counts import check_count
 from mtopt._errors import CheckpointError
-from mtopt.autograd import Losses, StepRecord
-from mtopt.autograd._backward import check_rule
-from mtopt.autograd._generators import Generators
-from mtopt.autograd._second_forward import graph_where_needed
-from mtopt.autograd._step import Private
+from mtopt.autograd import Generators, Losses, Private, StepRecord, check_rule, graph_where_needed
 from mtopt.combiners import Combiner
 from mtopt.integrations._extras import require
 from mtopt.integrations._micro_batches import MicroBatches, micro_batches_of
 from mtopt.integrations._records import Seen, numbers_of, reevaluate, returned, total_of, values_of
-from mtopt.training._checks import rule_of
-from mtopt.training._closure import refuse_closure
-from mtopt.training._counts import check_count
+from mtopt.training import read_rule, refuse_closure
 
 require("lightning", "lightning", "pytorch_lightning", "lightning_fabric")
 
@@ -109,7 +104,7 @@ class MultiLossMixin:
             raise TypeError(f"{type(self).__name__} must define losses(self, batch)")
         super().__init__(*args, **kwargs)
         self.automatic_optimization = False
-        self.combiner = rule_of(combiner, None)
+        self.combiner = read_rule(combiner, None)
         check_rule(self.combiner, private)
         check_count("accumulate_grad_batches", accumulate_grad_batches)
         self.accumulate_grad_batches = accumulate_grad_batches

@@ -12,20 +12,13 @@ from typing import Any
 import torch
 
 from mtopt._errors import CheckpointError
-from mtopt.autograd import Losses, StepRecord
-from mtopt.autograd._backward import check_rule
-from mtopt.autograd._generators import Generators
-from mtopt.autograd._second_forward import graph_where_needed
-from mtopt.autograd._step import Private
+from mtopt.autograd import Generators, Losses, Private, StepRecord, check_rule, graph_where_needed
 from mtopt.combiners import Combiner
 from mtopt.integrations._extras import require
 from mtopt.integrations._micro_batches import MicroBatches
 from mtopt.integrations._records import Means, Seen, numbers_of, reevaluate, returned, values_of
 from mtopt.integrations.accelerate import refuse_engines
-from mtopt.training._checks import rule_of
-from mtopt.training._closure import refuse_closure
-from mtopt.training._evaluation import examples_in
-from mtopt.training._files import read_checkpoint, write_checkpoint
+from mtopt.training import count_examples, read_checkpoint, read_rule, refuse_closure, write_checkpoint
 
 require("transformers", "transformers")
 
@@ -107,7 +100,7 @@ class MultiLossMixin(Trainer):  # type: ignore[misc]
         if type(self).compute_losses is MultiLossMixin.compute_losses:
             raise TypeError(f"{type(self).__name__} must define compute_losses(self, model, inputs)")
         super().__init__(*args, **kwargs)
-        self.combiner = rule_of(combiner, self.args.seed)
+        self.combiner = read_rule(combiner, self.args.seed)
         check_rule(self.combiner, private)
         self.private, self.strict, self.needs_graph = private, strict, needs_graph
         self._refuse_what_has_no_place()
@@ -233,7 +226,7 @@ class MultiLossMixin(Trainer):  # type: ignore[misc]
         inputs = self._prepare_inputs(inputs)
         with graph_where_needed(self.needs_graph, "the trainer"), self.compute_loss_context_manager():
             values, total = values_of(self._losses(model, inputs))
-        self._evaluated.add(values, weight=examples_in(inputs))
+        self._evaluated.add(values, weight=count_examples(inputs))
         loss = torch.tensor(total, device=self.args.device)
         if prediction_loss_only:
             return loss, None, None

@@ -12,8 +12,7 @@ import numpy as np
 import torch
 
 from mtopt._errors import NonFiniteError
-from mtopt.combiners import Combiner
-from mtopt.combiners._base import TRAITS
+from mtopt.combiners import TRAITS, Combiner
 from mtopt.testing._answers import direction_of
 from mtopt.testing._subject import Subject, brief
 

@@ -1,27 +1,31 @@
 """Training on several losses: the trainer, its history, callbacks and checkpoints."""
 
-from mtopt.training._adaptive_batches import AdaptiveBatches
-from mtopt.training._batch_size import AdaptiveBatchSize
-from mtopt.training._best import BestCheckpoint
-from mtopt.training._callbacks import Callback, Evaluator
+from mtopt.training._checks import read_rule
+from mtopt.training._closure import refuse_closure
 from mtopt.training._conditioned import HyperNetwork, PreferenceConditioned
-from mtopt.training._csv_logger import CSVLogger
-from mtopt.training._early_stopping import EarlyStopping
-from mtopt.training._files import CheckpointWarning, read_checkpoint, write_checkpoint
-from mtopt.training._folder import CheckpointFolder
-from mtopt.training._front_archive import FrontArchive
-from mtopt.training._gen import GeN
+from mtopt.training._evaluation import count_examples
 from mtopt.training._history import History
-from mtopt.training._monitor import Monitor
 from mtopt.training._preferences import PreferenceTrainer
-from mtopt.training._progress import ProgressBar
 from mtopt.training._random import seed_everything
-from mtopt.training._sets import HypervolumeGradient, SetTrainer
 from mtopt.training._sinkgd import SinkGD
-from mtopt.training._svgd_sets import SVGDTrainer
-from mtopt.training._tensorboard import TensorBoard
 from mtopt.training._trainer import MultiLossTrainer
-from mtopt.training._weight_average import WeightAverage
+from mtopt.training.callbacks import (
+    AdaptiveBatches,
+    AdaptiveBatchSize,
+    BestCheckpoint,
+    Callback,
+    CSVLogger,
+    EarlyStopping,
+    Evaluator,
+    FrontArchive,
+    Monitor,
+    ProgressBar,
+    TensorBoard,
+    WeightAverage,
+)
+from mtopt.training.checkpoint import CheckpointFolder, CheckpointWarning, read_checkpoint, write_checkpoint
+from mtopt.training.gen import GeN
+from mtopt.training.sets import HypervolumeGradient, SetTrainer, SVGDTrainer
 
 __all__ = [
     "AdaptiveBatchSize",
@@ -48,7 +52,10 @@ __all__ = [
     "SinkGD",
     "TensorBoard",
     "WeightAverage",
+    "count_examples",
     "read_checkpoint",
+    "read_rule",
+    "refuse_closure",
     "seed_everything",
     "write_checkpoint",
 ]

@@ -6,11 +6,10 @@ from typing import Any
 
 import torch
 
-from mtopt.autograd._matrix_free import MatrixFree, matrix_free
-from mtopt.autograd._plans import Plan, Store, check_plan
+from mtopt._counts import check_count
+from mtopt.autograd import MatrixFree, Plan, Store, as_matrix_free, check_plan
 from mtopt.combiners import Combiner, combiner_class, create_combiner
-from mtopt.training._callbacks import Callback
-from mtopt.training._counts import check_count
+from mtopt.training.callbacks import Callback
 
 
 def check_parts(model: object, optimizer: object, scheduler: object) -> None:
@@ -40,7 +39,7 @@ def check_parts(model: object, optimizer: object, scheduler: object) -> None:
         raise ValueError("scheduler changes the rates of another optimizer; create it from the one given")
 
 
-def rule_of(combiner: Combiner | str, seed: int | None) -> Combiner:
+def read_rule(combiner: Combiner | str, seed: int | None) -> Combiner:
     """The rule, created with ``seed`` where it is given by name and takes one."""
     if isinstance(combiner, str):
         takes_seed = seed is not None and "seed" in combiner_class(combiner).hyperparameter_defaults()
@@ -75,7 +74,7 @@ def check_how(
     plan: Plan | MatrixFree, store: Store, combiner: Combiner, model: torch.nn.Module, optimizer: torch.optim.Optimizer
 ) -> None:
     """``plan`` and ``store``, as far as they can be judged before the first step."""
-    if matrix_free(plan, None, store) is None:
+    if as_matrix_free(plan, None, store) is None:
         check_plan(plan, store, combiner)
         return
     held = {id(param) for group in optimizer.param_groups for param in group["params"]}

@@ -6,21 +6,16 @@ import functools
 import inspect
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
 
-from mtopt.autograd import Losses, StepRecord
-from mtopt.autograd._buffers import buffers_kept
-from mtopt.autograd._generators import Generators
-from mtopt.autograd._objective import read_losses, value_of
+from mtopt.autograd import Generators, Losses, StepRecord, buffers_kept, read_losses, run_loss
 from mtopt.combiners import Combiner
 from mtopt.training._gradients import losses_of
+from mtopt.training._kept_state import keeper
 from mtopt.training._precision import Precision
-from mtopt.training._probe_state import keeper
-
-if TYPE_CHECKING:
-    from mtopt.training._trainer import MultiLossTrainer
+from mtopt.training._protocol import Stepping
 
 
 def needs_closure(optimizer: object) -> bool:
@@ -69,7 +64,7 @@ def refuse_closure(optimizer: object, where: str) -> None:
 
 
 def step_by_closure(
-    trainer: MultiLossTrainer,
+    trainer: Stepping,
     batches: Sequence[Any],
     record: StepRecord,
     generators: Generators,
@@ -111,7 +106,7 @@ def weighted_sum(losses: Losses, weights: Mapping[str, float]) -> torch.Tensor:
     """The losses as they are minimised, each times its weight."""
     objectives, values = read_losses(losses)
     terms = [
-        weights[objective.name] * objective.sign * value_of(value)
+        weights[objective.name] * objective.sign * run_loss(value)
         for objective, value in zip(objectives, values, strict=True)
         if value is not None and objective.name in weights
     ]

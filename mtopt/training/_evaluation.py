@@ -8,7 +8,7 @@ from typing import Any
 
 import torch
 
-from mtopt.autograd._second_forward import graph_where_needed
+from mtopt.autograd import graph_where_needed
 from mtopt.training._random import (
     generator_state,
     generators_in,
@@ -41,7 +41,7 @@ def averages(
     return {name: total / sizes[name] for name, total in totals.items()}
 
 
-def examples_in(batch: Any) -> int:
+def count_examples(batch: Any) -> int:
     """The first dimension of the first tensor in a batch; 1 where there is none."""
     tensor = _first_tensor(batch)
     return 1 if tensor is None or tensor.ndim == 0 else len(tensor)

@@ -6,9 +6,8 @@ import warnings
 from collections.abc import Iterable, Iterator
 from typing import Any, Final
 
-from mtopt._content import check_mapping, check_whole, content_of
+from mtopt._content import content_of
 from mtopt._errors import CheckpointError
-from mtopt.training._files import CheckpointWarning
 from mtopt.training._random import (
     State,
     generator_state,
@@ -17,34 +16,10 @@ from mtopt.training._random import (
     set_generator_state,
     set_global_state,
 )
+from mtopt.training.checkpoint import CheckpointWarning, check_position
 
 END: Final = object()
 """What :meth:`Feed.draw` gives when the epoch is over."""
-
-
-def check_position(state: Any) -> None:
-    """Check the kinds of what :meth:`Feed.state_dict` gives; None is no position yet.
-
-    Raises:
-        CheckpointError: something is of another kind.
-    """
-    if state is None:
-        return
-    check_mapping(state, "position", ("has_data", "epoch", "consumed", "ahead", "began", "now", "data"))
-    for name in ("epoch", "consumed", "ahead"):
-        check_whole(state[name], f"position, {name}")
-    if not isinstance(state["has_data"], bool):
-        raise CheckpointError(f"its position, has_data must be a flag, found {state['has_data']!r:.60}")
-    if state.get("length") is not None:
-        check_whole(state["length"], "position, length")
-    for name in ("began", "now"):
-        if (
-            name == "now"
-            or state[name] is not None
-            or (state["consumed"] and state["data"] is None and state["has_data"])
-        ):
-            check_mapping(state[name], f"position, {name}", ("global", "data"))
-            check_mapping(state[name]["data"], f"position, {name}")
 
 
 class Feed:

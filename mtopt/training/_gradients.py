@@ -6,22 +6,29 @@ from collections.abc import Callable, Sequence
 from contextlib import nullcontext
 from dataclasses import replace
 from functools import partial
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
 
-from mtopt.autograd import JacobianAccumulator, Losses, Objective, StepRecord, backward
-from mtopt.autograd._buffers import buffers_kept
-from mtopt.autograd._generators import Generators
-from mtopt.autograd._matrix_free import MatrixFree, matrix_free
-from mtopt.autograd._objective import number_of, read_losses, value_of
-from mtopt.autograd._second_forward import second_look
+from mtopt.autograd import (
+    Generators,
+    JacobianAccumulator,
+    Losses,
+    MatrixFree,
+    Objective,
+    StepRecord,
+    as_matrix_free,
+    backward,
+    buffers_kept,
+    measure_loss,
+    read_losses,
+    run_loss,
+    second_look,
+)
+from mtopt.training._protocol import LossSource, Stepping
 
-if TYPE_CHECKING:
-    from mtopt.training._trainer import MultiLossTrainer
 
-
-def step_gradients(trainer: MultiLossTrainer, batch: Any) -> StepRecord:
+def step_gradients(trainer: Stepping, batch: Any) -> StepRecord:
     """The rule's direction in ``.grad``, from one batch or from the several that the step takes."""
     rule = trainer.combiner
     scaler = trainer.precision.scaler
@@ -32,7 +39,7 @@ def step_gradients(trainer: MultiLossTrainer, batch: Any) -> StepRecord:
         if trainer.accumulate > 1:
             return _accumulated(trainer, batch, params, scaler).combine(rule, **options)
         options["scaler"] = scaler
-        free = matrix_free(trainer.plan, None, trainer.store)
+        free = as_matrix_free(trainer.plan, None, trainer.store)
         plan = trainer.plan if free is None or not trainer.needs_graph else replace(free, needs_graph=True)
         options |= {"plan": plan, "store": trainer.store}
         if rule.draws > 1:  # each is run, differentiated and freed in turn
@@ -47,25 +54,30 @@ def step_gradients(trainer: MultiLossTrainer, batch: Any) -> StepRecord:
         trainer.features = None  # it would keep activations alive
 
 
-def losses_of(trainer: MultiLossTrainer, batch: Any) -> Losses:
+def batches_of(trainer: Stepping, batch: Any) -> Sequence[Any]:
+    """The batches of one step, whose ``batch`` is a list only where it takes several."""
+    return batch if trainer.batches_per_step > 1 else [batch]
+
+
+def losses_of(trainer: LossSource, batch: Any) -> Losses:
     """The trainer's losses of one batch, computed in its precision."""
     with trainer.precision.autocast():
         losses = trainer.losses(batch)
     return trainer.precision.wrapped(losses)
 
 
-def generators_of(trainer: MultiLossTrainer) -> Generators:
+def generators_of(trainer: LossSource) -> Generators:
     """The generators that the losses may draw from, as they are now."""
     return Generators.of(trainer.model, trainer)
 
 
-def mean_losses(trainer: MultiLossTrainer, batches: Sequence[Any]) -> dict[Objective, float]:
+def mean_losses(trainer: LossSource, batches: Sequence[Any]) -> dict[Objective, float]:
     """The losses as they are now: means over ``batches``, in the user's sense. It leaves no trace."""
     objectives, means = _means(trainer, batches, generators_of(trainer))
     return {objectives[k]: mean for k, mean in means.items()}
 
 
-def reevaluate(trainer: MultiLossTrainer, batches: Sequence[Any], generators: Generators) -> None:
+def reevaluate(trainer: LossSource, batches: Sequence[Any], generators: Generators) -> None:
     """Show the rule the losses of the step's batches after the step, with the random numbers of before."""
     objectives, means = _means(trainer, batches, generators)
     values = [mean * objectives[k].sign for k, mean in means.items()]
@@ -73,7 +85,7 @@ def reevaluate(trainer: MultiLossTrainer, batches: Sequence[Any], generators: Ge
 
 
 def _means(
-    trainer: MultiLossTrainer, batches: Sequence[Any], generators: Generators
+    trainer: LossSource, batches: Sequence[Any], generators: Generators
 ) -> tuple[list[Objective], dict[int, float]]:
     """The objectives, and the mean of each loss that is there, by its position.
 
@@ -86,18 +98,18 @@ def _means(
             objectives, losses = read_losses(losses_of(trainer, batch))
             for k, loss in enumerate(losses):
                 if loss is not None:
-                    totals[k] = totals.get(k, 0.0) + number_of(loss)
+                    totals[k] = totals.get(k, 0.0) + measure_loss(loss)
     trainer.features = None
     return objectives, {k: totals[k] / len(batches) for k in sorted(totals)}
 
 
-def _losses_alone(trainer: MultiLossTrainer, batch: Any) -> Losses:
+def _losses_alone(trainer: LossSource, batch: Any) -> Losses:
     losses = losses_of(trainer, batch)
     trainer.features = None  # they belong to one batch, and the rule takes several
     return losses
 
 
-def _repeatable(trainer: MultiLossTrainer, batch: Any, free: MatrixFree | None) -> Callable[[], Losses]:
+def _repeatable(trainer: LossSource, batch: Any, free: MatrixFree | None) -> Callable[[], Losses]:
     """The losses of a batch as a callable that draws the same numbers from the trainer's own generators each time.
 
     A matrix-free step, which keeps the model's buffers, has those of the trainer's other modules kept here.
@@ -117,7 +129,7 @@ def _repeatable(trainer: MultiLossTrainer, batch: Any, free: MatrixFree | None) 
     return losses
 
 
-def _accumulated(trainer: MultiLossTrainer, batches: Sequence[Any], params: Any, scaler: Any) -> JacobianAccumulator:
+def _accumulated(trainer: Stepping, batches: Sequence[Any], params: Any, scaler: Any) -> JacobianAccumulator:
     """The gradients of the mean over ``batches``; the graph of each is freed before the next is made."""
     accumulator: JacobianAccumulator | None = None
     for batch in batches:
@@ -132,13 +144,13 @@ def _accumulated(trainer: MultiLossTrainer, batches: Sequence[Any], params: Any,
         shared = [k for k, loss in enumerate(losses) if isinstance(loss, torch.Tensor)]
         for k, loss in enumerate(losses):
             if loss is not None:
-                mean = value_of(loss) / len(batches)
+                mean = run_loss(loss) / len(batches)
                 accumulator.add(k, mean, retain_graph=k in shared[:-1])
     assert accumulator is not None
     return accumulator
 
 
-def _named_params(trainer: MultiLossTrainer) -> list[tuple[str, torch.nn.Parameter]]:
+def _named_params(trainer: Stepping) -> list[tuple[str, torch.nn.Parameter]]:
     names = {id(param): name for name, param in trainer.model.named_parameters()}
     trained = [param for group in trainer.optimizer.param_groups for param in group["params"]]
     return [(names.get(id(param), f"extra_{index}"), param) for index, param in enumerate(trained)]

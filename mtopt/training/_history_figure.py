@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Protocol
 
 import numpy as np
+import numpy.typing as npt
 
 from mtopt._text import figure_text, joined
 from mtopt.training._columns import Vector
@@ -13,12 +14,40 @@ from mtopt.training._columns import Vector
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-    from mtopt.training._history import History
+
+class Recorded(Protocol):
+    """What is drawn of a history."""
+
+    @property
+    def steps(self) -> npt.NDArray[np.int64]: ...
+
+    @property
+    def losses(self) -> dict[str, Vector]: ...
+
+    @property
+    def weights(self) -> dict[str, Vector]: ...
+
+    @property
+    def norms(self) -> dict[str, Vector]: ...
+
+    @property
+    def cosines(self) -> dict[tuple[str, str], Vector]: ...
+
+    @property
+    def learning_rates(self) -> Vector: ...
+
+    @property
+    def splits(self) -> list[str]: ...
+
+    def evaluations(self, split: str) -> tuple[npt.NDArray[np.int64], dict[str, Vector]]: ...
+
+    def __len__(self) -> int: ...
+
 
 _POINTS = 200  # of a curve; more steps than that are averaged over windows
 
 
-def plot_history(history: History) -> Figure:
+def plot_history(history: Recorded) -> Figure:
     """One panel each for losses, evaluations, weights, gradient norms, cosines and learning rate, as far as there are.
 
     Raises:
@@ -43,7 +72,7 @@ def plot_history(history: History) -> Figure:
     return figure
 
 
-def _panels(history: History) -> dict[str, dict[str, tuple[Vector, Vector]]]:
+def _panels(history: Recorded) -> dict[str, dict[str, tuple[Vector, Vector]]]:
     """By the label of the y axis, and then by name: steps and values of each curve."""
     steps = history.steps.astype(np.float64)
     pairs = {joined(pair): values for pair, values in history.cosines.items()}

@@ -2,18 +2,43 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Any
+from typing import Any, Protocol
 
-from mtopt.training._callbacks import Callback
+import torch
+
+from mtopt.autograd import Probe, StepRecord
 from mtopt.training._feed import Feed
-from mtopt.training._files import plain
-from mtopt.training._folder import CheckpointFolder
+from mtopt.training._history import History
+from mtopt.training._protocol import Stepping
+from mtopt.training.callbacks import Callback
+from mtopt.training.checkpoint import CheckpointFolder, plain
 
-if TYPE_CHECKING:
-    from mtopt.training._trainer import MultiLossTrainer
+
+class Fitting(Stepping, Protocol):
+    """What the loop needs of the trainer that it runs."""
+
+    step: int
+    epoch: int
+    probe: Probe | None
+
+    @property
+    def stopping(self) -> bool: ...
+
+    @property
+    def history(self) -> History: ...
+
+    @property
+    def scheduler(self) -> torch.optim.lr_scheduler.LRScheduler | None: ...
+
+    @property
+    def callbacks(self) -> Sequence[Callback]: ...
+
+    def training_step(self, batch: Any) -> StepRecord: ...
+
+    def state_dict(self) -> dict[str, Any]: ...
 
 
 @dataclass(frozen=True, slots=True)
@@ -23,12 +48,12 @@ class Limits:
     steps: int | None
     epochs: int | None
 
-    def reached(self, trainer: MultiLossTrainer) -> bool:
+    def reached(self, trainer: Fitting) -> bool:
         return (self.steps is not None and trainer.step >= self.steps) or (
             self.epochs is not None and trainer.epoch >= self.epochs
         )
 
-    def total(self, trainer: MultiLossTrainer, consumed: int, length: int | None) -> int | None:
+    def total(self, trainer: Fitting, consumed: int, length: int | None) -> int | None:
         """The number of steps there will have been, ``consumed`` batches into an epoch of ``length``."""
         totals = [] if self.steps is None else [self.steps]
         if self.epochs is not None and length is not None:
@@ -39,13 +64,13 @@ class Limits:
         return min(totals, default=None)
 
 
-def least_batches(trainer: MultiLossTrainer) -> int:
+def least_batches(trainer: Fitting) -> int:
     """How many batches make a step: all the draws of a rule that takes several; else a single one."""
     return trainer.combiner.draws
 
 
 @contextmanager
-def callbacks_told(trainer: MultiLossTrainer) -> Iterator[None]:
+def callbacks_told(trainer: Fitting) -> Iterator[None]:
     """Tells the callbacks of the start and of the end: all that were started, even if one raises."""
     started: list[Callback] = []
     try:
@@ -59,9 +84,7 @@ def callbacks_told(trainer: MultiLossTrainer) -> Iterator[None]:
                 stack.callback(callback.on_fit_end, trainer)
 
 
-def train(
-    trainer: MultiLossTrainer, feed: Feed, limits: Limits, folder: CheckpointFolder | None, every: int | None
-) -> None:
+def train(trainer: Fitting, feed: Feed, limits: Limits, folder: CheckpointFolder | None, every: int | None) -> None:
     """Step until a limit is reached or the trainer is told to stop; checkpoints as ``fit`` says."""
     if folder is not None:
         plain(trainer.state_dict(), "state_dict()")  # what cannot be saved is better known now than in an hour
@@ -84,7 +107,7 @@ def train(
         folder.write(trainer.step, trainer.state_dict())
 
 
-def _one_step(trainer: MultiLossTrainer, batches: list[Any], feed: Feed) -> None:
+def _one_step(trainer: Fitting, batches: list[Any], feed: Feed) -> None:
     trainer.probe = None
     record = trainer.training_step(batches if trainer.batches_per_step > 1 else batches[0])
     rate = trainer.optimizer.param_groups[0].get("lr")  # of the step just made, which GeN may have chosen in it

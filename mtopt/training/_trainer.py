@@ -6,38 +6,49 @@ import os
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Mapping, Sequence
 from contextlib import ExitStack
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import torch
 
-from mtopt._errors import NonFiniteError
-from mtopt.autograd import Losses, Objective, Probe, StepRecord
-from mtopt.autograd._buffers import buffers_kept
-from mtopt.autograd._matrix_free import MatrixFree
-from mtopt.autograd._objective import number_of, read_losses
-from mtopt.autograd._plans import Plan, Store
-from mtopt.autograd._step import Private
+from mtopt._counts import check_count
+from mtopt.autograd import (
+    Losses,
+    MatrixFree,
+    Objective,
+    Plan,
+    Private,
+    Probe,
+    StepRecord,
+    Store,
+    buffers_kept,
+    measure_loss,
+    read_losses,
+)
 from mtopt.combiners import Combiner
-from mtopt.training._callbacks import Callback
-from mtopt.training._checks import check_accumulate, check_callbacks, check_how, check_limits, check_parts, rule_of
-from mtopt.training._closure import check_closure, needs_closure, step_by_closure
-from mtopt.training._counts import check_count
+from mtopt.training._checks import check_accumulate, check_callbacks, check_how, check_limits, check_parts, read_rule
+from mtopt.training._closure import check_closure
 from mtopt.training._deterministic import deterministic_kernels
-from mtopt.training._evaluation import averages, evaluation_mode, examples_in, generators_kept
+from mtopt.training._evaluation import averages, count_examples, evaluation_mode, generators_kept
 from mtopt.training._feed import Feed
-from mtopt.training._files import read_checkpoint, write_checkpoint
-from mtopt.training._folder import CheckpointFolder
-from mtopt.training._gradients import generators_of, mean_losses, reevaluate, step_gradients
+from mtopt.training._gradients import batches_of, generators_of, mean_losses, step_gradients
 from mtopt.training._history import History
 from mtopt.training._loop import Limits, callbacks_told, train
 from mtopt.training._precision import Precision
 from mtopt.training._random import seed_everything
-from mtopt.training._resuming import load_content, resume_from
-from mtopt.training._settings import settings_of
 from mtopt.training._signals import ended_by_signals
-from mtopt.training._state import load_trainer_state, trainer_state
+from mtopt.training._step import take_step
+from mtopt.training.callbacks import Callback
+from mtopt.training.checkpoint import (
+    CheckpointFolder,
+    load_content,
+    load_trainer_state,
+    read_checkpoint,
+    resume_from,
+    settings_of,
+    trainer_state,
+    write_checkpoint,
+)
 
 
 class MultiLossTrainer(ABC):
@@ -120,7 +131,7 @@ class MultiLossTrainer(ABC):
         needs_graph: bool | None = None,
     ) -> None:
         check_parts(model, optimizer, scheduler)
-        self.combiner = rule_of(combiner, seed)
+        self.combiner = read_rule(combiner, seed)
         check_how(plan, store, self.combiner, model, optimizer)
         self.plan, self.store = plan, store
         self.accumulate = check_accumulate(accumulate, self.combiner, plan, store)
@@ -155,78 +166,18 @@ class MultiLossTrainer(ABC):
         ``batch`` is what the data gave, on whatever device; None when ``fit`` was given no data.
         """
 
-    @property
-    def batches_per_step(self) -> int:
-        """How many batches one step takes: ``accumulate``, or as many as the rule asks for."""
-        return max(self.accumulate, self.combiner.draws)
-
-    def training_step(self, batch: Any) -> StepRecord:
-        """One step: gradients, rule, optimizer. Nothing changes when the step is skipped.
-
-        ``batch`` is what the data gave; a list of that where ``batches_per_step`` is more than one.
-        """
-        self.optimizer.zero_grad(set_to_none=True)
-        by_closure = needs_closure(self.optimizer)
-        generators = generators_of(self) if self.combiner.reevaluates or by_closure else None
-        before = self.combiner.state_dict() if by_closure else {}
-        record = self.make_gradients(batch)
-        reason = self.precision.finish_gradients(self.optimizer)
-        if reason is not None and not record.skipped:
-            if self.strict:
-                raise NonFiniteError(f"{reason}; lower the learning rate, or leave strict=False to skip such steps")
-            record = replace(record, weights=None, skipped=True, reason=reason)
-        if record.skipped:
-            self.precision.back_off(self.optimizer)
-            return record
-        self.on_gradients(batch, record)
-        if by_closure and generators is not None:
-            record = step_by_closure(self, self._batches(batch), record, generators, before)
-            if record.skipped:
-                if self.strict:
-                    raise NonFiniteError(f"{record.reason}; lower its rate, or leave strict=False to skip such steps")
-                return record
-        else:
-            self.precision.step(self.optimizer)
-        with torch.no_grad():
-            self.after_step()
-        if generators is not None and self.combiner.awaits_losses:
-            reevaluate(self, self._batches(batch), generators)
-        return record
-
-    def make_gradients(self, batch: Any) -> StepRecord:
-        """Fill ``.grad`` for a step. Default: the rule's direction; nothing is written when the step is skipped."""
-        return step_gradients(self, batch)
-
-    def loss_values(self, batch: Any) -> dict[Objective, float]:
-        """The losses of a step's ``batch`` with the parameters as they are now, without a graph, in the user's sense.
-
-        Where a step takes several batches, the means over them. Buffers and generators stay as they are.
-        """
-        return mean_losses(self, self._batches(batch))
-
-    def _batches(self, batch: Any) -> Sequence[Any]:
-        return batch if self.batches_per_step > 1 else [batch]
-
-    def on_gradients(self, batch: Any, record: StepRecord) -> None:
-        """Called when ``.grad`` holds the direction, before the optimizer's step. Default: the callbacks are told."""
-        for callback in self.callbacks:
-            callback.on_gradients(self, batch, record)
-
-    def after_step(self) -> None:  # noqa: B027 - most trainers have nothing to do here
-        """Called without a graph after each step of the optimizer: projects parameters to their box, say."""
-
     def metrics(self, batch: Any) -> Mapping[str, float]:
         """What :meth:`evaluate` averages, for one batch, without a graph. Default: the losses."""
         objectives, values = read_losses(self.losses(batch))
         return {
-            objective.name: number_of(value)
+            objective.name: measure_loss(value)
             for objective, value in zip(objectives, values, strict=True)
             if value is not None
         }
 
     def batch_size(self, batch: Any) -> int:
         """The weight of a batch in :meth:`evaluate`. Default: the first dimension of the first tensor in it."""
-        return examples_in(batch)
+        return count_examples(batch)
 
     # -- training -----------------------------------------------------------------------------------------------
 
@@ -290,13 +241,10 @@ class MultiLossTrainer(ABC):
         limits = Limits(steps, epochs)
         if limits.reached(self):
             return self.history
-        if self._feed is None or self._feed.data is not data:
-            between = self._feed is not None and self._feed.consumed > 0  # an epoch that other data leaves unfinished
-            self._feed = Feed(data, self.epoch + between)
-            self.epoch = self._feed.epoch
-        consumed = self._feed.consumed if self._position is None else self._position["consumed"]
-        self.total_steps = limits.total(self, consumed, self._feed.length)
-        if self.step == 0 and self._position is None and self.seed is not None:
+        feed = self._feed_on(data)
+        consumed = feed.consumed if self._position is None else self._position["consumed"]
+        self.total_steps = limits.total(self, consumed, feed.length)
+        if not self.started and self.seed is not None:
             seed_everything(self.seed)
         if not self.model.training:
             self.model.train()
@@ -309,10 +257,18 @@ class MultiLossTrainer(ABC):
                 settings.enter_context(ended_by_signals(self.stop))
             with callbacks_told(self):
                 if self._position is not None:  # last, so that nothing draws from the generators in between
-                    self._feed.load_state_dict(self._position)
+                    feed.load_state_dict(self._position)
                     self._position = None
-                train(self, self._feed, limits, folder, checkpoint_every)
+                train(self, feed, limits, folder, checkpoint_every)
         return self.history
+
+    def _feed_on(self, data: Iterable[Any] | None) -> Feed:
+        """Where ``data`` is drawn from: the feed of the last ``fit``, if it was on the same."""
+        if self._feed is None or self._feed.data is not data:
+            between = self._feed is not None and self._feed.consumed > 0  # an epoch that other data leaves unfinished
+            self._feed = Feed(data, self.epoch + between)
+            self.epoch = self._feed.epoch
+        return self._feed
 
     def stop(self) -> None:
         """End ``fit`` after the step that is under way, with a checkpoint if it writes any. Another ``fit`` goes on."""
@@ -350,6 +306,39 @@ class MultiLossTrainer(ABC):
     def started(self) -> bool:
         """Whether a step was done, or a state loaded."""
         return self.step > 0 or self._position is not None
+
+    # -- one step -----------------------------------------------------------------------------------------------
+
+    @property
+    def batches_per_step(self) -> int:
+        """How many batches one step takes: ``accumulate``, or as many as the rule asks for."""
+        return max(self.accumulate, self.combiner.draws)
+
+    def training_step(self, batch: Any) -> StepRecord:
+        """One step: gradients, rule, optimizer. Nothing changes when the step is skipped.
+
+        ``batch`` is what the data gave; a list of that where ``batches_per_step`` is more than one.
+        """
+        return take_step(self, batch)
+
+    def make_gradients(self, batch: Any) -> StepRecord:
+        """Fill ``.grad`` for a step. Default: the rule's direction; nothing is written when the step is skipped."""
+        return step_gradients(self, batch)
+
+    def on_gradients(self, batch: Any, record: StepRecord) -> None:
+        """Called when ``.grad`` holds the direction, before the optimizer's step. Default: the callbacks are told."""
+        for callback in self.callbacks:
+            callback.on_gradients(self, batch, record)
+
+    def after_step(self) -> None:  # noqa: B027 - most trainers have nothing to do here
+        """Called without a graph after each step of the optimizer: projects parameters to their box, say."""
+
+    def loss_values(self, batch: Any) -> dict[Objective, float]:
+        """The losses of a step's ``batch`` with the parameters as they are now, without a graph, in the user's sense.
+
+        Where a step takes several batches, the means over them. Buffers and generators stay as they are.
+        """
+        return mean_losses(self, batches_of(self, batch))
 
     # -- state --------------------------------------------------------------------------------------------------
 

@@ -11,7 +11,7 @@ from torch.utils.data import TensorDataset
 import mtopt
 from mtopt.combiners import gramian_of
 from mtopt.training import AdaptiveBatches, AdaptiveBatchSize, MultiLossTrainer
-from mtopt.training._batch_size import GradientNoise
+from mtopt.training.callbacks._batch_size import GradientNoise
 from tests.training.support import data_set, fingerprint, two_losses
 
 SPREAD = torch.tensor([2.0, 1.0, 0.5])

@@ -23,7 +23,7 @@ from mtopt.training import (
     read_checkpoint,
     write_checkpoint,
 )
-from mtopt.training import _files as files
+from mtopt.training.checkpoint import _files as files
 from tests.training.support import PointTrainer, loader, two_losses
 
 ABSENT = object()

@@ -11,7 +11,7 @@ from torch import nn
 
 import mtopt
 from mtopt.training import CheckpointFolder, CheckpointWarning, read_checkpoint, write_checkpoint
-from mtopt.training import _files as files
+from mtopt.training.checkpoint import _files as files
 
 
 def content():

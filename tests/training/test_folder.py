@@ -65,7 +65,7 @@ def test_a_checkpoint_that_may_not_be_opened_is_passed_over(tmp_path, monkeypatc
             raise PermissionError(13, "Permission denied", str(path))
         return read_checkpoint(path)
 
-    monkeypatch.setattr("mtopt.training._folder.read_checkpoint", refused)  # root may open everything
+    monkeypatch.setattr("mtopt.training.checkpoint._folder.read_checkpoint", refused)  # root may open everything
     with pytest.warns(CheckpointWarning, match=r"0002\.pt cannot be opened: Permission denied.*Went back"):
         assert folder.read() == (folder.path(1), {"step": 1})
 

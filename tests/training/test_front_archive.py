@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 import mtopt
 from mtopt.training import Evaluator, FrontArchive
-from mtopt.training._front_archive import _most_crowded
+from mtopt.training.callbacks._front_archive import _most_crowded
 from tests.training.support import interrupted, loader, point, two_losses
 
 

@@ -11,8 +11,8 @@ from hypothesis import strategies as st
 from torch import nn
 
 from mtopt.training import GeN
-from mtopt.training._gen_fit import fit_parabola
-from mtopt.training._gen_search import MOST_PROBES, search_scale
+from mtopt.training.gen._fit import fit_parabola
+from mtopt.training.gen._search import MOST_PROBES, search_scale
 from tests.training.quadratic import Quadratic
 
 FLOAT64 = torch.finfo(torch.float64).eps

@@ -5,23 +5,20 @@ from __future__ import annotations
 import math
 import warnings
 from collections.abc import Callable, Mapping, Sequence
-from typing import TYPE_CHECKING, Any, Literal
+from typing import Any, Literal
 
 import torch
 
 from mtopt._errors import CheckpointError
-from mtopt.autograd import Probe, StepRecord
-from mtopt.autograd._second_forward import graph_where_needed
-from mtopt.training._callbacks import Callback
-from mtopt.training._gen_arguments import check_gen
-from mtopt.training._gen_fit import Parabola, fit_parabola
-from mtopt.training._gen_objective import Measured, Merit, Mix, averaged, check_mix, merit_of
-from mtopt.training._gen_search import search_scale
-from mtopt.training._gradients import losses_of
-from mtopt.training._probe import along_update
-
-if TYPE_CHECKING:
-    from mtopt.training._trainer import MultiLossTrainer
+from mtopt.autograd import Probe, StepRecord, graph_where_needed
+from mtopt.training._gradients import batches_of, losses_of
+from mtopt.training.callbacks import Callback
+from mtopt.training.gen._arguments import check_gen
+from mtopt.training.gen._fit import Parabola, fit_parabola
+from mtopt.training.gen._objective import Measured, Merit, Mix, averaged, check_mix, merit_of
+from mtopt.training.gen._probe import along_update
+from mtopt.training.gen._protocol import Probed
+from mtopt.training.gen._search import search_scale
 
 LONGEST_STARTUP = 100
 """Steps after which a start-up phase ends that never settled."""
@@ -167,11 +164,11 @@ class GeN(Callback):
         """The rate of each parameter group, as the optimizer has it: GeN's times the schedule's factor."""
         return list(self._written)
 
-    def on_gradients(self, trainer: MultiLossTrainer, batch: Any, record: StepRecord) -> None:
+    def on_gradients(self, trainer: Probed, batch: Any, record: StepRecord) -> None:
         """Probe the losses of the trainer's step."""
         if trainer.optimizer is not self.optimizer:
             raise ValueError("GeN was made for another optimizer than the trainer's; create it from that one")
-        batches = batch if trainer.batches_per_step > 1 else [batch]
+        batches = batches_of(trainer, batch)
         if self.batches is not None:
             batches = [self.batches[self._probes % len(self.batches)]]
         unit, needs_graph = self._unit(), self.needs_graph or trainer.needs_graph

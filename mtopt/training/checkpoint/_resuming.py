@@ -4,17 +4,15 @@ from __future__ import annotations
 
 import os
 import warnings
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from mtopt._errors import CheckpointError
-from mtopt.training._files import CheckpointWarning
-from mtopt.training._folder import CheckpointFolder
-
-if TYPE_CHECKING:
-    from mtopt.training._trainer import MultiLossTrainer
+from mtopt.training.checkpoint._files import CheckpointWarning
+from mtopt.training.checkpoint._folder import CheckpointFolder
+from mtopt.training.checkpoint._protocol import Checkpointed
 
 
-def resume_from(folder: CheckpointFolder, trainer: MultiLossTrainer, steps: int | None) -> None:
+def resume_from(folder: CheckpointFolder, trainer: Checkpointed, steps: int | None) -> None:
     """Load the newest whole checkpoint into a trainer that has done no step; ``steps`` are what ``fit`` was asked for.
 
     Raises:
@@ -42,7 +40,7 @@ def resume_from(folder: CheckpointFolder, trainer: MultiLossTrainer, steps: int 
         )
 
 
-def load_content(trainer: MultiLossTrainer, path: str | os.PathLike[str], content: Any) -> None:
+def load_content(trainer: Checkpointed, path: str | os.PathLike[str], content: Any) -> None:
     """Load what was read from ``path``, which an error then names."""
     try:
         trainer.load_state_dict(content)

@@ -4,16 +4,14 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
+from mtopt._counts import check_count
 from mtopt._text import visible
 from mtopt.autograd import StepRecord
-from mtopt.training._callbacks import Callback
-from mtopt.training._counts import check_count
-from mtopt.training._scalars import evaluation_scalars, step_scalars
-
-if TYPE_CHECKING:
-    from mtopt.training._trainer import MultiLossTrainer
+from mtopt.training.callbacks._base import Callback
+from mtopt.training.callbacks._protocol import Training
+from mtopt.training.callbacks._scalars import evaluation_scalars, step_scalars
 
 
 class TensorBoard(Callback):
@@ -40,18 +38,18 @@ class TensorBoard(Callback):
         self.every = check_count("every", every) or 1
         self._writer: Any = None
 
-    def on_fit_start(self, trainer: MultiLossTrainer) -> None:
+    def on_fit_start(self, trainer: Training) -> None:
         self._writer = self._create(self.logdir, purge_step=trainer.step + 1 if trainer.step else None)
 
-    def on_step_end(self, trainer: MultiLossTrainer, record: StepRecord) -> None:
+    def on_step_end(self, trainer: Training, record: StepRecord) -> None:
         if trainer.step % self.every == 0:
             self._write(step_scalars(record), trainer.step)
 
-    def on_evaluate(self, trainer: MultiLossTrainer, split: str, values: Mapping[str, float]) -> None:
+    def on_evaluate(self, trainer: Training, split: str, values: Mapping[str, float]) -> None:
         if self._writer is not None:
             self._write(evaluation_scalars(split, values), trainer.step)
 
-    def on_fit_end(self, trainer: MultiLossTrainer) -> None:
+    def on_fit_end(self, trainer: Training) -> None:
         if self._writer is not None:
             self._writer.close()
             self._writer = None

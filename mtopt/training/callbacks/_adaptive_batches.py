@@ -8,8 +8,8 @@ from typing import Any
 import torch
 from torch.utils.data import TensorDataset, default_collate
 
+from mtopt._counts import check_count
 from mtopt._errors import CheckpointError
-from mtopt.training._counts import check_count
 
 
 class AdaptiveBatches:

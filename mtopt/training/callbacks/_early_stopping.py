@@ -3,15 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from mtopt._content import check_number, check_whole
-from mtopt.training._callbacks import Callback
-from mtopt.training._counts import check_count
-from mtopt.training._watched import Mode, Watched
-
-if TYPE_CHECKING:
-    from mtopt.training._trainer import MultiLossTrainer
+from mtopt._counts import check_count
+from mtopt.training.callbacks._base import Callback
+from mtopt.training.callbacks._protocol import Training
+from mtopt.training.callbacks._watched import Mode, Watched
 
 
 class EarlyStopping(Callback):
@@ -48,10 +46,10 @@ class EarlyStopping(Callback):
         self.best: float | None = None
         self.waited = 0
 
-    def on_fit_start(self, trainer: MultiLossTrainer) -> None:
+    def on_fit_start(self, trainer: Training) -> None:
         self._stop_if_due(trainer)
 
-    def on_evaluate(self, trainer: MultiLossTrainer, split: str, values: Mapping[str, float]) -> None:
+    def on_evaluate(self, trainer: Training, split: str, values: Mapping[str, float]) -> None:
         value = self.watched.value(split, values)
         if value is None:
             return
@@ -61,7 +59,7 @@ class EarlyStopping(Callback):
             self.waited += 1
         self._stop_if_due(trainer)
 
-    def _stop_if_due(self, trainer: MultiLossTrainer) -> None:
+    def _stop_if_due(self, trainer: Training) -> None:
         if self.waited >= self.patience:
             trainer.stop()
 

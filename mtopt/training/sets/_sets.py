@@ -8,8 +8,7 @@ from typing import Any
 
 import torch
 
-from mtopt.autograd import Losses, LossValue, Objective
-from mtopt.autograd._objective import read_losses
+from mtopt.autograd import Losses, LossValue, Objective, read_losses
 from mtopt.combiners import LossCombiner
 from mtopt.pareto import hypervolume_weights
 from mtopt.training._trainer import MultiLossTrainer

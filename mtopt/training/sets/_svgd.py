@@ -6,19 +6,28 @@ from typing import Any
 
 import torch
 
-from mtopt.autograd import StepRecord
-from mtopt.autograd._backward import refuse_ranks
-from mtopt.autograd._combine import direction_of, gradients_of, non_finite, skipped
-from mtopt.autograd._finite import Piece, refusal
-from mtopt.autograd._plans import logged
-from mtopt.autograd._request import Request, rows_of
-from mtopt.autograd._rows import Row, trainable
-from mtopt.autograd._step import Group, Step
-from mtopt.autograd._write import write_pieces
+from mtopt.autograd import (
+    Group,
+    Piece,
+    Request,
+    Row,
+    Step,
+    StepRecord,
+    direction_of,
+    gradients_of,
+    logged,
+    non_finite,
+    refusal,
+    refuse_ranks,
+    rows_of,
+    skipped,
+    trainable,
+    write_pieces,
+)
 from mtopt.combiners import Combiner, Gradients, Outcome, Place
 from mtopt.pareto import moo_svgd
 from mtopt.training._gradients import losses_of
-from mtopt.training._sets import SetTrainer
+from mtopt.training.sets._sets import SetTrainer
 
 _OPTIONS = ("accumulate", "plan", "private", "store")
 

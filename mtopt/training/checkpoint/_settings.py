@@ -4,12 +4,11 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator, Mapping
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
 
-if TYPE_CHECKING:
-    from mtopt.training._trainer import MultiLossTrainer
+from mtopt.training.checkpoint._protocol import Checkpointed
 
 Settings = dict[str, dict[str, str]]
 
@@ -21,7 +20,7 @@ _WHAT_HAPPENS = {
 }
 
 
-def settings_of(trainer: MultiLossTrainer) -> Settings:
+def settings_of(trainer: Checkpointed) -> Settings:
     """The settings of a trainer that has just been made."""
     scheduler = {} if trainer.scheduler is None else dict(_flat(trainer.scheduler.state_dict()))
     return {

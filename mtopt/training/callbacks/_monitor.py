@@ -5,17 +5,15 @@ from __future__ import annotations
 import sys
 import time
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 
 from mtopt._text import joined, terminal_text, visible
 from mtopt.autograd import StepRecord
-from mtopt.training._callbacks import Callback
-from mtopt.training._scalars import cosines
-
-if TYPE_CHECKING:
-    from mtopt.training._trainer import MultiLossTrainer
+from mtopt.training.callbacks._base import Callback
+from mtopt.training.callbacks._protocol import Training
+from mtopt.training.callbacks._scalars import cosines
 
 _RECENT = 100  # steps over which conflicts are counted
 _MOST_COSINES = 6  # columns
@@ -45,7 +43,7 @@ class Monitor(Callback):
         self._shown = 0
         self._evaluations: dict[str, Mapping[str, float]] = {}
 
-    def on_fit_start(self, trainer: MultiLossTrainer) -> None:
+    def on_fit_start(self, trainer: Training) -> None:
         from rich.console import Console  # an import of its own, which other programs do not need to start quickly
         from rich.live import Live
 
@@ -55,22 +53,22 @@ class Monitor(Callback):
             self._live = Live(console=console, auto_refresh=False)
             self._live.start()
 
-    def on_step_end(self, trainer: MultiLossTrainer, record: StepRecord) -> None:
+    def on_step_end(self, trainer: Training, record: StepRecord) -> None:
         # a picture of each of thousands of steps a second would slow them down
         if time.monotonic() >= self._due:
             self._show(trainer, record)
 
-    def on_evaluate(self, trainer: MultiLossTrainer, split: str, values: Mapping[str, float]) -> None:
+    def on_evaluate(self, trainer: Training, split: str, values: Mapping[str, float]) -> None:
         self._evaluations[split] = dict(values)
 
-    def on_fit_end(self, trainer: MultiLossTrainer) -> None:
+    def on_fit_end(self, trainer: Training) -> None:
         if len(trainer.history) and (self._live is not None or self._shown < trainer.step):
             self._show(trainer, trainer.history[-1])
         if self._live is not None:
             self._live.stop()
             self._live = None
 
-    def _show(self, trainer: MultiLossTrainer, record: StepRecord) -> None:
+    def _show(self, trainer: Training, record: StepRecord) -> None:
         self._shown = trainer.step
         self._due = time.monotonic() + (self.lines if self._live is None else self.refresh)
         if self._live is None:
@@ -79,7 +77,7 @@ class Monitor(Callback):
             self._live.update(_table(trainer, record, self._evaluations), refresh=True)
 
 
-def _table(trainer: MultiLossTrainer, record: StepRecord, evaluations: Mapping[str, Mapping[str, float]]) -> Any:
+def _table(trainer: Training, record: StepRecord, evaluations: Mapping[str, Mapping[str, float]]) -> Any:
     from rich.table import Table
     from rich.text import Text
 
@@ -100,7 +98,7 @@ def _table(trainer: MultiLossTrainer, record: StepRecord, evaluations: Mapping[s
     return table
 
 
-def _line(trainer: MultiLossTrainer, record: StepRecord, evaluations: Mapping[str, Mapping[str, float]]) -> str:
+def _line(trainer: Training, record: StepRecord, evaluations: Mapping[str, Mapping[str, float]]) -> str:
     parts = [_where(trainer, record), f"losses {_named(record.losses)}"]
     if record.weights:
         parts.append(f"weights {_named(record.weights)}")
@@ -111,12 +109,12 @@ def _line(trainer: MultiLossTrainer, record: StepRecord, evaluations: Mapping[st
     return "; ".join([*parts, *_rates(trainer, record), *_evaluated(evaluations)])
 
 
-def _where(trainer: MultiLossTrainer, record: StepRecord) -> str:
+def _where(trainer: Training, record: StepRecord) -> str:
     step = f"step {trainer.step}" + ("" if trainer.total_steps is None else f"/{trainer.total_steps}")
     return step if record.epoch is None else f"{step}, epoch {record.epoch}"
 
 
-def _rates(trainer: MultiLossTrainer, record: StepRecord) -> list[str]:
+def _rates(trainer: Training, record: StepRecord) -> list[str]:
     found = []
     if record.learning_rate is not None:
         found.append(f"learning rate {_number(record.learning_rate)}")

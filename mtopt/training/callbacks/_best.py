@@ -5,14 +5,12 @@ from __future__ import annotations
 import os
 from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from mtopt._content import check_number, check_whole
-from mtopt.training._callbacks import Callback
-from mtopt.training._watched import Mode, Watched
-
-if TYPE_CHECKING:
-    from mtopt.training._trainer import MultiLossTrainer
+from mtopt.training.callbacks._base import Callback
+from mtopt.training.callbacks._protocol import Training
+from mtopt.training.callbacks._watched import Mode, Watched
 
 
 class BestCheckpoint(Callback):
@@ -51,13 +49,13 @@ class BestCheckpoint(Callback):
         self.best: float | None = None
         self.step: int | None = None
 
-    def on_fit_start(self, trainer: MultiLossTrainer) -> None:
+    def on_fit_start(self, trainer: Training) -> None:
         if self.path is None:
             if trainer.checkpoint_dir is None:
                 raise ValueError("BestCheckpoint has nowhere to write: give it path=, or fit a checkpoint_dir")
             self.path = trainer.checkpoint_dir / "best.pt"
 
-    def on_evaluate(self, trainer: MultiLossTrainer, split: str, values: Mapping[str, float]) -> None:
+    def on_evaluate(self, trainer: Training, split: str, values: Mapping[str, float]) -> None:
         value = self.watched.value(split, values)
         if value is None or self.path is None or not self.watched.improves(value, self.best):
             return

@@ -8,9 +8,8 @@ from typing import TypeVar
 
 import torch
 
-from mtopt.autograd._buffers import buffers_kept
-from mtopt.autograd._generators import Generators
-from mtopt.training._probe_state import optimizer_kept
+from mtopt.autograd import Generators, buffers_kept
+from mtopt.training._kept_state import optimizer_kept
 from mtopt.training._random import global_state, set_global_state
 
 Loss = TypeVar("Loss")

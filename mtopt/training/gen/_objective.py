@@ -8,8 +8,7 @@ from dataclasses import dataclass
 import torch
 
 from mtopt._errors import unknown_name
-from mtopt.autograd import Losses
-from mtopt.autograd._objective import read_losses, value_of
+from mtopt.autograd import Losses, read_losses, run_loss
 
 Mix = str | Mapping[str, float] | None
 """One objective by name, factors of several by name, or None for the sum of all."""
@@ -69,7 +68,7 @@ def merit_of(measured: Measured, objective: Mix, unit: float) -> Merit | None:
         factor = factors.get(each.name, 0.0)
         if factor == 0.0 or loss is None:
             continue
-        value = value_of(loss)
+        value = run_loss(loss)
         total += factor * each.sign * _number(value)
         error = max(error, _unit_of(value, unit))
         counted = True

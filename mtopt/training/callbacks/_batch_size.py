@@ -5,21 +5,18 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Literal
+from typing import Any, Literal
 
 import torch
 
-from mtopt.autograd import StepRecord
-from mtopt.autograd._buffers import buffers_kept
+from mtopt._counts import check_count
+from mtopt.autograd import StepRecord, buffers_kept
 from mtopt.combiners import Gradients
-from mtopt.training._callbacks import Callback
 from mtopt.training._closure import weighted_sum
-from mtopt.training._counts import check_count
-from mtopt.training._evaluation import examples_in
+from mtopt.training._evaluation import count_examples
 from mtopt.training._gradients import generators_of, losses_of
-
-if TYPE_CHECKING:
-    from mtopt.training._trainer import MultiLossTrainer
+from mtopt.training.callbacks._base import Callback
+from mtopt.training.callbacks._protocol import SteppingTraining
 
 Test = Literal["norm", "inner_product", "augmented"]
 
@@ -134,7 +131,7 @@ class AdaptiveBatchSize(Callback):
         self.changes: list[tuple[int, int]] = []
         self.noise: GradientNoise | None = None
 
-    def on_fit_start(self, trainer: MultiLossTrainer) -> None:
+    def on_fit_start(self, trainer: SteppingTraining) -> None:
         rule = trainer.combiner
         if not rule.weighted or rule.draws > 1 or trainer.batches_per_step > 1:
             raise ValueError(
@@ -143,12 +140,12 @@ class AdaptiveBatchSize(Callback):
                 "accumulate at 1"
             )
 
-    def on_gradients(self, trainer: MultiLossTrainer, batch: Any, record: StepRecord) -> None:
+    def on_gradients(self, trainer: SteppingTraining, batch: Any, record: StepRecord) -> None:
         step = trainer.step + 1
         limit = self._limit()
         if step % self.every or self.data.batch_size >= limit or record.weights is None:
             return
-        examples = examples_in(batch)
+        examples = count_examples(batch)
         size = examples // self.parts
         if size == 0:
             raise ValueError(
@@ -176,7 +173,7 @@ class AdaptiveBatchSize(Callback):
         return min(items, math.inf if self.largest is None else self.largest)
 
     def _rows(
-        self, trainer: MultiLossTrainer, batch: Any, weights: Mapping[str, float], examples: int, size: int
+        self, trainer: SteppingTraining, batch: Any, weights: Mapping[str, float], examples: int, size: int
     ) -> list[list[torch.Tensor]]:
         """The gradients of the micro-batches: one list of tensors each."""
         groups = trainer.optimizer.param_groups

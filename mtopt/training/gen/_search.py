@@ -6,7 +6,7 @@ import math
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from mtopt.training._gen_fit import Parabola
+from mtopt.training.gen._fit import Parabola
 
 FARTHEST = 10.0
 """Where one parabola may send the next probe: this factor from where it was measured."""

@@ -7,20 +7,18 @@ import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
 
 from mtopt._content import content_of
+from mtopt._counts import check_count
 from mtopt._errors import CheckpointError, unknown_name
 from mtopt.autograd import Objective
 from mtopt.pareto import is_nondominated
-from mtopt.training._callbacks import Callback
-from mtopt.training._counts import check_count
-from mtopt.training._files import read_checkpoint, write_checkpoint
-
-if TYPE_CHECKING:
-    from mtopt.training._trainer import MultiLossTrainer
+from mtopt.training.callbacks._base import Callback
+from mtopt.training.callbacks._protocol import Training
+from mtopt.training.checkpoint import read_checkpoint, write_checkpoint
 
 
 @dataclass(frozen=True, slots=True)
@@ -95,7 +93,7 @@ class FrontArchive(Callback):
         with content_of(f"model in {kept.path}"):
             model.load_state_dict(content["model"])
 
-    def on_evaluate(self, trainer: MultiLossTrainer, split: str, values: Mapping[str, float]) -> None:
+    def on_evaluate(self, trainer: Training, split: str, values: Mapping[str, float]) -> None:
         if split != self.split:
             return
         for objective in self.objectives:

@@ -4,27 +4,24 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Iterable, Mapping
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 import torch
 
 from mtopt._content import check_alike, check_mapping, check_whole, content_of
 from mtopt._errors import CheckpointError
-from mtopt.training._callbacks import Callback
-from mtopt.training._feed import check_position
-from mtopt.training._files import CheckpointWarning
-from mtopt.training._optimizer_state import check_optimizer, parameter_names
-from mtopt.training._settings import differences, other_dtypes, without_addresses
-
-if TYPE_CHECKING:
-    from mtopt.training._trainer import MultiLossTrainer
+from mtopt.training.checkpoint._files import CheckpointWarning
+from mtopt.training.checkpoint._optimizer_state import check_optimizer, parameter_names
+from mtopt.training.checkpoint._position import check_position
+from mtopt.training.checkpoint._protocol import Checkpointed, Stateful
+from mtopt.training.checkpoint._settings import differences, other_dtypes, without_addresses
 
 _PARTS = ("step", "model", "optimizer", "scheduler", "scaler", "combiner", "callbacks", "history", "position")
 _SHOWN = 5
 
 
-def trainer_state(trainer: MultiLossTrainer, position: dict[str, Any] | None) -> dict[str, Any]:
+def trainer_state(trainer: Checkpointed, position: dict[str, Any] | None) -> dict[str, Any]:
     """The trainer as tensors, which are not copied, and plain values."""
     return {
         "step": trainer.step,
@@ -48,7 +45,7 @@ def trainer_state(trainer: MultiLossTrainer, position: dict[str, Any] | None) ->
     }
 
 
-def load_trainer_state(trainer: MultiLossTrainer, state: Mapping[str, Any]) -> None:
+def load_trainer_state(trainer: Checkpointed, state: Mapping[str, Any]) -> None:
     """Put a state into a trainer that was built as the saved one was. What can be checked is, before anything changes.
 
     Raises:
@@ -100,9 +97,9 @@ def load_trainer_state(trainer: MultiLossTrainer, state: Mapping[str, Any]) -> N
     trainer.step = state["step"]
 
 
-def _keyed(callbacks: Iterable[Callback]) -> dict[str, Callback]:
+def _keyed(callbacks: Iterable[Stateful]) -> dict[str, Stateful]:
     """Callbacks by class and, among those of one class, by order; so others may come and go between runs."""
-    keyed: dict[str, Callback] = {}
+    keyed: dict[str, Stateful] = {}
     counts: dict[str, int] = {}
     for callback in callbacks:
         name = type(callback).__name__
@@ -111,7 +108,7 @@ def _keyed(callbacks: Iterable[Callback]) -> dict[str, Callback]:
     return keyed
 
 
-def _load_callbacks(callbacks: Iterable[Callback], states: Mapping[str, Any]) -> None:
+def _load_callbacks(callbacks: Iterable[Stateful], states: Mapping[str, Any]) -> None:
     keyed = _keyed(callbacks)
     for key, state in states.items():
         if key in keyed:

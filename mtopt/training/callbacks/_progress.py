@@ -3,14 +3,12 @@
 from __future__ import annotations
 
 import time
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from mtopt._text import visible
 from mtopt.autograd import StepRecord
-from mtopt.training._callbacks import Callback
-
-if TYPE_CHECKING:
-    from mtopt.training._trainer import MultiLossTrainer
+from mtopt.training.callbacks._base import Callback
+from mtopt.training.callbacks._protocol import Training
 
 _REFRESH = 0.1  # seconds
 _MOST_LOSSES = 6
@@ -30,7 +28,7 @@ class ProgressBar(Callback):
         self._task: Any = None
         self._due = 0.0
 
-    def on_fit_start(self, trainer: MultiLossTrainer) -> None:
+    def on_fit_start(self, trainer: Training) -> None:
         from rich.console import Console  # an import of its own, which a silent run does not need to start quickly
         from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
         from rich.table import Column
@@ -52,12 +50,12 @@ class ProgressBar(Callback):
         self._due = 0.0
         self._progress.start()
 
-    def on_step_end(self, trainer: MultiLossTrainer, record: StepRecord) -> None:
+    def on_step_end(self, trainer: Training, record: StepRecord) -> None:
         # a bar that follows each of thousands of steps a second would slow them down
         if self._progress is not None and time.monotonic() >= self._due:
             self._show(trainer, record)
 
-    def on_fit_end(self, trainer: MultiLossTrainer) -> None:
+    def on_fit_end(self, trainer: Training) -> None:
         if self._progress is None:
             return
         if len(trainer.history):
@@ -65,7 +63,7 @@ class ProgressBar(Callback):
         self._progress.stop()
         self._progress = None
 
-    def _show(self, trainer: MultiLossTrainer, record: StepRecord) -> None:
+    def _show(self, trainer: Training, record: StepRecord) -> None:
         self._due = time.monotonic() + _REFRESH
         shown = [f"{visible(name)} {value:.4g}" for name, value in list(record.losses.items())[:_MOST_LOSSES]]
         if len(record.losses) > _MOST_LOSSES:

@@ -5,19 +5,16 @@ from __future__ import annotations
 import copy
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
 from torch import nn
 from torch.optim.swa_utils import AveragedModel
 
 from mtopt._content import content_of
-from mtopt.autograd import StepRecord
-from mtopt.autograd._buffers import buffers_kept
-from mtopt.training._callbacks import Callback
-
-if TYPE_CHECKING:
-    from mtopt.training._trainer import MultiLossTrainer
+from mtopt.autograd import StepRecord, buffers_kept
+from mtopt.training.callbacks._base import Callback
+from mtopt.training.callbacks._protocol import Training
 
 Named = Iterable[tuple[str, torch.Tensor]]
 
@@ -56,10 +53,10 @@ class WeightAverage(Callback):
         self._averaged: AveragedModel | None = None
         self._loaded: Mapping[str, Any] | None = None  # until there is a model to load it into
 
-    def on_fit_start(self, trainer: MultiLossTrainer) -> None:
+    def on_fit_start(self, trainer: Training) -> None:
         self._average_of(trainer.model)
 
-    def on_step_end(self, trainer: MultiLossTrainer, record: StepRecord) -> None:
+    def on_step_end(self, trainer: Training, record: StepRecord) -> None:
         if not record.skipped:
             _move(self._average_of(trainer.model), trainer.model, self.decay)
 
@@ -72,7 +69,7 @@ class WeightAverage(Callback):
                 mine.copy_(its)
 
     @contextmanager
-    def applied(self, trainer: MultiLossTrainer) -> Iterator[None]:
+    def applied(self, trainer: Training) -> Iterator[None]:
         """Within the block the trainer's model has the averaged weights; afterwards its own, bit for bit."""
         own = copy.deepcopy(trainer.model.state_dict())
         with buffers_kept(trainer.model):

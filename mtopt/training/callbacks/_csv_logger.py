@@ -7,16 +7,14 @@ import io
 import os
 from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TextIO
+from typing import Any, TextIO
 
 from mtopt._text import csv_text
 from mtopt.autograd import StepRecord
 from mtopt.files import write_text
-from mtopt.training._callbacks import Callback
-from mtopt.training._scalars import evaluation_scalars, step_scalars
-
-if TYPE_CHECKING:
-    from mtopt.training._trainer import MultiLossTrainer
+from mtopt.training.callbacks._base import Callback
+from mtopt.training.callbacks._protocol import Training
+from mtopt.training.callbacks._scalars import evaluation_scalars, step_scalars
 
 Row = dict[str, Any]
 
@@ -41,29 +39,29 @@ class CSVLogger(Callback):
         self._evaluated_at = -1
         self._file: TextIO | None = None
 
-    def on_fit_start(self, trainer: MultiLossTrainer) -> None:
+    def on_fit_start(self, trainer: Training) -> None:
         self._columns, self._evaluated_at = ["step", "epoch"], -1
         self._rewrite(trainer)
 
-    def on_step_end(self, trainer: MultiLossTrainer, record: StepRecord) -> None:
+    def on_step_end(self, trainer: Training, record: StepRecord) -> None:
         self._write_pending(trainer)
         self._pending = _row(record)
 
-    def on_evaluate(self, trainer: MultiLossTrainer, split: str, values: Mapping[str, float]) -> None:
+    def on_evaluate(self, trainer: Training, split: str, values: Mapping[str, float]) -> None:
         if trainer.step != self._evaluated_at:
             if self._pending is not None and self._pending["step"] != trainer.step:
                 self._write_pending(trainer)
             self._evaluated, self._evaluated_at = {}, trainer.step
         self._evaluated.update(evaluation_scalars(split, values))
 
-    def on_fit_end(self, trainer: MultiLossTrainer) -> None:
+    def on_fit_end(self, trainer: Training) -> None:
         if self._file is None:
             return
         self._write_pending(trainer)
         self._file.close()
         self._file = None
 
-    def _write_pending(self, trainer: MultiLossTrainer) -> None:
+    def _write_pending(self, trainer: Training) -> None:
         row, self._pending = self._pending, None
         if row is None or self._file is None:
             return
@@ -75,7 +73,7 @@ class CSVLogger(Callback):
             csv.DictWriter(self._file, self._columns).writerow(row)
             self._file.flush()
 
-    def _rewrite(self, trainer: MultiLossTrainer, until: int | None = None) -> None:
+    def _rewrite(self, trainer: Training, until: int | None = None) -> None:
         """The whole file, up to a step; what stood at its path is replaced in one go."""
         rows = {row["step"]: row for row in map(_row, trainer.history) if until is None or row["step"] <= until}
         for split in trainer.history.splits:

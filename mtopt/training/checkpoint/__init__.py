@@ -1,0 +1,22 @@
+"""Checkpoints: what is in them, the files, the folder of a run, and going on from there."""
+
+from mtopt.training.checkpoint._files import CheckpointWarning, plain, read_checkpoint, write_checkpoint
+from mtopt.training.checkpoint._folder import CheckpointFolder
+from mtopt.training.checkpoint._position import check_position
+from mtopt.training.checkpoint._resuming import load_content, resume_from
+from mtopt.training.checkpoint._settings import settings_of
+from mtopt.training.checkpoint._state import load_trainer_state, trainer_state
+
+__all__ = [
+    "CheckpointFolder",
+    "CheckpointWarning",
+    "check_position",
+    "load_content",
+    "load_trainer_state",
+    "plain",
+    "read_checkpoint",
+    "resume_from",
+    "settings_of",
+    "trainer_state",
+    "write_checkpoint",
+]

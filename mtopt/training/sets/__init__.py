@@ -1,0 +1,6 @@
+"""Several models trained together, so that as a set they cover the front."""
+
+from mtopt.training.sets._sets import HypervolumeGradient, SetTrainer
+from mtopt.training.sets._svgd import SVGDTrainer
+
+__all__ = ["HypervolumeGradient", "SVGDTrainer", "SetTrainer"]
