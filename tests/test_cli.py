@@ -119,7 +119,7 @@ def test_a_second_comparison_in_the_same_folder_keeps_the_report_of_the_first(ca
         (figures / "ranking.svg").write_text("drawn")
         return str(comparison.combiners)
 
-    monkeypatch.setattr("mtopt.experiments._report.page", drawn)  # the page itself is not what this is about
+    monkeypatch.setattr("mtopt.experiments.presentation._report.page", drawn)
     common = ["compare", "tests.experiments.tiny:task", "--quick", "--jobs", "1", "--out", str(tmp_path)]
     for arguments in ([*common, "--combiners", "mgda"], ["report", str(tmp_path)]):  # the same comparison: made anew
         assert main(arguments) == 0
@@ -154,7 +154,7 @@ suite = Fails("broken")
 @pytest.fixture
 def no_page(monkeypatch):
     """The page is not drawn: it is not what these tests are about."""
-    monkeypatch.setattr("mtopt.experiments._report.page", lambda comparison, figures: "page")
+    monkeypatch.setattr("mtopt.experiments.presentation._report.page", lambda comparison, figures: "page")
 
 
 def module(folder, monkeypatch, name, code):

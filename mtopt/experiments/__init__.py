@@ -1,10 +1,10 @@
 """Comparing rules fairly: suites of tasks, the grid, the tuning budget, the result store, statistics, the report."""
 
 from mtopt.experiments._compare import compare
-from mtopt.experiments._comparison import Comparison
 from mtopt.experiments._contestant import Contestant
 from mtopt.experiments._failure import Failure
 from mtopt.experiments._loading import load_suite
 from mtopt.experiments._task import Budget, Suite, Task
+from mtopt.experiments.presentation import Comparison
 
 __all__ = ["Budget", "Comparison", "Contestant", "Failure", "Suite", "Task", "compare", "load_suite"]

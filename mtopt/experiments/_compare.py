@@ -14,7 +14,6 @@ from mtopt._errors import UnknownNameError, unknown_name
 from mtopt._version import __version__
 from mtopt.combiners import list_combiners
 from mtopt.experiments._bar import progress_bar
-from mtopt.experiments._comparison import Comparison
 from mtopt.experiments._contestant import Contestant, as_contestant, rule_class
 from mtopt.experiments._loading import SuiteLike, load_suite
 from mtopt.experiments._outputs import check_declared, describe
@@ -22,6 +21,7 @@ from mtopt.experiments._plan import TUNING_SEED, Run, final_runs, front_runs, tu
 from mtopt.experiments._store import ResultStore
 from mtopt.experiments._task import Budget, Suite, Task
 from mtopt.experiments._workers import Workers
+from mtopt.experiments.presentation import Comparison
 
 BASELINE = "linear"
 """Tuned static scalarization: always in the table, since an untuned one makes any rule look good."""

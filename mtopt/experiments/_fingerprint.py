@@ -126,7 +126,20 @@ class Digest:
             self.token(kind.__name__, *sorted(self._apart_from_this(item, f"an item of {where}") for item in value))
         elif isinstance(value, torch.Generator):
             self._tensor(value.get_state())
-        elif isinstance(value, types.FunctionType):
+        elif self._code(value, where):
+            return
+        elif dataclasses.is_dataclass(value):
+            self.add_class(kind)
+            for field in dataclasses.fields(value):
+                if field.compare:
+                    self.token(field.name)
+                    self.add(getattr(value, field.name), f"{where}.{field.name}")
+        else:
+            self._object(value, where)
+
+    def _code(self, value: Any, where: str) -> bool:
+        """Enter functions, methods and modules; whether it was one."""
+        if isinstance(value, types.FunctionType):
             self.add_function(value)
         elif isinstance(value, types.MethodType):
             self.add(value.__self__, where)
@@ -139,14 +152,9 @@ class Digest:
             self.token("builtin", str(value.__module__), value.__qualname__)
         elif isinstance(getattr(value, "__wrapped__", None), types.FunctionType):  # functools.cache and its like
             self.add_function(value.__wrapped__)
-        elif dataclasses.is_dataclass(value):
-            self.add_class(kind)
-            for field in dataclasses.fields(value):
-                if field.compare:
-                    self.token(field.name)
-                    self.add(getattr(value, field.name), f"{where}.{field.name}")
         else:
-            self._object(value, where)
+            return False
+        return True
 
     def _object(self, value: Any, where: str) -> None:
         """By what pickle would write of it: what it is made from, and its state."""

@@ -6,7 +6,7 @@ from io import StringIO
 import pytest
 
 from mtopt.experiments import compare
-from mtopt.experiments._table import score_text
+from mtopt.experiments.presentation._table import score_text
 from tests.experiments import tiny
 
 QUIET = {"progress": False, "jobs": 1, "trials": 1, "combiners": ["mgda"]}

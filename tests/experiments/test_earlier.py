@@ -1,6 +1,6 @@
 """The report of an earlier comparison in the same folder stays."""
 
-from mtopt.experiments._earlier import set_aside_earlier
+from mtopt.experiments.presentation._earlier import set_aside_earlier
 
 ONE, OTHER = {"cells": [1], "environment": {"torch": "2"}}, {"cells": [2]}
 

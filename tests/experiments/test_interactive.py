@@ -11,9 +11,9 @@ mpl.use("Agg")
 
 import matplotlib.pyplot as plt
 
-from mtopt.experiments._comparison import Cell
-from mtopt.experiments._figures import _front
-from mtopt.experiments._interactive import SCRIPT, STYLE, interactive, spots_of
+from mtopt.experiments._results import Cell
+from mtopt.experiments.presentation._figures import _front
+from mtopt.experiments.presentation._interactive import SCRIPT, STYLE, interactive, spots_of
 from mtopt.plotting import rule_styles
 
 RULE = "<b>\"a\" & 'b'</b>\\1"

@@ -8,9 +8,9 @@ import pytest
 
 import mtopt
 from mtopt.experiments import Budget, Comparison, Contestant, Suite, compare
-from mtopt.experiments._figures import all_figures
-from mtopt.experiments._report import page
 from mtopt.experiments._store import FILE_NAME
+from mtopt.experiments.presentation._figures import all_figures
+from mtopt.experiments.presentation._report import page
 from mtopt.locks import LOCK_NAME
 from tests.experiments import tiny
 

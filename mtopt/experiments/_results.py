@@ -10,12 +10,10 @@ from typing import Any
 
 import numpy as np
 
-from mtopt.experiments._earlier import FIGURES, PAGE, set_aside_earlier
 from mtopt.experiments._failure import Failure, read_failure
 from mtopt.experiments._plan import TUNING_SEED
 from mtopt.experiments._statistics import Estimate, Ranking, estimate, rank
 from mtopt.experiments._store import ResultStore
-from mtopt.experiments._told import tell_failures
 
 
 @dataclass(frozen=True, slots=True)
@@ -105,8 +103,8 @@ class Cell:
         return estimate([float(np.mean(values)) for values in found])
 
 
-class Comparison:
-    """The finished comparison in a folder: its ranked table, its figures, its report.
+class Results:
+    """What the runs of a finished comparison came to: a cell for each rule and task, and the ranking.
 
     Args:
         source: the folder that ``mtopt compare`` wrote, or an open store.
@@ -138,10 +136,6 @@ class Comparison:
     def failures(self) -> list[Failure]:
         """The runs without a result: those that a rule refused, and those that an error of the code ended."""
         return list(dict.fromkeys(failure for cell in self.cells for failure in cell.failures))
-
-    def tell_errors(self) -> str:
-        """The failures that are errors of code, in words and with their tracebacks; empty where there are none."""
-        return tell_failures(failure for failure in self.failures if failure.by == "code")
 
     @property
     def combiners(self) -> list[str]:
@@ -192,36 +186,3 @@ class Comparison:
             }
             for cell in self.cells
         ]
-
-    def print(self, file: Any = None) -> None:
-        """The ranked table on the terminal."""
-        from mtopt.experiments._table import print_table
-
-        print_table(self, file)
-
-    def set_aside_earlier(self) -> Path | None:
-        """Rename what another comparison has left at the default places of the page and the figures, and say where to.
-
-        :meth:`report` and :meth:`figures` do it before they write there.
-        """
-        return set_aside_earlier(self.store.directory, self.request)
-
-    def figures(self, directory: str | Path | None = None) -> list[Path]:
-        """Draw every figure as PNG and SVG; default: ``figures`` beside the store."""
-        from mtopt.experiments._figures import save_figures
-
-        if directory is None:
-            self.set_aside_earlier()
-        return save_figures(self, self.store.directory / FIGURES if directory is None else Path(directory))
-
-    def report(self, path: str | Path | None = None, *, figures: str | Path | None = None) -> Path:
-        """Write the self-contained page; default: ``report.html`` beside the store.
-
-        With ``figures``, a folder, the same pass writes them there, as :meth:`figures` does.
-        """
-        from mtopt.experiments._report import write_report
-
-        if path is None:
-            self.set_aside_earlier()
-        page = self.store.directory / PAGE if path is None else Path(path)
-        return write_report(self, page, figures=None if figures is None else Path(figures))

@@ -12,11 +12,11 @@ import numpy as np
 import torch
 
 from mtopt._text import figure_label, figure_text, file_names
+from mtopt.experiments._results import Cell, Results
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-    from mtopt.experiments._comparison import Cell, Comparison
 
 MOST_PATHS = 6
 
@@ -35,7 +35,7 @@ class Drawn:
     figure: Figure
 
 
-def save_figures(comparison: Comparison, directory: Path) -> list[Path]:
+def save_figures(comparison: Results, directory: Path) -> list[Path]:
     """Write all figures as PNG and SVG; returns the files."""
     import matplotlib.pyplot as plt
 
@@ -48,7 +48,7 @@ def save_figures(comparison: Comparison, directory: Path) -> list[Path]:
     return files
 
 
-def all_figures(comparison: Comparison) -> Iterator[Drawn]:
+def all_figures(comparison: Results) -> Iterator[Drawn]:
     """The ranking, then for each task its front, trajectories and loss curves."""
     from mtopt.plotting import rule_styles, style
 
@@ -73,7 +73,7 @@ def _figures_of_task(cells: Sequence[Cell], styles: Mapping[str, Any]) -> Iterat
     yield "curves", _curves_caption(cells), _curves(cells, styles)
 
 
-def _ranking(comparison: Comparison, styles: Mapping[str, Any]) -> Figure:
+def _ranking(comparison: Results, styles: Mapping[str, Any]) -> Figure:
     from mtopt.plotting import plot_ranking
 
     ranking = comparison.ranking()
@@ -97,7 +97,7 @@ def _ranking(comparison: Comparison, styles: Mapping[str, Any]) -> Figure:
     return _figure(ax)
 
 
-def _ranking_caption(comparison: Comparison) -> str:
+def _ranking_caption(comparison: Results) -> str:
     bars = "Bars: half the critical difference to each side; rules whose bars do not touch differ. "
     ranking = comparison.ranking()
     return ("" if ranking.critical_difference is None else bars) + ranking.verdict()

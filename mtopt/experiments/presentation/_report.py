@@ -6,16 +6,14 @@ import json
 import math
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from mtopt._text import html_text
-from mtopt.experiments._figures import all_figures, count
-from mtopt.experiments._interactive import SCRIPT, STYLE, interactive
-from mtopt.experiments._table import score_text
+from mtopt.experiments._results import Cell, Results
+from mtopt.experiments.presentation._figures import all_figures, count
+from mtopt.experiments.presentation._interactive import SCRIPT, STYLE, interactive
+from mtopt.experiments.presentation._table import score_text
 from mtopt.files import write_text
-
-if TYPE_CHECKING:
-    from mtopt.experiments._comparison import Cell, Comparison
 
 _STYLE = """
 :root { color-scheme: light; }
@@ -32,12 +30,12 @@ code { font-size: .88em; background: #f5f5f5; padding: 0 .2em } td.config { whit
 """
 
 
-def write_report(comparison: Comparison, path: Path, *, figures: Path | None = None) -> Path:
+def write_report(comparison: Results, path: Path, *, figures: Path | None = None) -> Path:
     """Write the page to ``path`` and return it; the figures go to the folder ``figures``, too, if it is given."""
     return write_text(path, page(comparison, figures))
 
 
-def page(comparison: Comparison, directory: Path | None = None) -> str:
+def page(comparison: Results, directory: Path | None = None) -> str:
     """The whole page: no script, no font and no picture from elsewhere, and readable without its script."""
     import matplotlib.pyplot as plt
 
@@ -85,7 +83,7 @@ def _figure(svg: str, caption: str) -> str:
     return f"<figure>{svg}<figcaption>{html_text(caption)}</figcaption></figure>"
 
 
-def _lead(comparison: Comparison) -> str:
+def _lead(comparison: Results) -> str:
     quick = (
         '<p class="warn">A quick comparison: small budgets, few seeds. It shows how the rules behave; it is no result '
         "to publish. Run it without <code>--quick</code> for that.</p>"
@@ -99,7 +97,7 @@ def _lead(comparison: Comparison) -> str:
     )
 
 
-def _ranking_table(comparison: Comparison) -> str:
+def _ranking_table(comparison: Results) -> str:
     tasks = comparison.tasks()
     header = ["rule", "mean rank", *(task for _, task in tasks)]
     rows = []
@@ -190,7 +188,7 @@ def _errors(cells: Sequence[Cell]) -> Iterable[str]:
             yield f'<p class="warn"><b>{html_text(cell.combiner)}</b> failed: {html_text(trouble)}</p>'
 
 
-def _protocol(comparison: Comparison) -> str:
+def _protocol(comparison: Results) -> str:
     request = comparison.request
     most = {name: max(cell.tuned for cell in cells) for name, cells in comparison.tasks().items()}
     budgets = _table(
@@ -236,7 +234,7 @@ def _protocol(comparison: Comparison) -> str:
     )
 
 
-def _learning_rates(comparison: Comparison, budget: Mapping[str, Any]) -> str:
+def _learning_rates(comparison: Results, budget: Mapping[str, Any]) -> str:
     low, high = comparison.tasks()[budget["suite"], budget["task"]][0].task["learning_rates"]
     return f"{low:g} to {high:g}"
 

@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from mtopt._text import console, terminal_text
-
-if TYPE_CHECKING:
-    from mtopt.experiments._comparison import Comparison
+from mtopt.experiments._results import Results
 
 
-def print_table(comparison: Comparison, file: Any = None) -> None:
+def print_table(comparison: Results, file: Any = None) -> None:
     """One table a suite, rules by mean rank over everything, best first; then what the figures are."""
     from rich.table import Table
 

@@ -12,11 +12,12 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from mtopt._text import html_text
+from mtopt.experiments._results import Cell
+from mtopt.experiments.presentation._figures import STATIC
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-    from mtopt.experiments._comparison import Cell
 
 STYLE = """
 figure.runs { position: relative } .spot { cursor: pointer } .spot:focus { outline: none }
@@ -129,8 +130,6 @@ def _opening(spots: Sequence[Spot], number: int) -> str:
 
 def spots_of(cells: Sequence[Cell]) -> list[Spot]:
     """Every point of every run, rule by rule and by increasing first objective: the order of the arrow keys."""
-    from mtopt.experiments._figures import STATIC
-
     spots: list[Spot] = []
     for cell in cells:
         for run in cell.runs:
