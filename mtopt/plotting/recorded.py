@@ -126,7 +126,7 @@ def frame_steps(ax: Axes, record: Recorded) -> list[Line2D]:
     """The axis of steps, and a cross at the top border for each skipped one; the legend's key says how many."""
     at = record.steps[record.skipped]
     if len(at):
-        place = {"transform": ax.get_xaxis_transform(), "zorder": 5, "clip_on": False}
+        place: dict[str, Any] = {"transform": ax.get_xaxis_transform(), "zorder": 5, "clip_on": False}
         ax.plot(at, np.full(len(at), 0.985), label="skipped", **place, **_SKIPPED)
     ax.set_xlim(*padded((float(record.steps[0]), float(record.steps[-1])), share=0.02))
     ax.set_xlabel("step")

@@ -64,7 +64,7 @@ def check_accumulate(accumulate: int, combiner: Combiner, plan: object, store: o
         )
     if plan not in ("auto", "loop") or store is not None:
         raise ValueError(
-            f"accumulate={accumulate} adds up the gradients of a backward a loss; leave plan={plan!r} and "
+            f"accumulate={accumulate} adds up the gradients of one backward pass per loss; leave plan={plan!r} and "
             f"store={store!r} out"
         )
     return accumulate

@@ -208,20 +208,9 @@ class MultiLossTrainer(ABC):
             checkpoint_every: steps between checkpoints. Default: at the end of each epoch. The end of ``fit`` has one
                 always.
 
-        A checkpoint holds the model, the optimizer (its learning rates, too), the scheduler, the rule, the callbacks'
-        states, the history, all global generators, those found in ``data`` (``loader.generator``,
-        ``sampler.generator``, a data set's own), and the position. To find it again, batches that were used are drawn
-        and passed over. That gives the same batches after it when what is left of an epoch depends on the generators'
-        states at its start, or at the time; other data says where it is by ``state_dict`` and ``load_state_dict``,
-        which is also the fast way.
-
-        With ``checkpoint_dir``, SIGTERM (which a cluster sends before it kills) and Ctrl-C end training after the step
-        that is under way, with a checkpoint; then comes ``SystemExit(143)`` or ``KeyboardInterrupt``, or the handler is
-        called that the program had installed. A second one acts at once. Outside the main thread, signals are not
-        handled.
-
-        Where a step takes several batches, an epoch counts batches all the same. The last step of an epoch averages
-        what is left of ``accumulate`` batches; a rule on several draws passes over what is not enough for all of them.
+        What a checkpoint holds, how it is found again, and what SIGTERM and Ctrl-C do is told in ``docs/training.md``.
+        Where a step takes several batches, an epoch counts batches all the same; its last step averages what is left of
+        ``accumulate`` batches, and a rule on several draws passes over what is not enough for all of them.
 
         Returns:
             The history of all steps.

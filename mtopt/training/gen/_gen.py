@@ -49,25 +49,14 @@ class GeN(Callback):
     In a :class:`MultiLossTrainer` it is a callback, ``callbacks=[mtopt.GeN(optimizer, objective="retain")]``; what it
     found is in each record's ``probe``.
 
-    **Which batch.** A step lowers the loss of its own batch more than that of others, so a rate that is best for the
-    former is too long; with Adam and small batches by much. Probe on another batch, and a larger one where there is
-    memory: passes without a graph are cheap. A trainer takes them from ``batches``.
+    Probe on another batch than the step's, and a larger one where there is memory: a step lowers the loss of its own
+    batch more than that of others, and passes without a graph are cheap. The first steps search the rate over orders of
+    magnitude. ``docs/learning_rate.md`` has the algorithm, and measurements.
 
     Bu and Xu, "Gradient descent with generalized Newton's method", ICLR 2025 (arXiv 2407.02772); NGDiff (arXiv
     2410.22086) takes it every 10 steps on the retain loss. Unlike the authors' code, a probe does not advance the
-    optimizer's state, the parabola is in multiples of the update, so that groups with different rates keep their
-    ratios, and the loss is that of the closure, on whatever batch it uses: theirs is the next one, NGDiff's the same.
-
-    **Start-up.** A first rate may be wrong by orders of magnitude, and steps taken with it may ruin the model. So the
-    first step begins with a line search: it probes at other rates, up while the loss falls in a straight line and down
-    while it rises, until the parabola's lowest point is within a factor 2 of the rate probed. That is repeated in every
-    step, from the rate of the last, without smoothing, until the first probe was accepted within a factor 2 in
-    ``startup`` steps in a row (100 steps at most). In the steps of such a row the new rate is the mean of those found
-    in it.
-
-    **Schedules.** GeN writes ``param_group["lr"]``. A warm-up or decay is given as ``schedule``, a scheduler of the
-    same optimizer: GeN steps it, once in each :meth:`step`, and multiplies its rates (relative to ``initial_lr``) with
-    its own. Probes leave that factor out, so that a small one does not blur them.
+    optimizer's state, and the parabola is in multiples of the update, so that groups with different rates keep their
+    ratios.
 
     Args:
         optimizer: any of torch's but LBFGS. Its update should be proportional to its rate, as for all of them but Rprop
@@ -81,8 +70,10 @@ class GeN(Callback):
         objective: which loss to lower, where the closure returns several as :func:`mtopt.backward` takes them
             (callables that do not count are not run): a name, or factors by name. A maximised objective enters with its
             sign flipped. Default: the sum of all.
-        startup: see above; 0 for no start-up phase. Default: 10.
-        schedule: a learning rate scheduler of ``optimizer``, made before, that no one else steps. Default: none.
+        startup: the search ends when so many first probes in a row were accepted within a factor 2 (after 100 steps at
+            most); 0 for none. Default: 10.
+        schedule: a warm-up or decay: a scheduler of ``optimizer``, made before. GeN steps it, once in each
+            :meth:`step`, and multiplies its rates, relative to ``initial_lr``, with its own. Default: none.
         batches: in a trainer, the batches to probe on, taken in turn, in place of the step's own. Default: none.
         model: whose buffers a probe keeps. Default: those of a trainer's modules, else of all modules that the closure
             calls; a compiled module, or a buffer that is used outside of any module's call, needs it then.

@@ -236,7 +236,7 @@ def test_every_rank_gets_the_rate_of_one_process_on_all_the_data(tmp_path):
 
 
 def test_the_loops_of_the_page_run_as_printed(capsys):
-    page = (Path(__file__).parents[2] / "docs" / "learning_rate.md").read_text()
+    page = (Path(__file__).parents[3] / "docs" / "learning_rate.md").read_text()
     blocks = re.findall(r"```python\n(.*?)```", page, flags=re.DOTALL)
     assert len(blocks) == 4
     generator = torch.Generator().manual_seed(0)
