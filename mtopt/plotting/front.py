@@ -14,6 +14,7 @@ from mtopt.plotting.arrays import Array, FloatArray, as_pieces, as_points, devia
 from mtopt.plotting.canvas import canvas
 from mtopt.plotting.dominated import Shade, draw_regions, shaded_names
 from mtopt.plotting.front3d import draw_front3d
+from mtopt.plotting.front_scene import FrontScene
 from mtopt.plotting.layout import (
     LegendPlace,
     check_labels,
@@ -93,15 +94,16 @@ def plot_front(
     shaded = shaded_names(shade, points, anchor)
     centres = {name: (np.stack(p).mean(axis=0) if spread else np.concatenate(p)) for name, p in points.items()}
     intervals = limits_of_points(limits, points, centres, front, anchor)
+    scene = FrontScene(points, centres, front, anchor, labels, looks)
     size, box = ((4.3, 3.5), None) if dimensions == 2 else ((4.6, 3.8), "3d")
     place = legend if dimensions == 2 or legend is None else "outside"
     with canvas(ax, size, title=title, legend=place, projection=box) as drawn:
         ax = drawn.ax
         if dimensions == 3:
-            handles = draw_front3d(ax, points, centres, front, anchor, intervals, labels, bool(spread), looks)
+            handles = draw_front3d(ax, scene, intervals, spread=bool(spread))
         else:
             intervals = extended(ax, intervals)
-            handles = _draw_front(ax, points, centres, front, anchor, intervals, labels, spread, connect, looks)
+            handles = _draw_front(ax, scene, intervals, spread, connect)
             drawn.show(intervals)
             label_objectives(ax, labels)
         if anchor is not None:
@@ -143,37 +145,28 @@ def _check_options(
 
 
 def _draw_front(
-    ax: Axes,
-    points: Mapping[str, Sequence[FloatArray]],
-    centres: Mapping[str, FloatArray],
-    front: Sequence[FloatArray],
-    reference: FloatArray | None,
-    intervals: Sequence[Interval],
-    labels: Sequence[str],
-    spread: Spread,
-    connect: Collection[str],
-    looks: Mapping[str, Style],
+    ax: Axes, scene: FrontScene, intervals: Sequence[Interval], spread: Spread, connect: Collection[str]
 ) -> list[Line2D]:
-    handles = draw_true_front(ax, front)
-    for name, centre in centres.items():
-        look = looks[name]
+    handles = draw_true_front(ax, scene.front)
+    for name, centre in scene.centres.items():
+        look = scene.looks[name]
         if spread:
-            _draw_spread(ax, np.stack(points[name]), centre, look, spread)
+            _draw_spread(ax, np.stack(scene.points[name]), centre, look, spread)
         line_look = look.linestyle if name in connect else "none"
         if name in connect:
             joined = sorted_line(centre)
             ax.plot(joined[:, 0], joined[:, 1], color=look.color, linestyle=look.linestyle, linewidth=1.1, zorder=2.5)
         marks = marker_look(look, small=bool(spread))
         ax.plot(centre[:, 0], centre[:, 1], linestyle="none", zorder=3, label=figure_text(name), **marks)
-        every = np.concatenate(points[name])  # with spread, seeds may be out of view while their mean is not
+        every = np.concatenate(scene.points[name])  # with spread, seeds may be out of view while their mean is not
         draw_offscale(ax, every, intervals, look)
-        label = with_note(figure_text(name), offscale_note(every, intervals, labels))
+        label = with_note(figure_text(name), offscale_note(every, intervals, scene.labels))
         handles.append(key(label, color=look.color, linestyle=line_look, linewidth=1.1, **marks))
-    if reference is not None:
+    if scene.reference is not None:
         cross = Style(INK, "+", "-")
-        ax.plot(reference[:, 0], reference[:, 1], zorder=3, label="reference point", **REFERENCE)
-        draw_offscale(ax, reference, intervals, cross)
-        note = offscale_note(reference, intervals, labels)
+        ax.plot(*scene.reference.T, zorder=3, label="reference point", **REFERENCE)
+        draw_offscale(ax, scene.reference, intervals, cross)
+        note = offscale_note(scene.reference, intervals, scene.labels)
         handles.append(key(with_note("reference point", note), **REFERENCE))
     return handles
 

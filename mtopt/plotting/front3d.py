@@ -1,6 +1,6 @@
 """Three objectives: the same figure as the two-dimensional front, in a box."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -10,6 +10,7 @@ from matplotlib.lines import Line2D
 
 from mtopt._text import figure_text
 from mtopt.plotting.arrays import BoolArray, FloatArray, deviation_over_seeds
+from mtopt.plotting.front_scene import FrontScene
 from mtopt.plotting.layout import key
 from mtopt.plotting.limits import Interval
 from mtopt.plotting.marks import REFERENCE, marker_look
@@ -17,46 +18,37 @@ from mtopt.plotting.offscale import OFF_SCALE, in_view, offscale_note, with_note
 from mtopt.plotting.rule_style import Style
 
 
-def draw_front3d(
-    ax: Axes,
-    points: Mapping[str, Sequence[FloatArray]],
-    centres: Mapping[str, FloatArray],
-    front: Sequence[FloatArray],
-    reference: FloatArray | None,
-    intervals: Sequence[Interval],
-    labels: Sequence[str],
-    spread: bool,
-    looks: Mapping[str, Style],
-) -> list[Line2D]:
+def draw_front3d(ax: Axes, scene: FrontScene, intervals: Sequence[Interval], *, spread: bool) -> list[Line2D]:
     """Draws the rules, the front as a cloud of dots and the reference on 3-D axes; returns the legend's keys."""
     box: Any = ax  # mplot3d has no types
     handles = []
-    if front:
-        cloud = np.concatenate(front)
+    if scene.front:
+        cloud = np.concatenate(scene.front)
         dots = {"linestyle": "none", "marker": ".", "markersize": 2.5, "color": "#9A9A9A"}
         box.plot(*cloud.T, label="true front", **dots)
         handles.append(key("true front", **{**dots, "markersize": 5}))
-    for name, centre in centres.items():
-        look = looks[name]
+    for name, centre in scene.centres.items():
+        look = scene.looks[name]
         shown = in_view(centre, intervals)
         if spread:
-            _draw_bars(box, np.stack(points[name]), centre, shown, look)
+            _draw_bars(box, np.stack(scene.points[name]), centre, shown, look)
         marks = marker_look(look, small=spread)
         # The box does not clip: what lies beyond it is drawn hollow on its wall instead.
         box.plot(*centre[shown].T, linestyle="none", label=figure_text(name), **marks)
-        every = np.concatenate(points[name])
+        every = np.concatenate(scene.points[name])
         beyond = every[np.isfinite(every).all(axis=1) & ~in_view(every, intervals)]
         if len(beyond):
             low, high = np.array(intervals).T
             hollow = {**marks, "markerfacecolor": "white"}
             box.plot(*np.clip(beyond, low, high).T, linestyle="none", label="_" + OFF_SCALE, gid=OFF_SCALE, **hollow)
-        label = with_note(figure_text(name), offscale_note(every, intervals, labels))
+        label = with_note(figure_text(name), offscale_note(every, intervals, scene.labels))
         handles.append(key(label, linestyle="none", **marks))
-    if reference is not None:
+    if scene.reference is not None:
         low, high = np.array(intervals).T
-        box.plot(*np.clip(reference, low, high).T, label="reference point", **REFERENCE)
-        handles.append(key(with_note("reference point", offscale_note(reference, intervals, labels)), **REFERENCE))
-    _dress(box, intervals, labels)
+        box.plot(*np.clip(scene.reference, low, high).T, label="reference point", **REFERENCE)
+        note = offscale_note(scene.reference, intervals, scene.labels)
+        handles.append(key(with_note("reference point", note), **REFERENCE))
+    _dress(box, intervals, scene.labels)
     return handles
 
 
