@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import math
 
 import numpy as np
@@ -99,47 +100,27 @@ def conflict_averse(
     if reach**2 <= share * float(mean.sum()) ** 2:  # and so is the ball: nothing in it can be told from the mean
         return weights, Certificate(math.sqrt(share), 0.0, "zero mean")
     stationary = stationary_terms(unit, root, cosines, precision.products)
-    program = _Program(root, cosines, inverse, centre, radius, share, float(mean.sum()))
-    best: tuple[Array, Certificate] | None = None
-    vector = None
+    program = _Program(root, cosines, inverse, mean, radius, share, precision.products)
+    toward = functools.partial(_towards_cone, matrix, weights, program, lengths, live, precision)
     if stationary is not None and program.within_reach():
-        return _towards_cone(
-            matrix, weights, program, stationary / inverse.dot(stationary), mean, lengths, live, precision
-        )
-    for find in (program.quickly, program.bracketed):
-        found = find()
-        if found is None:
-            continue
-        vector = found
-        length = _length(root, found)
-        if program.vanishes(found, length):
-            continue
-        stretch = program.bound / length
-        try:
-            certificate = _certify(cosines, inverse, mean, found, stretch, program.bound + reach, precision.products)
-        except SolverError:  # the next may do
-            continue
-        if best is None or certificate.residual < best[1].residual:
-            best = weights.copy(), certificate
-            best[0][live] += stretch * inverse * found
-        if certificate.residual <= _SOLVED:
-            return best
-    if best is None or best[1].residual > _SHORT:
-        second = _towards_cone(matrix, weights, program, vector, mean, lengths, live, precision)
-        if best is None or second[1].residual < best[1].residual:
-            return second
-    return best
+        return toward(stationary / inverse.dot(stationary))
+    best, vector = program.solve()
+    second = toward(vector) if best is None or best[1].residual > _SHORT else None
+    if best is None or (second is not None and second[1].residual < best[1].residual):
+        assert second is not None
+        return second
+    weights[live] += inverse * best[0]
+    return weights, best[1]
 
 
 def _towards_cone(
     matrix: Array,
     weights: Array,
     program: _Program,
-    vector: Array | None,
-    mean: Array,
     lengths: Array,
     live: Live,
     precision: Precision,
+    vector: Array | None,
 ) -> tuple[Array, Certificate]:
     """The mean's projection on the dual cone, or the point of the ball on the way to it.
 
@@ -155,13 +136,12 @@ def _towards_cone(
         return projected, Certificate(certificate.residual, certificate.gap, "Pareto-stationary")
     share = min(program.bound / distance, 1.0) if distance > 0.0 else 1.0
     weights = weights + share * (projected - weights)
-    terms = mean + share * change
+    terms = program.mean + share * change
     hidden = precision.products * float(np.abs(terms).sum())
     unknown = math.sqrt(precision.products) if vanishes else precision.products * total / length
     best = float(vector.dot(program.slopes)) + program.bound * (length + unknown * total)
     missed = float((best * program.inverse - program.cosines.dot(terms)).max())
-    scale = program.bound * (1.0 + 1.0 / program.radius)
-    return weights, Certificate((max(missed, 0.0) + hidden) / scale, None, "towards the dual cone")
+    return weights, Certificate((max(missed, 0.0) + hidden) / program.length, None, "towards the dual cone")
 
 
 def _closed_form(two: Two, radius: float, precision: Precision) -> tuple[Array, Certificate]:
@@ -190,7 +170,7 @@ def _closed_form(two: Two, radius: float, precision: Precision) -> tuple[Array, 
 def _certify_two(
     short: float, cosine: float, to_short: float, to_long: float, length: float, products: float
 ) -> Certificate:
-    """:func:`_certify` in plain floats, the longer gradient's norm being 1."""
+    """:meth:`_Program.certify` in plain floats, the longer gradient's norm being 1."""
     added_short, added_long = to_short - 0.5, to_long - 0.5
     share = added_long / (added_short + added_long)  # of the longer in g_w
     falls = (
@@ -217,19 +197,66 @@ def _length(root: Array, vector: Array) -> float:
 class _Program:
     """The dual in unit gradients: R their root, a = 1 / s, v = s w, so that a' v = 1 and g_w = R v.
 
-    ``share`` is that of the squared sum of its terms below which a squared length is rounding, ``size`` the sum of the
-    terms of the mean.
+    ``mean`` are the terms of g_0, ``share`` is that of the squared sum of its terms below which a squared length is
+    rounding, ``products`` the error of a cosine.
     """
 
     def __init__(
-        self, root: Array, cosines: Array, inverse: Array, centre: Array, radius: float, share: float, size: float
+        self,
+        root: Array,
+        cosines: Array,
+        inverse: Array,
+        mean: Array,
+        radius: float,
+        share: float,
+        products: float,
     ) -> None:
-        self.root, self.cosines, self.inverse, self.centre, self.radius = root, cosines, inverse, centre, radius
-        self.share, self.size = share, size
-        self.bound = radius * math.sqrt(centre.dot(centre))
+        self.root, self.cosines, self.inverse, self.mean, self.radius = root, cosines, inverse, mean, radius
+        self.share, self.products = share, products
+        self.centre = root.dot(mean)
+        reach = math.sqrt(self.centre.dot(self.centre))
+        self.bound, self.length = radius * reach, (1.0 + radius) * reach
         self.target = np.zeros(len(root) + 1)
         self.target[-1] = 1.0
-        self.slopes = centre.dot(root)
+        self.slopes = self.centre.dot(root)
+
+    def solve(self) -> tuple[tuple[Array, Certificate] | None, Array | None]:
+        """The better of two answers, as what is added to the terms of the mean, with its certificate; and a v."""
+        best: tuple[Array, Certificate] | None = None
+        vector = None
+        for find in (self.quickly, self.bracketed):
+            found = find()
+            if found is None:
+                continue
+            vector = found
+            length = _length(self.root, found)
+            if self.vanishes(found, length):
+                continue
+            stretch = self.bound / length
+            try:
+                certificate = self.certify(found, stretch)
+            except SolverError:  # the next may do
+                continue
+            if best is None or certificate.residual < best[1].residual:
+                best = stretch * found, certificate
+            if certificate.residual <= _SOLVED:
+                break
+        return best, vector
+
+    def certify(self, vector: Array, stretch: float) -> Certificate:
+        """How far ``g_0 + stretch g_w`` may be from the best."""
+        terms = self.mean + stretch * vector
+        slopes = self.cosines.dot(terms)
+        # positive where a loss falls more slowly than the dual says
+        violation = vector.dot(slopes) * self.inverse - slopes
+        size, total = float(terms.sum()), float(vector.sum())
+        # of the dual's value and the slopes, and of the ball: the length of g_w is known to the rounding of its square
+        reach = stretch * math.sqrt(max(float(vector.dot(self.cosines).dot(vector)), 1e-300))
+        hidden = self.products * max(size * (1.0 + total), 0.5 * (stretch * total) ** 2 / reach)
+        gap = float(max((violation / self.inverse).max(), 0.0) / self.mean.dot(self.cosines).dot(self.mean))
+        # where g_w is short beside its terms, their rounding is long beside it
+        excused = 4.0 * hidden + _EXCUSED * self.length
+        return certify(_NAME, float(violation.max()), hidden, self.length, gap, "nnls", excused)
 
     def quickly(self) -> Array | None:
         """v from a multiplier of usual size, once the support found there is that of the solution; None otherwise."""
@@ -300,7 +327,7 @@ class _Program:
 
     def within_reach(self) -> bool:
         """Whether the projection of g_0 on the dual cone lies in the ball."""
-        steps = nonnegative_within(self.cosines, self.slopes, self.size, self.share / _VANISHING)
+        steps = nonnegative_within(self.cosines, self.slopes, float(self.mean.sum()), self.products)
         return _length(self.root, steps) <= self.bound * (1.0 + _REACHED)
 
     def guess(self, vector: Array) -> float | None:
@@ -330,19 +357,3 @@ class _Program:
         reach = 0.0 if size == 1 else _length(columns, moved)
         room = (self.bound - reach) * (self.bound + reach)
         return (fixed, moved, _length(columns, fixed) / math.sqrt(room)) if room > 0.0 else None
-
-
-def _certify(
-    cosines: Array, inverse: Array, mean: Array, vector: Array, stretch: float, length: float, products: float
-) -> Certificate:
-    terms = mean + stretch * vector
-    slopes = cosines.dot(terms)
-    violation = vector.dot(slopes) * inverse - slopes  # positive where a loss falls more slowly than the dual says
-    size, total = float(terms.sum()), float(vector.sum())
-    # of the dual's value and the slopes, and of the ball: the length of g_w is known to the rounding of its square
-    reach = stretch * math.sqrt(max(float(vector.dot(cosines).dot(vector)), 1e-300))
-    hidden = products * max(size * (1.0 + total), 0.5 * (stretch * total) ** 2 / reach)
-    gap = float(max((violation / inverse).max(), 0.0) / mean.dot(cosines).dot(mean))
-    # where g_w is short beside its terms, their rounding is long beside it
-    excused = 4.0 * hidden + _EXCUSED * length
-    return certify(_NAME, float(violation.max()), hidden, length, gap, "nnls", excused)
