@@ -176,8 +176,8 @@ class _Cone:
         cosines = self.cosines.astype(np.float32)
         top = np.linspace(1.0, 2.0, len(cosines), dtype=np.float32)
         for _ in range(_DESCENTS):  # by the power method: nearly the largest eigenvalue, one at least, bounds the rate
-            top = cosines @ (top / max(np.linalg.norm(top), 1e-3))
-        rate = np.float32(0.9 / max(np.linalg.norm(top), 1.0))
+            top = cosines @ (top / max(float(np.linalg.norm(top)), 1e-3))
+        rate = np.float32(0.9 / max(float(np.linalg.norm(top)), 1.0))
         values = np.zeros((len(cosines), len(columns)), dtype=np.float32)
         ahead, momentum = values, 1.0
         for _ in range(_DESCENTS):
