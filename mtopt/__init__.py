@@ -31,6 +31,7 @@ if TYPE_CHECKING:
         combiners,
         experiments,
         integrations,
+        linalg,
         pareto,
         plotting,
         problems,
@@ -77,6 +78,7 @@ __all__ = [
     "create_combiner",
     "experiments",
     "integrations",
+    "linalg",
     "list_combiners",
     "pareto",
     "per_instance",
@@ -93,6 +95,7 @@ __all__ = [
 _LAZY: dict[str, tuple[str, str | None]] = {
     "autograd": ("mtopt.autograd", None),
     "combiners": ("mtopt.combiners", None),
+    "linalg": ("mtopt.linalg", None),
     "solvers": ("mtopt.solvers", None),
     "pareto": ("mtopt.pareto", None),
     "plotting": ("mtopt.plotting", None),

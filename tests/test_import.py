@@ -76,6 +76,12 @@ def test_dir_of_what_is_imported_when_named_is_what_is_public(package: types.Mod
     assert all(hasattr(package, name) for name in dir(package) if package is not mtopt.integrations)
 
 
+def test_what_moved_is_found_where_it_was() -> None:
+    for name in ("Gradients", "Place", "gramian_of", "norm_of"):
+        assert getattr(mtopt.combiners, name) is getattr(mtopt.linalg, name)
+    assert mtopt.solvers.Precision is mtopt.linalg.Precision
+
+
 def test_an_unknown_attribute_is_an_attribute_error() -> None:
     with pytest.raises(AttributeError, match="module 'mtopt' has no attribute 'no_such_name'"):
         _ = mtopt.no_such_name

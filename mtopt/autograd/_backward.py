@@ -24,7 +24,8 @@ from mtopt.autograd._rows import Params, trainable
 from mtopt.autograd._step import Private, Step
 from mtopt.autograd._streaming import is_streamed, remember, stream
 from mtopt.autograd._weighted import keep_weights, weigh_losses
-from mtopt.combiners import Combiner, Place
+from mtopt.combiners import Combiner
+from mtopt.linalg import Place
 
 
 @Hints()

@@ -15,8 +15,8 @@ from mtopt.autograd._record import StepRecord, geometry
 from mtopt.autograd._rows import Row
 from mtopt.autograd._step import Group, Reach, Step
 from mtopt.autograd._write import spoil, write_pieces
-from mtopt.combiners import Combiner, Gradients, Outcome, Place
-from mtopt.combiners._packed import cut
+from mtopt.combiners import Combiner, Outcome
+from mtopt.linalg import Gradients, Place, cut_to_shapes
 
 
 def combine_rows(rows: Sequence[Row], combiner: Combiner, step: Step) -> StepRecord:
@@ -263,7 +263,7 @@ def direction_of(outcome: Outcome, gradients: Gradients, group: Group, step: Ste
         direction = direction * gradients.scale
     # copied: a view would keep the whole vector alive, and in-place work on one .grad must not reach another
     params = [step.places[i].parameter for i in group.indices]
-    pieces = cut(direction, [param.shape for param in params])
+    pieces = cut_to_shapes(direction, [param.shape for param in params])
     return [piece.to(param.dtype, copy=True) for piece, param in zip(pieces, params, strict=True)]
 
 

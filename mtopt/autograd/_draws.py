@@ -13,7 +13,8 @@ from mtopt.autograd._request import Request, rows_of
 from mtopt.autograd._rows import Row
 from mtopt.autograd._step import Private, Step
 from mtopt.autograd._weighted import keep_weights
-from mtopt.combiners import Combiner, Place
+from mtopt.combiners import Combiner
+from mtopt.linalg import Place
 
 Draws = Sequence[Losses | Callable[[], Losses]]
 """The losses of each mini-batch, or a callable that returns them: run, differentiated and freed before the next."""

@@ -9,7 +9,8 @@ from typing import Any
 import torch
 
 from mtopt.autograd._step import Step
-from mtopt.combiners import Combiner, Gradients
+from mtopt.combiners import Combiner
+from mtopt.linalg import Gradients
 
 Piece = tuple[Sequence[int], Sequence[torch.Tensor | None]]
 """Positions of parameters, and the gradient of each; None for one that is not reached after all."""

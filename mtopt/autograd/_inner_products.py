@@ -7,7 +7,8 @@ from typing import NoReturn
 
 import torch
 
-from mtopt.combiners import Combiner, Gradients, Place
+from mtopt.combiners import Combiner
+from mtopt.linalg import Gradients, Place
 
 
 class InnerProducts(Gradients):

@@ -11,7 +11,7 @@ from mtopt.autograd._graph import Edge
 from mtopt.autograd._layer_gramians import gramian_of_parts
 from mtopt.autograd._layer_parts import Part
 from mtopt.autograd._uses import LossGraph, Use, uses_of
-from mtopt.combiners import gramian_of
+from mtopt.linalg import gramian_of
 
 SMALL = 65_536
 """Numbers in one sample's gradient of a parameter up to which it is multiplied together with others."""

@@ -23,7 +23,8 @@ from mtopt.autograd._request import Request
 from mtopt.autograd._rows import trainable
 from mtopt.autograd._step import Group, Step
 from mtopt.autograd._weighted import weigh_losses
-from mtopt.combiners import Combiner, norm_of
+from mtopt.combiners import Combiner
+from mtopt.linalg import norm_of
 
 
 def per_instance(model: nn.Module) -> Instances:

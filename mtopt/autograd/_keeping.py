@@ -9,8 +9,7 @@ from dataclasses import dataclass
 import torch
 
 from mtopt.autograd._rows import Row
-from mtopt.combiners import Place
-from mtopt.combiners._packed import Packed
+from mtopt.linalg import PackedTensors, Place
 
 _TOP = 15
 """float16 rows are scaled so that their largest entry is just below 2**15: half of what the dtype holds."""
@@ -68,9 +67,9 @@ class Laid:
         start, end = self.columns[index]
         return self.matrix[number, start:end].reshape(like.shape)
 
-    def packed(self, indices: Sequence[int], places: Sequence[Place]) -> list[Packed]:
+    def packed(self, indices: Sequence[int], places: Sequence[Place]) -> list[PackedTensors]:
         """What lies in the matrix of some parameters, in as few parts as it takes."""
-        parts: list[Packed] = []
+        parts: list[PackedTensors] = []
         positions: list[int] = []
         start = end = 0
         for position, index in enumerate(indices):
@@ -86,8 +85,8 @@ class Laid:
             end = found[1]
         return [*parts, self._part(positions, start, end, places)] if positions else parts
 
-    def _part(self, positions: Sequence[int], start: int, end: int, places: Sequence[Place]) -> Packed:
-        return Packed(positions, [places[p].parameter.shape for p in positions], self.matrix[:, start:end])
+    def _part(self, positions: Sequence[int], start: int, end: int, places: Sequence[Place]) -> PackedTensors:
+        return PackedTensors(positions, [places[p].parameter.shape for p in positions], self.matrix[:, start:end])
 
 
 def kept_in_matrix(

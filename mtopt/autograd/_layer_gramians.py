@@ -14,7 +14,7 @@ from collections.abc import Sequence
 import torch
 
 from mtopt.autograd._layer_parts import Factors, Part
-from mtopt.combiners import gramian_of
+from mtopt.linalg import gramian_of
 
 BLOCK = 1 << 20
 """Numbers made at a time: 4 MiB in float32."""

@@ -22,9 +22,8 @@ from mtopt.autograd._request import Request
 from mtopt.autograd._rows import Params, trainable
 from mtopt.autograd._second_forward import run
 from mtopt.autograd._step import Group, Private, Step
-from mtopt.combiners import Combiner, Place, list_combiners, norm_of
-from mtopt.combiners._matrix_free import Following
-from mtopt.solvers._gramian import Array
+from mtopt.combiners import Combiner, Following, list_combiners
+from mtopt.linalg import Array, Place, norm_of
 
 OFF = 0.5
 """A product that misses ``w'Gw = ||d||²`` by more than this share of it moves no weights."""

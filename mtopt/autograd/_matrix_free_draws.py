@@ -22,9 +22,8 @@ from mtopt.autograd._rows import Params, trainable
 from mtopt.autograd._second_forward import graph_where_needed, run
 from mtopt.autograd._step import Group, Private, Step
 from mtopt.autograd._weighted import keep_weights
-from mtopt.combiners import Combiner, list_combiners, norm_of
-from mtopt.combiners._draws import FollowingDraws
-from mtopt.solvers._gramian import Array
+from mtopt.combiners import Combiner, FollowingDraws, list_combiners
+from mtopt.linalg import Array, norm_of
 
 
 def follow_draws(

@@ -20,8 +20,7 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 from mtopt.autograd._generators import Generators
 from mtopt.autograd._objective import Objective, read_losses
 from mtopt.autograd._second_forward import forward_with, graph_where_needed
-from mtopt.combiners import Place, norm_of
-from mtopt.solvers._gramian import Array
+from mtopt.linalg import Array, Place, norm_of
 
 
 @dataclass(frozen=True, slots=True)

@@ -13,7 +13,8 @@ from mtopt.autograd._record import StepRecord
 from mtopt.autograd._request import Features, Request, boundary_of
 from mtopt.autograd._rows import row_of
 from mtopt.autograd._step import Group, Private, Step
-from mtopt.combiners import Combiner, Gradients
+from mtopt.combiners import Combiner
+from mtopt.linalg import Gradients
 
 ALIVE = 2
 """How many whole gradients the blocks of parameters may take together."""

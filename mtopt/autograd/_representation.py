@@ -22,7 +22,8 @@ from mtopt.autograd._retained import set_aside
 from mtopt.autograd._rows import Row, require_reach, row_of
 from mtopt.autograd._step import Group, Private, Step
 from mtopt.autograd._write import write_pieces
-from mtopt.combiners import Combiner, Gradients
+from mtopt.combiners import Combiner
+from mtopt.linalg import Gradients
 
 PLAN = "features only: the rule weighs by the gradients of the representation, then one trunk backward"
 

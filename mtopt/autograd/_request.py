@@ -13,7 +13,7 @@ from mtopt.autograd._graph import edge_of, leaves_behind, nested, reach_behind, 
 from mtopt.autograd._objective import Losses, check_loss, read_losses
 from mtopt.autograd._retained import set_aside
 from mtopt.autograd._rows import Ends, Row, heads_of, require_reach, row_of, rows_through_features
-from mtopt.combiners import Place
+from mtopt.linalg import Place
 
 Features = torch.Tensor | Sequence[torch.Tensor] | None
 

@@ -18,7 +18,8 @@ from mtopt.autograd._record import StepRecord
 from mtopt.autograd._request import Request, rows_of
 from mtopt.autograd._rows import Row
 from mtopt.autograd._step import Private, Step
-from mtopt.combiners import Combiner, Gradients, Outcome, Place
+from mtopt.combiners import Combiner, Outcome
+from mtopt.linalg import Gradients, Place
 
 Visited = Losses | Callable[[], Losses]
 """A callable that returns the losses of the batch, or a collection of callables."""

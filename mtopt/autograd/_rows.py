@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import torch
 
 from mtopt.autograd._retained import set_aside
-from mtopt.combiners import Place
+from mtopt.linalg import Place
 
 Params = torch.nn.Module | Iterable[torch.Tensor] | Iterable[tuple[str, torch.Tensor]]
 """What gradients are written to; with their names, where a rule tells layers apart."""

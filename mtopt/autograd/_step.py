@@ -13,7 +13,7 @@ from mtopt.autograd._keeping import Laid
 from mtopt.autograd._objective import Objective
 from mtopt.autograd._record import StepRecord
 from mtopt.autograd._request import Request
-from mtopt.combiners import Place
+from mtopt.linalg import Place
 
 Private = Literal["own", "weighted", "combined"]
 

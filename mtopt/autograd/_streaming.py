@@ -27,7 +27,8 @@ from mtopt.autograd._request import Features, Request, source_of
 from mtopt.autograd._rows import Row
 from mtopt.autograd._step import Group, Private, Reach, Step
 from mtopt.autograd._write import write_pieces
-from mtopt.combiners import Combiner, Gradients, NormCombiner
+from mtopt.combiners import Combiner, NormCombiner
+from mtopt.linalg import Gradients
 
 LEAST = 3
 """Losses from which on rows are streamed: two gradients are as many as the sum and the next one."""

@@ -9,9 +9,8 @@ from mtopt.combiners._base import (
     NormCombiner,
     Outcome,
 )
-from mtopt.combiners._draws import DrawsCombiner
-from mtopt.combiners._gradients import Gradients, Place, gramian_of
-from mtopt.combiners._norms import norm_of
+from mtopt.combiners._draws import DrawsCombiner, FollowingDraws
+from mtopt.combiners._matrix_free import Following
 from mtopt.combiners._registry import combiner_class, create_combiner, list_combiners, register_combiner
 from mtopt.combiners.aligned_mtl import AlignedMTL
 from mtopt.combiners.blur import BLUR
@@ -57,12 +56,13 @@ from mtopt.combiners.random_weights import RLW
 from mtopt.combiners.scalarizers import ASF, PBI, Tchebycheff
 from mtopt.combiners.scale_invariant import SI
 from mtopt.combiners.sdmgrad import SDMGrad
-from mtopt.combiners.sinkhorn import MultiNormalized
+from mtopt.combiners.sinkhorn import MultiNormalized, sinkhorn_normalized
 from mtopt.combiners.smooth_tchebycheff import STCH
 from mtopt.combiners.smoothed import Smoothed
 from mtopt.combiners.trimmed_mean import TrimmedMean
 from mtopt.combiners.uncertainty import UW
 from mtopt.combiners.upgrad import DualProj, UPGrad
+from mtopt.linalg import Gradients, Place, gramian_of, norm_of
 
 __all__ = [
     "ASF",
@@ -99,6 +99,8 @@ __all__ = [
     "Every",
     "ExcessMTL",
     "FairGrad",
+    "Following",
+    "FollowingDraws",
     "GradDrop",
     "GradNorm",
     "GradVac",
@@ -134,4 +136,5 @@ __all__ = [
     "list_combiners",
     "norm_of",
     "register_combiner",
+    "sinkhorn_normalized",
 ]

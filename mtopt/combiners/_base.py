@@ -16,8 +16,8 @@ import torch
 
 from mtopt._content import check_alike, check_mapping, check_whole, content_of
 from mtopt._errors import CheckpointError, NonFiniteError
-from mtopt.combiners._gradients import Gradients
-from mtopt.solvers import Certificate, Precision
+from mtopt.linalg import Gradients, Precision
+from mtopt.solvers import Certificate
 
 Needs = Literal["losses", "norms", "gramian", "jacobian"]
 

@@ -10,10 +10,9 @@ import torch
 
 from mtopt._errors import NonFiniteError
 from mtopt.combiners._base import Combiner, Outcome, require_finite
-from mtopt.combiners._gradients import Gradients
 from mtopt.combiners._tracked import grown_weights, joined
+from mtopt.linalg import Array, Gradients, multiply_gradients
 from mtopt.solvers import project_simplex
-from mtopt.solvers._gramian import Array, as_array
 
 
 @runtime_checkable
@@ -72,7 +71,7 @@ class DrawsCombiner(Combiner):
                 f"the draws must hold the same objectives, found {[d.objectives for d in draws]}; "
                 "leave a loss that is absent from one of them out of all"
             )
-        cross = _cross_gramian(first, second)
+        cross = multiply_gradients(first, second)
         self.objectives, self.total = first.objectives, first.total
         try:
             return Outcome(self._weights(self.weights(cross, losses), len(first.objectives)))
@@ -131,29 +130,3 @@ def direction_of_draws(rule: Combiner, jacobian: torch.Tensor, losses: torch.Ten
 def project_mass(point: Array, mass: float) -> Array:
     """The point of ``{w >= 0, sum(w) = mass}`` nearest to ``point``, exactly."""
     return project_simplex(point / mass) * mass if mass > 0 else point * 0.0
-
-
-def as_cross_gramian(gramian: torch.Tensor) -> Array:
-    """A cross-Gramian as a float64 array; unlike a Gramian it need not be symmetric, nor its diagonal positive."""
-    matrix = as_array(gramian)
-    if matrix.ndim != 2 or matrix.shape[0] != matrix.shape[1] or matrix.shape[0] == 0:
-        raise ValueError(f"gramian must have shape (K, K) with K >= 1, found {tuple(matrix.shape)}")
-    return matrix
-
-
-def cross_gramian_of(first: torch.Tensor, second: torch.Tensor) -> torch.Tensor:
-    """J1 J2ᵀ of two (K, D) Jacobians: (K, K), float64, on the CPU, as exact as ``gramian_of``."""
-    if first.ndim != 2 or first.shape != second.shape or len(first) == 0:
-        raise ValueError(
-            f"first and second must have one shape (K, D) with K >= 1, found {tuple(first.shape)} and "
-            f"{tuple(second.shape)}"
-        )
-    return _cross_gramian(Gradients.of(first), Gradients.of(second))
-
-
-def _cross_gramian(first: Gradients, second: Gradients) -> torch.Tensor:
-    # One Gramian of the rows of both: chunks, precision and the guard against underflow are those of every rule. The
-    # two blocks on the diagonal cost the time of the other two again, which is memory traffic more than arithmetic.
-    count = len(first.objectives)
-    joint = Gradients([*first.rows, *second.rows]).gramian
-    return joint[:count, count:] / (first.scale * second.scale)

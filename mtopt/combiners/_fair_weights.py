@@ -7,8 +7,8 @@ import numpy.typing as npt
 
 from mtopt._errors import SolverError
 from mtopt.combiners._matrix_free import FollowsWeights
+from mtopt.linalg import Array
 from mtopt.solvers import alpha_fair
-from mtopt.solvers._gramian import Array
 
 
 class FollowsFairWeights(FollowsWeights):

@@ -10,7 +10,7 @@ import torch
 
 from mtopt._content import check_alike, check_mapping
 from mtopt._moments import check_moments
-from mtopt.solvers._gramian import Array
+from mtopt.linalg import Array
 
 
 class LearnedVector:

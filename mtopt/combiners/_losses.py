@@ -10,7 +10,7 @@ import torch
 
 from mtopt._errors import NonFiniteError
 from mtopt.combiners._base import Combiner
-from mtopt.solvers._gramian import Array, as_array
+from mtopt.linalg import Array, read_array
 
 Reference = Sequence[float] | torch.Tensor | None
 """(K,) loss values z that a scalarization measures from; None for zeros."""
@@ -23,7 +23,7 @@ def loss_values(losses: torch.Tensor | npt.ArrayLike) -> Array:
         ValueError: not of shape (K,) with K >= 1.
         NonFiniteError: NaN or infinity.
     """
-    values = as_array(losses)
+    values = read_array(losses)
     if values.ndim != 1 or len(values) == 0:
         raise ValueError(f"losses must have shape (K,) with K >= 1, found {values.shape}")
     if not np.isfinite(values).all():
@@ -67,7 +67,7 @@ def reference_of(reference: Reference, objectives: Sequence[int], total: int, na
     """The reference values of the given objectives out of ``total``; None is zero each."""
     if reference is None:
         return np.zeros(len(objectives))
-    vector = as_array(torch.as_tensor(reference, dtype=torch.float64))
+    vector = read_array(torch.as_tensor(reference, dtype=torch.float64))
     if len(vector) != total:
         raise ValueError(f"{name} has {len(vector)} entries for {total} objectives; give one entry an objective")
     return vector[list(objectives)]

@@ -16,8 +16,8 @@ from mtopt._errors import CheckpointError, SolverError
 from mtopt.combiners._base import Combiner
 from mtopt.combiners._secant import SecantGramian
 from mtopt.combiners._tracked import joined
+from mtopt.linalg import Array
 from mtopt.solvers import Certificate
-from mtopt.solvers._gramian import Array
 
 METHOD = "matrix-free"
 

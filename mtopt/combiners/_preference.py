@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import numpy as np
 import torch
 
-from mtopt.solvers._gramian import Array, as_array
+from mtopt.linalg import Array, read_array
 
 Preference = Sequence[float] | torch.Tensor | None
 """(K,), non-negative, sums to one; None for no preference."""
@@ -34,7 +34,7 @@ def shares_of(preference: Preference, objectives: Sequence[int], total: int) -> 
     """:func:`preference_of` for the small programs: a numpy array."""
     if preference is None:
         return np.full(len(objectives), 1.0 / total)
-    vector = as_array(preference)
+    vector = read_array(preference)
     if len(vector) != total:
         raise ValueError(f"preference has {len(vector)} entries for {total} objectives; give one entry an objective")
     return np.asarray(vector[list(objectives)])

@@ -8,7 +8,7 @@ import numpy as np
 import torch
 
 from mtopt.combiners._preference import Preference, check_preference, preference_of
-from mtopt.solvers._gramian import Array
+from mtopt.linalg import Array
 
 
 def check_ray(rule: str, preference: Preference) -> None:

@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from mtopt.solvers._gramian import Array
+from mtopt.linalg import Array
 
 _LEAST = 1e-2
 """Least entry of the first diagonal, over its largest: a product near zero tells nothing of a gradient's length."""

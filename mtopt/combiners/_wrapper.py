@@ -10,7 +10,7 @@ import torch
 from mtopt._errors import CheckpointError
 from mtopt.combiners._base import TRAITS, Combiner, Outcome
 from mtopt.combiners._draws import direction_of_draws
-from mtopt.combiners._gradients import Gradients
+from mtopt.linalg import Gradients
 
 
 class Wrapper(Combiner):

@@ -11,9 +11,16 @@ import torch
 from mtopt.combiners._base import GramianCombiner
 from mtopt.combiners._preference import Preference, check_preference, shares_of
 from mtopt.combiners._registry import register_combiner
-from mtopt.solvers._gramian import Array, answer, as_gramian, block, live_rows
-from mtopt.solvers._spectrum import singular_values
-from mtopt.solvers._two import Two, read_two
+from mtopt.linalg import (
+    Array,
+    TwoGradients,
+    find_singular_values,
+    make_tensor_like,
+    normalize_live_rows,
+    read_gramian,
+    read_two,
+    take_block,
+)
 
 
 @register_combiner("aligned_mtl")
@@ -52,22 +59,22 @@ class AlignedMTL(GramianCombiner):
 
     def weights(self, gramian: torch.Tensor, losses: torch.Tensor | None = None) -> torch.Tensor:
         """``B p``: (K,) for a Gramian (K, K)."""
-        matrix = as_gramian(gramian)
+        matrix = read_gramian(gramian)
         tolerance = self._precision(gramian).rank_share(len(matrix))
         importances = np.ones(len(matrix))
         if self.preference is not None:
             importances = shares_of(self.preference, *self._rows(len(matrix)))
         two = read_two(matrix)
         if two is not None and two.independent(tolerance):
-            return answer(self._two(two, importances), gramian)
-        cosines, norms, live = live_rows(matrix)
+            return make_tensor_like(self._two(two, importances), gramian)
+        cosines, norms, live = normalize_live_rows(matrix)
         weights = np.zeros_like(norms)
         if len(cosines):
-            values, vectors = singular_values(block(matrix, live), cosines, norms[live], tolerance)
+            values, vectors = find_singular_values(take_block(matrix, live), cosines, norms[live], tolerance)
             weights[live] = vectors.dot(importances[live].dot(vectors) * (self._common(values) / values))
-        return answer(weights, gramian)
+        return make_tensor_like(weights, gramian)
 
-    def _two(self, two: Two, importances: Array) -> Array:
+    def _two(self, two: TwoGradients, importances: Array) -> Array:
         """The closed form for two independent gradients.
 
         ``G^(-1/2) = (adj(G) + delta) / (delta sqrt(tr G + 2 delta))`` with ``delta = sqrt(det G) = sigma_1 sigma_2``.

@@ -10,7 +10,7 @@ import torch
 from mtopt.combiners._base import GramianCombiner
 from mtopt.combiners._registry import register_combiner
 from mtopt.combiners._roles import check_roles, rows_of_roles
-from mtopt.solvers._gramian import answer, as_gramian, unit_rows
+from mtopt.linalg import make_tensor_like, normalize_gramian, read_gramian
 
 
 @register_combiner("blur")
@@ -61,14 +61,14 @@ class BLUR(GramianCombiner):
 
     def weights(self, gramian: torch.Tensor, losses: torch.Tensor | None = None) -> torch.Tensor:
         """One for the upper objective, xi for the lower: (2,) for a Gramian (2, 2)."""
-        matrix = as_gramian(gramian)
+        matrix = read_gramian(gramian)
         upper, lower = rows_of_roles("BLUR", *self._rows(len(matrix)), self.retain, self.forget)
         if self.lower == "retain":
             upper, lower = lower, upper
-        cosines, norms = unit_rows(matrix)
+        cosines, norms = normalize_gramian(matrix)
         weights = np.ones(len(matrix))
         if lower is not None:
             weights[lower] = self.gamma
             if upper is not None and norms[lower] > 0:
                 weights[lower] -= cosines[upper, lower] * (norms[upper] / norms[lower])
-        return answer(weights, gramian)
+        return make_tensor_like(weights, gramian)

@@ -8,8 +8,8 @@ import torch
 
 from mtopt.combiners._base import GramianCombiner
 from mtopt.combiners._registry import register_combiner
+from mtopt.linalg import make_tensor_like
 from mtopt.solvers import conflict_averse
-from mtopt.solvers._gramian import answer
 
 
 @register_combiner("cagrad")
@@ -47,4 +47,4 @@ class CAGrad(GramianCombiner):
     def weights(self, gramian: torch.Tensor, losses: torch.Tensor | None = None) -> torch.Tensor:
         """Weights (K,) of d for a Gramian (K, K): 1/K each, and what the dual adds."""
         weights, self.certificate = conflict_averse(gramian, self.c, self._precision(gramian))
-        return answer(weights / (1.0, 1.0 + self.c**2, 1.0 + self.c)[self.rescale], gramian)
+        return make_tensor_like(weights / (1.0, 1.0 + self.c**2, 1.0 + self.c)[self.rescale], gramian)

@@ -5,9 +5,9 @@ from __future__ import annotations
 import torch
 
 from mtopt.combiners._base import Combiner, Needs, Outcome
-from mtopt.combiners._gradients import Gradients
 from mtopt.combiners._rescaled import rescaled
 from mtopt.combiners._wrapper import Wrapper
+from mtopt.linalg import Gradients
 
 _NEEDS: dict[Needs, Needs] = {"losses": "norms", "norms": "norms", "gramian": "gramian", "jacobian": "jacobian"}
 

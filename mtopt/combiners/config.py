@@ -8,9 +8,15 @@ import torch
 from mtopt.combiners._base import GramianCombiner
 from mtopt.combiners._preference import Preference, check_preference, shares_of
 from mtopt.combiners._registry import register_combiner
-from mtopt.solvers._gramian import Array, answer, as_gramian, live_rows
-from mtopt.solvers._spectrum import pseudo_solve
-from mtopt.solvers._two import Two, read_two
+from mtopt.linalg import (
+    Array,
+    TwoGradients,
+    apply_pseudo_inverse,
+    make_tensor_like,
+    normalize_live_rows,
+    read_gramian,
+    read_two,
+)
 
 
 @register_combiner("config")
@@ -41,18 +47,18 @@ class ConFIG(GramianCombiner):
 
     def weights(self, gramian: torch.Tensor, losses: torch.Tensor | None = None) -> torch.Tensor:
         """Weights (K,) of d for a Gramian (K, K)."""
-        matrix = as_gramian(gramian)
+        matrix = read_gramian(gramian)
         target = shares_of(self.preference, *self._rows(len(matrix)))
         precision = self._precision(gramian).of_numbers()
         two = read_two(matrix)
         if two is not None and two.independent(precision.rank_share(2)):
-            return answer(_two(two, target), gramian)
-        cosines, norms, live = live_rows(matrix)
+            return make_tensor_like(_two(two, target), gramian)
+        cosines, norms, live = normalize_live_rows(matrix)
         weights = np.zeros_like(norms)
         target = target[live]
         if target.any():
             target = target / target.max()
-            solved, _ = pseudo_solve(cosines, target, precision)
+            solved, _ = apply_pseudo_inverse(cosines, target, precision)
             reached = cosines.dot(solved)
             squared = float(solved.dot(reached))  # ||v||²
             if squared > precision.rank_share(len(cosines)) * float(np.abs(solved).sum()) ** 2:
@@ -60,10 +66,10 @@ class ConFIG(GramianCombiner):
                 scale = lengths.max()
                 lengths = lengths / scale
                 weights[live] = solved * (float(lengths.dot(reached)) / squared) / lengths
-        return answer(weights, gramian)
+        return make_tensor_like(weights, gramian)
 
 
-def _two(two: Two, target: Array) -> Array:
+def _two(two: TwoGradients, target: Array) -> Array:
     """The closed form for two independent gradients."""
     one, other = target.tolist()
     first, second, cosine, _ = two

@@ -9,7 +9,7 @@ from mtopt.combiners._base import LossCombiner
 from mtopt.combiners._losses import Reference, check_reference, loss_values, reference_of
 from mtopt.combiners._preference import Preference, check_preference, preference_of
 from mtopt.combiners._registry import register_combiner
-from mtopt.solvers._gramian import answer
+from mtopt.linalg import make_tensor_like
 
 
 @register_combiner("cosmos")
@@ -57,9 +57,9 @@ class COSMOS(LossCombiner):
         above = values - reference_of(self.reference, objectives, total)
         length, size = np.linalg.norm(above), np.linalg.norm(preference)
         if length == 0 or size == 0:
-            return answer(preference, losses)
+            return make_tensor_like(preference, losses)
         ray, unit = preference / size, above / length
         turn = ray - (ray @ unit) * unit
         if np.linalg.norm(turn) <= 1e-14:  # on the ray but for rounding, which the division by length would blow up
-            return answer(preference, losses)
-        return answer(preference - self.penalty * turn / length, losses)
+            return make_tensor_like(preference, losses)
+        return make_tensor_like(preference - self.penalty * turn / length, losses)

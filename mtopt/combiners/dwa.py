@@ -12,7 +12,7 @@ from mtopt._errors import CheckpointError
 from mtopt.combiners._base import LossCombiner
 from mtopt.combiners._losses import loss_values, require_above, softmax
 from mtopt.combiners._registry import register_combiner
-from mtopt.solvers._gramian import Array, answer
+from mtopt.linalg import Array, make_tensor_like
 
 
 @register_combiner("dwa")
@@ -89,7 +89,7 @@ class DWA(LossCombiner):
         row.fill_(torch.nan)
         row[list(objectives)] = torch.from_numpy(values)
         self._step += 1
-        return answer(self._current.numpy()[list(objectives)], losses)
+        return make_tensor_like(self._current.numpy()[list(objectives)], losses)
 
     def _ratios(self) -> Array:
         """Mean losses of the last window over those of the window before."""

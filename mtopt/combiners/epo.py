@@ -12,12 +12,16 @@ from mtopt.combiners._losses import loss_values, require_above
 from mtopt.combiners._preference import Preference, preference_of
 from mtopt.combiners._ray import check_ray
 from mtopt.combiners._registry import register_combiner
-from mtopt.solvers import Precision
-from mtopt.solvers._certificate import Certificate
-from mtopt.solvers._coordinates import mean_norm
-from mtopt.solvers._gramian import Array, answer, as_gramian, unit_rows
-from mtopt.solvers._linear_program import LOOSENED, maximise
-from mtopt.solvers._nonnegative import semidefinite_root
+from mtopt.linalg import (
+    Array,
+    Precision,
+    average_norms,
+    make_tensor_like,
+    normalize_gramian,
+    read_gramian,
+    take_semidefinite_root,
+)
+from mtopt.solvers import LOOSENING, Certificate, maximise_linear
 
 Flags = npt.NDArray[np.bool_]
 
@@ -75,7 +79,7 @@ class EPO(GramianCombiner):
 
     def weights(self, gramian: torch.Tensor, losses: torch.Tensor | None = None) -> torch.Tensor:
         """The weights (K,) of the linear program for a Gramian (K, K) and losses (K,)."""
-        matrix = as_gramian(gramian)
+        matrix = read_gramian(gramian)
         values = loss_values(self._losses(losses, len(matrix)))
         objectives, total = self._rows(len(matrix))
         require_above(self, values, objectives, why="it takes the logarithms of their shares")
@@ -87,7 +91,7 @@ class EPO(GramianCombiner):
         program = _Program(matrix, inverse * (logs - uneven), self._precision(gramian))
         if not program.live.any():
             self.certificate = Certificate(0.0, 0.0, "zero rows")
-            return answer(np.full(len(values), 1.0 / len(values)), gramian)
+            return make_tensor_like(np.full(len(values), 1.0 / len(values)), gramian)
         if uneven > self.epsilon:
             weights, self.certificate = program.balance(weighted >= (1.0 - 1e-12) * weighted.max())
         else:
@@ -97,7 +101,7 @@ class EPO(GramianCombiner):
                 "EPO's linear program has no solution, which it has for every positive semi-definite Gramian; compute "
                 "the Gramian in float64"
             )
-        return answer(weights, gramian)
+        return make_tensor_like(weights, gramian)
 
 
 class _Program:
@@ -108,15 +112,15 @@ class _Program:
     """
 
     def __init__(self, matrix: Array, anchor: Array, precision: Precision) -> None:
-        cosines, norms = unit_rows(matrix)
-        cosines = semidefinite_root(cosines)[1]
+        cosines, norms = normalize_gramian(matrix)
+        cosines = take_semidefinite_root(cosines)[1]
         self.live = norms > 0.0
-        self.norms = np.where(self.live, norms / mean_norm(norms), 1.0)
+        self.norms = np.where(self.live, norms / average_norms(norms), 1.0)
         terms = np.where(self.live, self.norms * anchor, 0.0)
         gamma = cosines @ terms
         rounding = len(terms) * precision.products * (np.abs(cosines) @ np.abs(terms))
         self.gamma = np.where(np.abs(gamma) > rounding, gamma, 0.0)
-        self.rows = (cosines + LOOSENED * self.live)[self.live]
+        self.rows = (cosines + LOOSENING * self.live)[self.live]
         self.total = cosines @ (self.live * self.norms)
 
     def balance(self, largest: Flags) -> tuple[Array | None, Certificate]:
@@ -134,7 +138,7 @@ class _Program:
         if relax:
             return self._solve(self.total, self.rows, bounds, "descent")
         sizes = np.abs(self.gamma)
-        rows = np.vstack([self.rows, self.gamma + LOOSENED * sizes])
+        rows = np.vstack([self.rows, self.gamma + LOOSENING * sizes])
         least = min(float(np.where(self.live, self.norms * self.gamma, 0.0).max()), 0.0)
         weights, certificate = self._solve(self.total, rows, np.append(bounds, least), "descent")
         if weights is not None:
@@ -142,11 +146,11 @@ class _Program:
         best, certificate = self._solve(self.gamma, self.rows, bounds, "best balance")
         if best is None:
             return None, certificate
-        least = min(float((self.gamma - LOOSENED * sizes) @ (self.norms * best)), 0.0)
+        least = min(float((self.gamma - LOOSENING * sizes) @ (self.norms * best)), 0.0)
         return self._solve(self.total, rows, np.append(bounds, least), "descent in best balance")
 
     def _solve(self, objective: Array, rows: Array, bounds: Array, name: str) -> tuple[Array | None, Certificate]:
-        found, solved = maximise(objective, rows, bounds, 1.0 / self.norms)
+        found, solved = maximise_linear(objective, rows, bounds, 1.0 / self.norms)
         certificate = Certificate(solved.residual, solved.gap, f"{name}, {solved.method}")
         if found is None:
             return None, certificate

@@ -9,10 +9,9 @@ import torch
 
 from mtopt.combiners._base import Combiner, Outcome
 from mtopt.combiners._draws import FollowingDraws
-from mtopt.combiners._gradients import Gradients
 from mtopt.combiners._matrix_free import Following
 from mtopt.combiners._wrapper import Wrapper, require_weights, weights_of
-from mtopt.solvers._gramian import Array
+from mtopt.linalg import Array, Gradients
 
 
 class Every(Wrapper):

@@ -5,9 +5,9 @@ from __future__ import annotations
 import torch
 
 from mtopt.combiners._base import JacobianCombiner
-from mtopt.combiners._gradients import Gradients
 from mtopt.combiners._registry import register_combiner
 from mtopt.combiners._tracked import grown_rows, joined
+from mtopt.linalg import Gradients
 
 
 @register_combiner("excess_mtl")

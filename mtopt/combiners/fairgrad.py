@@ -8,8 +8,8 @@ from mtopt.combiners._base import GramianCombiner
 from mtopt.combiners._fair_weights import FollowsFairWeights
 from mtopt.combiners._registry import register_combiner
 from mtopt.combiners.nash_mtl import check_max_norm, clipped
+from mtopt.linalg import make_tensor_like
 from mtopt.solvers import alpha_fair
-from mtopt.solvers._gramian import answer
 
 
 @register_combiner("fairgrad")
@@ -53,7 +53,7 @@ class FairGrad(FollowsFairWeights, GramianCombiner):
     def weights(self, gramian: torch.Tensor, losses: torch.Tensor | None = None) -> torch.Tensor:
         """The alpha-fair weights (K,) of a Gramian (K, K)."""
         weights, self.certificate = alpha_fair(gramian, self.alpha, self._precision(gramian))
-        return answer(clipped(weights, gramian, self.max_norm), gramian)
+        return make_tensor_like(clipped(weights, gramian, self.max_norm), gramian)
 
     def _power(self) -> float:
         return 1.0 / self.alpha

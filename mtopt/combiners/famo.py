@@ -12,7 +12,7 @@ from mtopt.combiners._base import LossCombiner
 from mtopt.combiners._learned import LearnedVector, LearnsWeights, check_lr
 from mtopt.combiners._losses import Reference, check_reference, loss_values, reference_of, require_above, softmax
 from mtopt.combiners._registry import register_combiner
-from mtopt.solvers._gramian import Array, answer
+from mtopt.linalg import Array, make_tensor_like
 
 
 @register_combiner("famo")
@@ -90,7 +90,7 @@ class FAMO(LearnsWeights, LossCombiner):
         logs = self._log_gaps(values, objectives, total)
         weights = softmax(self._vector.read(total)[list(objectives)] - logs)
         self._before, self._at = logs.tolist(), list(objectives)
-        return answer(weights, losses)
+        return make_tensor_like(weights, losses)
 
     @property
     def awaits_losses(self) -> bool:

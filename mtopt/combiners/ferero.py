@@ -10,8 +10,8 @@ from mtopt.combiners._losses import loss_values
 from mtopt.combiners._preference import Preference
 from mtopt.combiners._ray import check_ray, off_ray, unit_ray
 from mtopt.combiners._registry import register_combiner
-from mtopt.solvers._gramian import answer, as_gramian
-from mtopt.solvers._ray_step import ray_step
+from mtopt.linalg import make_tensor_like, read_gramian
+from mtopt.solvers import ray_step
 
 _LARGEST = 1e30
 """Largest weight, and term of the direction, for gradients that are not in double precision."""
@@ -58,7 +58,7 @@ class FERERO(GramianCombiner):
 
     def weights(self, gramian: torch.Tensor, losses: torch.Tensor | None = None) -> torch.Tensor:
         """``lambda + B' nu``: (K,) for a Gramian (K, K) and losses (K,)."""
-        matrix = as_gramian(gramian)
+        matrix = read_gramian(gramian)
         values = loss_values(self._losses(losses, len(matrix)))
         ray = unit_ray(self.preference, *self._rows(len(matrix)))
         precision = self._precision(gramian)
@@ -66,4 +66,4 @@ class FERERO(GramianCombiner):
         if precision.rows > torch.finfo(torch.float64).eps:
             terms = np.abs(weights) * np.maximum(1.0, np.sqrt(matrix.diagonal()))
             weights *= min(1.0, _LARGEST / max(float(terms.max()), 1.0))
-        return answer(weights, gramian)
+        return make_tensor_like(weights, gramian)

@@ -7,8 +7,8 @@ import torch
 
 from mtopt.combiners._base import GramianCombiner
 from mtopt.combiners._registry import register_combiner
+from mtopt.linalg import make_tensor_like, read_gramian
 from mtopt.solvers import project_dual_cone
-from mtopt.solvers._gramian import answer, as_gramian
 
 
 @register_combiner("gem")
@@ -45,17 +45,17 @@ class GEM(GramianCombiner):
 
     def weights(self, gramian: torch.Tensor, losses: torch.Tensor | None = None) -> torch.Tensor:
         """Weights (K,) for a Gramian (K, K): 1 for the current task, v for the memories."""
-        matrix = as_gramian(gramian)
+        matrix = read_gramian(gramian)
         objectives, total = self._rows(len(matrix))
         if self.current >= total:
             raise ValueError(f"current is {self.current}, but there are only {total} objectives")
         self.certificate = None
         if self.current not in objectives:
-            return answer(np.zeros(len(matrix)), gramian)
+            return make_tensor_like(np.zeros(len(matrix)), gramian)
         row = objectives.index(self.current)
         memories = [k for k in range(len(matrix)) if k != row]
         start = np.eye(len(matrix))[row]
         if (matrix[row] < 0.0).any():
             start[memories] = self.margin
         weights, self.certificate = project_dual_cone(matrix, start, memories, self._precision(gramian))
-        return answer(weights, gramian)
+        return make_tensor_like(weights, gramian)

@@ -8,7 +8,7 @@ import torch
 from mtopt.combiners._base import LossCombiner
 from mtopt.combiners._losses import loss_values, require_above
 from mtopt.combiners._registry import register_combiner
-from mtopt.solvers._gramian import answer
+from mtopt.linalg import make_tensor_like
 
 
 @register_combiner("gls")
@@ -35,4 +35,4 @@ class GLS(LossCombiner):
         objectives, _ = self._rows(len(values))
         require_above(self, values, objectives, why="it takes their geometric mean")
         logs = np.log(values)
-        return answer(np.exp(logs.mean() - logs) / len(values), losses)
+        return make_tensor_like(np.exp(logs.mean() - logs) / len(values), losses)

@@ -13,7 +13,7 @@ from mtopt.combiners._base import NormCombiner
 from mtopt.combiners._learned import LearnedVector, LearnsWeights, check_lr
 from mtopt.combiners._losses import Reference, check_reference, reference_of, require_above, softmax
 from mtopt.combiners._registry import register_combiner
-from mtopt.solvers._gramian import Array, answer, as_array
+from mtopt.linalg import Array, make_tensor_like, read_array
 
 _ROUNDING = 1e-13
 """Two numbers nearer than this, relatively, are equal: Adam would blow their difference up to a full step."""
@@ -90,7 +90,7 @@ class GradNorm(LearnsWeights, NormCombiner):
 
     def weights(self, norms: torch.Tensor, losses: torch.Tensor | None = None) -> torch.Tensor:
         """w: (K,) for gradient norms (K,), or for a Gramian (K, K), and losses (K,). Then w takes its step."""
-        lengths = as_array(norms)
+        lengths = read_array(norms)
         if lengths.ndim == 2:
             lengths = np.sqrt(lengths.diagonal())
         values = self._losses(losses, len(lengths)).numpy()
@@ -110,7 +110,7 @@ class GradNorm(LearnsWeights, NormCombiner):
             self._vector.write(moved * (total / moved.sum()) if moved.sum() > 0 else numbers)
         else:
             self._vector.descend(weights * _difference(slope, np.full(len(kept), weights @ slope / total)), kept)
-        return answer(weights, norms)
+        return make_tensor_like(weights, norms)
 
     def _rates(self, values: Array, objectives: tuple[int, ...], total: int) -> Array:
         """r, the relative inverse training rates of the losses present."""

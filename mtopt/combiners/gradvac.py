@@ -11,8 +11,7 @@ import torch
 from mtopt.combiners._base import GramianCombiner
 from mtopt.combiners._random import rule_generator
 from mtopt.combiners._registry import register_combiner
-from mtopt.solvers import Precision
-from mtopt.solvers._gramian import Array, answer, as_gramian, unit_rows
+from mtopt.linalg import Array, Precision, make_tensor_like, normalize_gramian, read_gramian
 
 _NEAR_ONE = 1e-12
 """How near to one a cosine with another gradient may be aimed at, which is reached only at an infinite weight."""
@@ -70,7 +69,7 @@ class GradVac(GramianCombiner):
     def weights(self, gramian: torch.Tensor, losses: torch.Tensor | None = None) -> torch.Tensor:
         """The sum over i of the coefficients of ``h``: (K,) for a Gramian (K, K)."""
         precision = self._precision(gramian)
-        cosines, norms = unit_rows(as_gramian(gramian))
+        cosines, norms = normalize_gramian(read_gramian(gramian))
         objectives, total = self._rows(len(norms))
         if len(self._targets) != total:
             if len(self._targets):
@@ -82,7 +81,7 @@ class GradVac(GramianCombiner):
         turned = self._turn(cosines, live, targets, precision)  # in unit gradients, of h_i / ||g_i||
         self._targets.numpy()[picked] = targets
         lengths = np.where(live, norms, 1.0)
-        return answer((turned * lengths[:, None] / lengths).sum(axis=0), gramian)
+        return make_tensor_like((turned * lengths[:, None] / lengths).sum(axis=0), gramian)
 
     def _turn(self, cosines: Array, live: npt.NDArray[np.bool_], targets: Array, precision: Precision) -> Array:
         """Coefficients of each h_i, one a row; ``targets`` move in place."""

@@ -5,10 +5,10 @@ from __future__ import annotations
 import torch
 
 from mtopt.combiners._base import JacobianCombiner
-from mtopt.combiners._gradients import Gradients, gramian_of
 from mtopt.combiners._registry import register_combiner
 from mtopt.combiners._roles import check_roles, rows_of_roles
 from mtopt.combiners._tracked import grown_rows
+from mtopt.linalg import Gradients, gramian_of
 
 
 @register_combiner("gru")

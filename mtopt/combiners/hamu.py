@@ -7,9 +7,9 @@ from typing import Literal
 import torch
 
 from mtopt.combiners._base import JacobianCombiner
-from mtopt.combiners._gradients import Gradients, gramian_of
 from mtopt.combiners._registry import register_combiner
 from mtopt.combiners._roles import check_roles, rows_of_roles
+from mtopt.linalg import Gradients, gramian_of
 
 
 @register_combiner("hamu")

@@ -9,9 +9,7 @@ import torch
 
 from mtopt.combiners._base import GramianCombiner
 from mtopt.combiners._registry import register_combiner
-from mtopt.solvers._gramian import answer, as_gramian, live_rows
-from mtopt.solvers._spectrum import pseudo_solve
-from mtopt.solvers._two import read_two
+from mtopt.linalg import apply_pseudo_inverse, make_tensor_like, normalize_live_rows, read_gramian, read_two
 
 
 @register_combiner("imtl_g")
@@ -44,20 +42,20 @@ class IMTLG(GramianCombiner):
 
     def weights(self, gramian: torch.Tensor, losses: torch.Tensor | None = None) -> torch.Tensor:
         """The impartial weights (K,) of a Gramian (K, K)."""
-        matrix = as_gramian(gramian)
+        matrix = read_gramian(gramian)
         two = read_two(matrix)
         if two is not None:  # the same for every angle, opposite gradients included
             total = two.first + two.second
-            return answer(np.array([two.second / total, two.first / total]), gramian)
-        cosines, norms, live = live_rows(matrix)
+            return make_tensor_like(np.array([two.second / total, two.first / total]), gramian)
+        cosines, norms, live = normalize_live_rows(matrix)
         weights = np.zeros_like(norms)
         if len(cosines):
             precision = self._precision(gramian)
             scaled, solvable = norms[live].min() / norms[live], True
             if len(cosines) > 2:
-                solved, solvable = pseudo_solve(cosines, np.ones(len(cosines)), precision)
+                solved, solvable = apply_pseudo_inverse(cosines, np.ones(len(cosines)), precision)
                 scaled = scaled * solved
             total = float(scaled.sum())
             if solvable and abs(total) > len(scaled) * precision.linear * np.abs(scaled).sum():
                 weights[live] = scaled / (abs(total) if self.uphill == "reverse" else total)
-        return answer(weights, gramian)
+        return make_tensor_like(weights, gramian)

@@ -9,7 +9,7 @@ from mtopt.combiners._base import LossCombiner
 from mtopt.combiners._learned import LearnedVector, LearnsWeights, check_lr
 from mtopt.combiners._losses import loss_values, require_above
 from mtopt.combiners._registry import register_combiner
-from mtopt.solvers._gramian import answer
+from mtopt.linalg import make_tensor_like
 
 
 @register_combiner("imtl_l")
@@ -51,4 +51,4 @@ class IMTLL(LearnsWeights, LossCombiner):
         weights = np.exp(self._vector.read(total)[kept])
         seen = values > 0
         self._vector.descend((weights * values - 1.0)[seen], np.asarray(kept)[seen].tolist())
-        return answer(weights, losses)
+        return make_tensor_like(weights, losses)

@@ -9,7 +9,7 @@ import torch
 
 from mtopt.combiners._base import GramianCombiner
 from mtopt.combiners._registry import register_combiner
-from mtopt.solvers._gramian import answer, as_gramian
+from mtopt.linalg import make_tensor_like, read_gramian
 
 
 @register_combiner("krum")
@@ -49,7 +49,7 @@ class Krum(GramianCombiner):
 
     def weights(self, gramian: torch.Tensor, losses: torch.Tensor | None = None) -> torch.Tensor:
         """1/m for the m gradients selected: (K,) for a Gramian (K, K)."""
-        matrix = as_gramian(gramian)
+        matrix = read_gramian(gramian)
         count = len(matrix)
         largest = matrix.diagonal().max()
         matrix = matrix / largest if largest > 0.0 else matrix
@@ -67,4 +67,4 @@ class Krum(GramianCombiner):
         chosen = np.lexsort((objectives, scores))[: self.selected]
         weights = np.zeros(count)
         weights[chosen] = 1.0 / len(chosen)
-        return answer(weights, gramian)
+        return make_tensor_like(weights, gramian)

@@ -7,8 +7,8 @@ import torch
 from mtopt.combiners._base import GramianCombiner
 from mtopt.combiners._matrix_free import FollowsWeights
 from mtopt.combiners._registry import register_combiner
+from mtopt.linalg import Array, make_tensor_like
 from mtopt.solvers import min_norm
-from mtopt.solvers._gramian import Array, answer
 
 
 @register_combiner("mgda")
@@ -36,7 +36,7 @@ class MGDA(FollowsWeights, GramianCombiner):
     def weights(self, gramian: torch.Tensor, losses: torch.Tensor | None = None) -> torch.Tensor:
         """The min-norm weights (K,) of a Gramian (K, K)."""
         weights, self.certificate = min_norm(gramian, self._precision(gramian))
-        return answer(weights, gramian)
+        return make_tensor_like(weights, gramian)
 
     def _solution(self, gramian: Array) -> Array:
         return min_norm(gramian)[0]

@@ -7,9 +7,9 @@ from typing import Literal
 import torch
 
 from mtopt.combiners._base import JacobianCombiner
-from mtopt.combiners._gradients import gramian_of
 from mtopt.combiners._registry import register_combiner
 from mtopt.combiners._tracked import grown_rows, grown_weights, joined
+from mtopt.linalg import gramian_of
 from mtopt.solvers import project_simplex
 
 

@@ -5,9 +5,9 @@ from __future__ import annotations
 import torch
 
 from mtopt.combiners._base import JacobianCombiner, Outcome
-from mtopt.combiners._gradients import Gradients, gramian_of
 from mtopt.combiners._registry import register_combiner
 from mtopt.combiners._tracked import grown_rows, grown_weights, joined
+from mtopt.linalg import Gradients, gramian_of
 from mtopt.solvers import project_simplex
 
 

@@ -6,10 +6,10 @@ from collections.abc import Sequence
 
 import torch
 
-from mtopt.combiners._draws import DrawsCombiner, as_cross_gramian, project_mass
+from mtopt.combiners._draws import DrawsCombiner, project_mass
 from mtopt.combiners._registry import register_combiner
 from mtopt.combiners._tracked import grown_weights, joined
-from mtopt.solvers._gramian import Array, answer
+from mtopt.linalg import Array, make_tensor_like, read_cross_gramian
 
 
 @register_combiner("modo")
@@ -52,9 +52,9 @@ class MoDo(DrawsCombiner):
 
     def weights(self, gramian: torch.Tensor, losses: torch.Tensor | None = None) -> torch.Tensor:
         """lambda (K,) after one update with the cross-Gramian ``J1 J2'`` (K, K)."""
-        cross = as_cross_gramian(gramian)
+        cross = read_cross_gramian(gramian)
         positions = self._joined(len(cross))
-        return answer(self._moved(positions, cross @ self._lambda[positions].numpy()), gramian)
+        return make_tensor_like(self._moved(positions, cross @ self._lambda[positions].numpy()), gramian)
 
     def weights_to_follow(self, objectives: Sequence[int]) -> torch.Tensor:
         """lambda (K,) of the losses of ``objectives``, to make ``J1 (J2' lambda)`` with."""

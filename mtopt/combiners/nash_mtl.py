@@ -9,8 +9,8 @@ import torch
 from mtopt.combiners._base import GramianCombiner
 from mtopt.combiners._fair_weights import FollowsFairWeights
 from mtopt.combiners._registry import register_combiner
+from mtopt.linalg import Array, make_tensor_like, read_array
 from mtopt.solvers import alpha_fair
-from mtopt.solvers._gramian import Array, answer, as_array
 
 
 def check_max_norm(max_norm: float | None) -> None:
@@ -23,7 +23,7 @@ def clipped(weights: Array, gramian: torch.Tensor, max_norm: float | None) -> Ar
     """``weights``, scaled down where ``|| sum_k w_k g_k ||`` is above ``max_norm``."""
     if max_norm is None:
         return weights
-    norm = math.sqrt(max(float(weights @ as_array(gramian) @ weights), 0.0))
+    norm = math.sqrt(max(float(weights @ read_array(gramian) @ weights), 0.0))
     return weights * (max_norm / norm) if norm > max_norm else weights
 
 
@@ -64,4 +64,4 @@ class NashMTL(FollowsFairWeights, GramianCombiner):
     def weights(self, gramian: torch.Tensor, losses: torch.Tensor | None = None) -> torch.Tensor:
         """The bargaining weights (K,) of a Gramian (K, K)."""
         weights, self.certificate = alpha_fair(gramian, precision=self._precision(gramian))
-        return answer(clipped(weights, gramian, self.max_norm), gramian)
+        return make_tensor_like(clipped(weights, gramian, self.max_norm), gramian)

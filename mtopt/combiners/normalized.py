@@ -8,10 +8,10 @@ from typing import Literal
 import torch
 
 from mtopt.combiners._base import Combiner, Needs, Outcome
-from mtopt.combiners._gradients import Gradients
 from mtopt.combiners._losses import require_above
 from mtopt.combiners._rescaled import rescaled
 from mtopt.combiners._wrapper import Wrapper, require_weights, weights_of
+from mtopt.linalg import Gradients
 
 _ORDER: tuple[Needs, ...] = ("losses", "norms", "gramian", "jacobian")
 

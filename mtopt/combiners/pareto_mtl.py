@@ -11,10 +11,8 @@ from mtopt.combiners._base import GramianCombiner
 from mtopt.combiners._losses import loss_values, require_above
 from mtopt.combiners._preference import Preference, check_preference, preference_of
 from mtopt.combiners._registry import register_combiner
-from mtopt.solvers._certificate import Certificate
-from mtopt.solvers._coordinates import coordinates
-from mtopt.solvers._gramian import Array, answer, as_gramian
-from mtopt.solvers._min_norm import min_norm
+from mtopt.linalg import Array, make_tensor_like, read_coordinates, read_gramian
+from mtopt.solvers import Certificate, min_norm
 
 
 @register_combiner("pareto_mtl")
@@ -77,7 +75,7 @@ class ParetoMTL(GramianCombiner):
 
     def weights(self, gramian: torch.Tensor, losses: torch.Tensor | None = None) -> torch.Tensor:
         """The weights (K,) for a Gramian (K, K) and losses (K,) in the phase that the rule is in."""
-        matrix = as_gramian(gramian)
+        matrix = read_gramian(gramian)
         values = loss_values(self._losses(losses, len(matrix)))
         objectives, total = self._rows(len(matrix))
         require_above(self, values, objectives, why="its sectors divide the positive orthant", inclusive=True)
@@ -87,13 +85,13 @@ class ParetoMTL(GramianCombiner):
         active = differences[(violations > -self.epsilon) & differences.any(axis=1)]
         entering = not self._entered and self._step < self.warmup and len(active) > 0
         parts = active if entering else np.vstack([np.eye(len(values)), active])
-        rows = parts @ coordinates(matrix)
+        rows = parts @ read_coordinates(matrix)
         shares, certificate = min_norm(rows @ rows.T, self._precision(gramian))
         self.certificate = Certificate(
             certificate.residual, certificate.gap, f"phase {1 if entering else 2}, {certificate.method}"
         )
         self._step, self._entered = self._step + 1, not entering
-        return answer(shares @ parts, gramian)
+        return make_tensor_like(shares @ parts, gramian)
 
     def _differences(self, objectives: Sequence[int], total: int) -> Array:
         """``u_j - u`` for the other preferences j, zero where they are the own one, or nothing: (N, K)."""

@@ -11,8 +11,8 @@ import torch
 
 from mtopt.combiners._base import GramianCombiner
 from mtopt.combiners._registry import register_combiner
+from mtopt.linalg import Array, make_tensor_like, normalize_gramian, read_gramian
 from mtopt.solvers import least_distance
-from mtopt.solvers._gramian import Array, answer, as_gramian, unit_rows
 
 
 @register_combiner("pcd")
@@ -67,9 +67,9 @@ class PCD(GramianCombiner):
 
     def weights(self, gramian: torch.Tensor, losses: torch.Tensor | None = None) -> torch.Tensor:
         """Weights (K,) for a Gramian (K, K)."""
-        matrix = as_gramian(gramian)
+        matrix = read_gramian(gramian)
         precision = self._precision(gramian).of_numbers()
-        cosines, norms = unit_rows(matrix)
+        cosines, norms = normalize_gramian(matrix)
         objectives, total = self._rows(len(norms))
         if self.primary >= total:
             raise ValueError(f"primary is {self.primary}, but there are only {total} objectives")
@@ -79,7 +79,7 @@ class PCD(GramianCombiner):
         self.certificate = None
         row = objectives.index(self.primary) if self.primary in objectives else -1
         if row < 0 or norms[row] == 0.0:
-            return answer(weights, gramian)
+            return make_tensor_like(weights, gramian)
         others = norms.nonzero()[0]
         others = others[others != row]
         terms = np.zeros_like(norms)
@@ -103,7 +103,7 @@ class PCD(GramianCombiner):
             weights = terms / math.sqrt(squared) * (norms[row] / lengths)  # the terms of zero rows are zero
             if self.certificate is not None:  # the demands are those of a direction that was not yet rescaled
                 self.certificate = replace(self.certificate, residual=missed / math.sqrt(squared))
-        return answer(weights, gramian)
+        return make_tensor_like(weights, gramian)
 
     def _normalised(self, norms: Array, objectives: Sequence[int], total: int) -> Array:
         """The lengths of the normalised gradients, after the running means have taken these norms in."""

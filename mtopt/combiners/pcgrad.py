@@ -10,7 +10,7 @@ import torch
 from mtopt.combiners._base import GramianCombiner
 from mtopt.combiners._random import rule_generator
 from mtopt.combiners._registry import register_combiner
-from mtopt.solvers._gramian import Array, answer, as_gramian
+from mtopt.linalg import Array, make_tensor_like, read_gramian
 
 
 @register_combiner("pcgrad")
@@ -53,10 +53,10 @@ class PCGrad(GramianCombiner):
 
     def weights(self, gramian: torch.Tensor, losses: torch.Tensor | None = None) -> torch.Tensor:
         """The sum over i of the coefficients of ``h_i``: (K,) for a Gramian (K, K)."""
-        matrix = as_gramian(gramian)
+        matrix = read_gramian(gramian)
         count = len(matrix)
         weights = self._two(matrix) if count == 2 else self._project(matrix)
-        return answer(weights / count if self.reduction == "mean" else weights, gramian)
+        return make_tensor_like(weights / count if self.reduction == "mean" else weights, gramian)
 
     def _project(self, matrix: Array) -> Array:
         """The K lanes side by side: lane i holds the coefficients of ``h_i`` and its products with all gradients."""

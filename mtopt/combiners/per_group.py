@@ -9,8 +9,8 @@ import torch
 
 from mtopt._errors import CheckpointError
 from mtopt.combiners._base import Combiner, Outcome
-from mtopt.combiners._gradients import Gradients, Place
 from mtopt.combiners._wrapper import Wrapper
+from mtopt.linalg import Gradients, Place
 
 Grouping = Literal["layer", "tensor"] | Callable[[torch.Tensor], Hashable] | Sequence[int]
 

@@ -13,12 +13,16 @@ from mtopt.combiners._losses import loss_values
 from mtopt.combiners._preference import Preference
 from mtopt.combiners._ray import check_ray, off_ray, unit_ray
 from mtopt.combiners._registry import register_combiner
-from mtopt.solvers._certificate import Certificate
-from mtopt.solvers._coordinates import coordinates, mean_norm
-from mtopt.solvers._gramian import Array, answer, as_gramian, unit_rows
-from mtopt.solvers._linear_program import LOOSENED, maximise
-from mtopt.solvers._min_norm import min_norm
-from mtopt.solvers._precision import Precision
+from mtopt.linalg import (
+    Array,
+    Precision,
+    average_norms,
+    make_tensor_like,
+    normalize_gramian,
+    read_coordinates,
+    read_gramian,
+)
+from mtopt.solvers import LOOSENING, Certificate, maximise_linear, min_norm
 
 
 @register_combiner("pmgda")
@@ -79,15 +83,15 @@ class PMGDA(GramianCombiner):
 
     def weights(self, gramian: torch.Tensor, losses: torch.Tensor | None = None) -> torch.Tensor:
         """The weights (K,) of the prediction or the correction for a Gramian (K, K) and losses (K,)."""
-        matrix = as_gramian(gramian)
+        matrix = read_gramian(gramian)
         values = loss_values(self._losses(losses, len(matrix)))
         off = off_ray(values, unit_ray(self.preference, *self._rows(len(matrix))))
         distance = float(np.linalg.norm(off))
         precision = self._precision(gramian)
         if distance < self.h_eps and (distance == 0.0 or self.prediction == "mgda"):
             weights, self.certificate = min_norm(matrix, precision)
-            return answer(weights, gramian)
-        rows = coordinates(matrix)
+            return make_tensor_like(weights, gramian)
+        rows = read_coordinates(matrix)
         normal = off / distance
         gradient = normal @ rows
         moduli = np.linalg.norm(rows, axis=1) @ np.abs(normal)
@@ -97,7 +101,7 @@ class PMGDA(GramianCombiner):
             weights, self.certificate = _predicted(rows, normal, gradient, precision)
         else:
             weights, self.certificate = _corrected(rows, normal, gradient, self.sigma)
-        return answer(weights, gramian)
+        return make_tensor_like(weights, gramian)
 
 
 def _predicted(rows: Array, normal: Array, gradient: Array, precision: Precision) -> tuple[Array, Certificate]:
@@ -122,11 +126,11 @@ def _corrected(rows: Array, normal: Array, gradient: Array, sigma: float) -> tup
         return weights, Certificate(0.0, 0.0, "zero rows")
     rows, normal = rows[moving], normal[moving]
     every = np.vstack([rows, gradient])
-    cosines, norms = unit_rows(every @ every.T)
+    cosines, norms = normalize_gramian(every @ every.T)
     live = norms > 0.0
-    cosines = cosines + LOOSENED * np.outer(live, live)
+    cosines = cosines + LOOSENING * np.outer(live, live)
     count = len(rows)
-    paces = np.where(live, norms, 1.0) / mean_norm(norms[:count])
+    paces = np.where(live, norms, 1.0) / average_norms(norms[:count])
     program = np.zeros((count + 1, count + 3))
     program[:, : count + 1] = cosines
     program[:count, count + 1] = -1.0 / paces[:count]
@@ -135,7 +139,7 @@ def _corrected(rows: Array, normal: Array, gradient: Array, sigma: float) -> tup
     objective, edge = np.zeros(count + 3), np.ones(count + 3)
     objective[count + 1 :] = 1.0, -1.0
     edge[count + 1 :] = 0.0
-    found, certificate = maximise(objective, program, np.zeros(count + 1), edge)
+    found, certificate = maximise_linear(objective, program, np.zeros(count + 1), edge)
     if found is None:
         raise SolverError(
             "PMGDA's linear program has no solution, which it has for every Gramian; compute the Gramian in float64"

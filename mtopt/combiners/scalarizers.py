@@ -9,7 +9,7 @@ from mtopt.combiners._base import LossCombiner
 from mtopt.combiners._losses import Reference, check_reference, loss_values, reference_of
 from mtopt.combiners._preference import Preference, check_preference, preference_of
 from mtopt.combiners._registry import register_combiner
-from mtopt.solvers._gramian import Array, answer
+from mtopt.linalg import Array, make_tensor_like
 
 
 def _shares(terms: Array) -> Array:
@@ -51,8 +51,8 @@ class Tchebycheff(LossCombiner):
         preference = preference_of(self.preference, objectives, total).numpy()
         above = values - reference_of(self.reference, objectives, total)
         if not (preference > 0).any():
-            return answer(np.zeros(len(values)), losses)
-        return answer(preference * _shares(np.where(preference > 0, preference * above, -np.inf)), losses)
+            return make_tensor_like(np.zeros(len(values)), losses)
+        return make_tensor_like(preference * _shares(np.where(preference > 0, preference * above, -np.inf)), losses)
 
 
 @register_combiner("asf")
@@ -94,7 +94,7 @@ class ASF(LossCombiner):
         objectives, total = self._rows(len(values))
         preference = preference_of(self.preference, objectives, total).numpy()
         above = values - reference_of(self.reference, objectives, total)
-        return answer((_shares(above / preference) + self.rho) / preference, losses)
+        return make_tensor_like((_shares(above / preference) + self.rho) / preference, losses)
 
 
 @register_combiner("pbi")
@@ -137,11 +137,11 @@ class PBI(LossCombiner):
         objectives, total = self._rows(len(values))
         preference = preference_of(self.preference, objectives, total).numpy()
         if not (preference > 0).any():
-            return answer(np.zeros(len(values)), losses)
+            return make_tensor_like(np.zeros(len(values)), losses)
         ray = preference / np.linalg.norm(preference)
         above = values - reference_of(self.reference, objectives, total)
         off = above - (above @ ray) * ray
         distance = np.linalg.norm(off)
         if distance <= 1e-14 * np.linalg.norm(above):  # on the ray but for rounding: zero is a subgradient
-            return answer(ray, losses)
-        return answer(ray + self.theta * off / distance, losses)
+            return make_tensor_like(ray, losses)
+        return make_tensor_like(ray + self.theta * off / distance, losses)

@@ -7,7 +7,7 @@ import torch
 from mtopt.combiners._base import LossCombiner
 from mtopt.combiners._losses import loss_values, require_above
 from mtopt.combiners._registry import register_combiner
-from mtopt.solvers._gramian import answer
+from mtopt.linalg import make_tensor_like
 
 
 @register_combiner("si")
@@ -31,4 +31,4 @@ class SI(LossCombiner):
         values = loss_values(losses)
         objectives, _ = self._rows(len(values))
         require_above(self, values, objectives, why="it takes their logarithms")
-        return answer(1.0 / values, losses)
+        return make_tensor_like(1.0 / values, losses)

@@ -5,9 +5,9 @@ from __future__ import annotations
 import numpy as np
 import torch
 
-from mtopt.combiners._draws import DrawsCombiner, as_cross_gramian, project_mass
+from mtopt.combiners._draws import DrawsCombiner, project_mass
 from mtopt.combiners._registry import register_combiner
-from mtopt.solvers._gramian import answer
+from mtopt.linalg import make_tensor_like, read_cross_gramian
 
 
 @register_combiner("sdmgrad")
@@ -54,7 +54,7 @@ class SDMGrad(DrawsCombiner):
 
     def weights(self, gramian: torch.Tensor, losses: torch.Tensor | None = None) -> torch.Tensor:
         """``(w + lam / K) / (1 + lam)`` (K,) after updating w with the cross-Gramian ``J1 J2'`` (K, K)."""
-        cross = as_cross_gramian(gramian)
+        cross = read_cross_gramian(gramian)
         positions = self._joined(len(cross))
         current = self._lambda[positions].numpy()
         share = self.lam / len(self._members)  # an absent loss counts in the mean as zero
@@ -68,4 +68,4 @@ class SDMGrad(DrawsCombiner):
                 velocity = self.momentum * velocity + cross @ current + pull
                 current = project_mass(current - self.rate * velocity, mass)
             self._store(positions, current)
-        return answer((current + share) / (1.0 + self.lam), gramian)
+        return make_tensor_like((current + share) / (1.0 + self.lam), gramian)

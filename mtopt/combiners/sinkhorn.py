@@ -5,9 +5,8 @@ from __future__ import annotations
 import torch
 
 from mtopt.combiners._base import Combiner, Outcome
-from mtopt.combiners._gradients import Gradients
-from mtopt.combiners._norms import CHUNK
 from mtopt.combiners._wrapper import Wrapper
+from mtopt.linalg import CHUNK, Gradients
 
 
 def sinkhorn_normalized(matrix: torch.Tensor, iterations: int = 5) -> torch.Tensor:

@@ -9,7 +9,7 @@ from mtopt.combiners._base import LossCombiner
 from mtopt.combiners._losses import Reference, check_reference, loss_values, reference_of, require_above, softmax
 from mtopt.combiners._preference import Preference, check_preference, preference_of
 from mtopt.combiners._registry import register_combiner
-from mtopt.solvers._gramian import Array, answer
+from mtopt.linalg import Array, make_tensor_like
 
 
 @register_combiner("stch")
@@ -90,11 +90,11 @@ class STCH(LossCombiner):
         values = loss_values(losses)
         objectives, total = self._rows(len(values))
         if self.log:
-            return answer(self._log_weights(values, objectives, total), losses)
+            return make_tensor_like(self._log_weights(values, objectives, total), losses)
         mu = 0.01 if self.mu is None else self.mu
         preference = preference_of(self.preference, objectives, total).numpy()
         above = values - reference_of(self.reference, objectives, total)
-        return answer(preference * softmax(preference * above / mu), losses)
+        return make_tensor_like(preference * softmax(preference * above / mu), losses)
 
     def _log_weights(self, values: Array, objectives: tuple[int, ...], total: int) -> Array:
         require_above(self, values, objectives, why="log=True takes their logarithms")

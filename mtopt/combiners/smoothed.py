@@ -7,9 +7,9 @@ from collections.abc import Sequence
 import torch
 
 from mtopt.combiners._base import Combiner, Outcome
-from mtopt.combiners._gradients import Gradients
 from mtopt.combiners._tracked import joined
 from mtopt.combiners._wrapper import Wrapper, require_weights, weights_of
+from mtopt.linalg import Gradients
 
 
 class Smoothed(Wrapper):

@@ -5,8 +5,8 @@ from __future__ import annotations
 import torch
 
 from mtopt.combiners._base import JacobianCombiner
-from mtopt.combiners._gradients import CHUNK
 from mtopt.combiners._registry import register_combiner
+from mtopt.linalg import CHUNK
 
 
 @register_combiner("trimmed_mean")

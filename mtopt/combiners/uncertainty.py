@@ -12,7 +12,7 @@ from mtopt.combiners._base import LossCombiner
 from mtopt.combiners._learned import LearnedVector, LearnsWeights, check_lr
 from mtopt.combiners._losses import loss_values, require_above
 from mtopt.combiners._registry import register_combiner
-from mtopt.solvers._gramian import answer
+from mtopt.linalg import make_tensor_like
 
 Likelihood = Literal["gaussian", "softmax"]
 
@@ -67,7 +67,7 @@ class UW(LearnsWeights, LossCombiner):
         weights = self._factors(total)[kept] * np.exp(-self._vector.read(total)[kept])
         seen = values > 0
         self._vector.descend((0.5 - weights * values)[seen], np.asarray(kept)[seen].tolist())
-        return answer(weights, losses)
+        return make_tensor_like(weights, losses)
 
     def _factors(self, total: int) -> np.ndarray[tuple[int], np.dtype[np.float64]]:
         names = [self.likelihood] * total if isinstance(self.likelihood, str) else self.likelihood

@@ -7,8 +7,8 @@ import torch
 from mtopt.combiners._base import GramianCombiner
 from mtopt.combiners._preference import Preference, check_preference, shares_of
 from mtopt.combiners._registry import register_combiner
+from mtopt.linalg import make_tensor_like
 from mtopt.solvers import project_dual_cone, project_rows
-from mtopt.solvers._gramian import answer
 
 
 @register_combiner("upgrad")
@@ -37,7 +37,7 @@ class UPGrad(GramianCombiner):
         """Weights (K,) of d for a Gramian (K, K); a projection that cannot be told from zero adds nothing."""
         shares = shares_of(self.preference, *self._rows(len(gramian)))
         projections, self.certificate = project_rows(gramian, self._precision(gramian))
-        return answer(shares.dot(projections), gramian)
+        return make_tensor_like(shares.dot(projections), gramian)
 
 
 @register_combiner("dualproj")
@@ -65,4 +65,4 @@ class DualProj(GramianCombiner):
         """Weights (K,) of d for a Gramian (K, K): none is smaller than its share, or all are zero and d is."""
         shares = shares_of(self.preference, *self._rows(len(gramian)))
         weights, self.certificate = project_dual_cone(gramian, shares, precision=self._precision(gramian))
-        return answer(weights, gramian)
+        return make_tensor_like(weights, gramian)

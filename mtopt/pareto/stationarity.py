@@ -43,7 +43,7 @@ def kkt_residual(jacobian: torch.Tensor | ArrayLike, *, gramian: bool = False) -
         # Rounding can leave a tiny negative value at a stationary point.
         return math.sqrt(max(float(weights @ matrix @ weights), 0.0))
 
-    from mtopt.combiners import gramian_of
+    from mtopt.linalg import gramian_of
 
     # The float32 or bfloat16 rows of a model stay where and what they are: only chunks are converted.
     if isinstance(jacobian, torch.Tensor):

@@ -40,7 +40,7 @@ def moo_svgd(
         NonFiniteError: NaN or infinity.
         SolverError: the MGDA weights could not be certified.
     """
-    from mtopt.combiners import gramian_of
+    from mtopt.linalg import gramian_of
     from mtopt.solvers import min_norm
 
     if jacobians.ndim != 3 or points.shape != jacobians.shape[:2] or jacobians.numel() == 0:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from mtopt.solvers._gramian import Array, Mask, lapack
+from mtopt.linalg import Array, Mask, load_lapack
 
 _ROUNDS = 30
 """Variables moved, over their number, after which the best so far is the answer."""
@@ -78,8 +78,8 @@ class _Positive:
         remainder = self.matrix[index, index]
         if size:
             factor = self.factor[:size, :size]
-            row, _ = lapack().dtrtrs(factor, self.matrix[self.members, index], lower=1)
-            coefficients, _ = lapack().dtrtrs(factor, row, lower=1, trans=1)
+            row, _ = load_lapack().dtrtrs(factor, self.matrix[self.members, index], lower=1)
+            coefficients, _ = load_lapack().dtrtrs(factor, row, lower=1, trans=1)
             reach = self.lengths[index] + float(np.abs(coefficients).dot(self.lengths[self.members]))
             remainder -= float(row.dot(row))
             if remainder <= 4.0 * self.tolerance * reach**2:
@@ -95,7 +95,7 @@ class _Positive:
         size = len(self.members)
         if size:
             block = self.matrix[np.ix_(self.members, self.members)]
-            self.factor[:size, :size] = lapack().dpotrf(block, lower=1)[0]
+            self.factor[:size, :size] = load_lapack().dpotrf(block, lower=1)[0]
 
     def solve(self) -> Array:
         """The values with which all their slopes are zero."""
@@ -109,4 +109,4 @@ class _Positive:
 
     def _solved(self, right: Array) -> Array:
         size = len(right)
-        return np.asarray(lapack().dpotrs(self.factor[:size, :size], right, lower=1)[0]) if size else right
+        return np.asarray(load_lapack().dpotrs(self.factor[:size, :size], right, lower=1)[0]) if size else right

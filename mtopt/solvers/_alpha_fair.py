@@ -8,10 +8,8 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
+from mtopt.linalg import Array, Precision, TwoGradients, load_lapack, normalize_live_rows, read_gramian, read_two
 from mtopt.solvers._certificate import Certificate, certify
-from mtopt.solvers._gramian import Array, as_gramian, lapack, live_rows
-from mtopt.solvers._precision import Precision
-from mtopt.solvers._two import Two, read_two
 
 _STEPS = 1000
 """Newton steps; four to eight are usual, some hundreds when alpha is 10 and the rows span twelve decades."""
@@ -48,12 +46,12 @@ def alpha_fair(
         SolverError: the error is more than 1e-10 above what the Gramian leaves open.
     """
     precision = precision or Precision.behind(gramian)
-    matrix = as_gramian(gramian)
+    matrix = read_gramian(gramian)
     if alpha == 1.0:
         two = read_two(matrix)
         if two is not None:
             return _closed_form(two, precision)
-    cosines, norms, live = live_rows(matrix)
+    cosines, norms, live = normalize_live_rows(matrix)
     weights = np.zeros_like(norms)
     if not len(cosines):
         return weights, Certificate(0.0, None, "zero rows")
@@ -77,7 +75,7 @@ def alpha_fair(
 _STATIONARY = Certificate(0.0, None, "Pareto-stationary")
 
 
-def _closed_form(two: Two, precision: Precision) -> tuple[Array, Certificate]:
+def _closed_form(two: TwoGradients, precision: Precision) -> tuple[Array, Certificate]:
     """Nash bargaining of two gradients."""
     if not 1.0 + two.cosine > 2.0 * precision.rank_share(2):  # the squared length of u_1 + u_2 is twice this
         return np.zeros(2), _STATIONARY
@@ -97,7 +95,7 @@ def _certify(error: float, moduli: float, length: float, precision: Precision, m
 
 def _newton(cosines: Array, scales: Array, alpha: float, precision: Precision) -> Array | None:
     """The weights, as good as they get; None where a combination of the gradients vanishes."""
-    dposv = lapack().dposv
+    dposv = load_lapack().dposv
     power = 1.0 / alpha
     vanishing = precision.rank_share(len(scales))
     magnitudes = np.abs(cosines)

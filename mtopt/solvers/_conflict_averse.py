@@ -10,14 +10,23 @@ import numpy.typing as npt
 import torch
 
 from mtopt._errors import SolverError
+from mtopt.linalg import (
+    Array,
+    Indices,
+    Live,
+    Precision,
+    TwoGradients,
+    load_lapack,
+    normalize_live_rows,
+    read_gramian,
+    read_two,
+    take_semidefinite_root,
+)
 from mtopt.solvers._active_set import nonnegative_within
 from mtopt.solvers._certificate import Certificate, certify
 from mtopt.solvers._dual_cone import project_dual_cone
-from mtopt.solvers._gramian import Array, Indices, Live, as_gramian, lapack, live_rows
 from mtopt.solvers._min_norm import stationary_terms
-from mtopt.solvers._nonnegative import nonnegative, semidefinite_root
-from mtopt.solvers._precision import Precision
-from mtopt.solvers._two import Two, read_two
+from mtopt.solvers._nonnegative import nonnegative
 
 _NAME = "CAGrad's program"
 
@@ -78,13 +87,13 @@ def conflict_averse(
     Raises:
         SolverError: a violation is above 1e-10 and more than rounding.
     """
-    matrix = as_gramian(gramian)
+    matrix = read_gramian(gramian)
     precision = precision or Precision.behind(gramian)
     share = max(_VANISHING * precision.products, precision.vanishing)
     two = read_two(matrix)
     if two is not None and radius > 0.0 and two.independent(max(_PARALLEL, share)):
         return _closed_form(two, radius, precision)
-    cosines, norms, live = live_rows(matrix)
+    cosines, norms, live = normalize_live_rows(matrix)
     weights = np.full(len(norms), 1.0 / len(norms))
     if not len(cosines):
         return weights, Certificate(0.0, 0.0, "zero rows")
@@ -92,7 +101,7 @@ def conflict_averse(
     inverse = lengths.min() / lengths
     mean = 1.0 / (inverse * len(norms))  # g_0 in unit gradients, the shortest row's norm being 1
     unit = cosines
-    root, cosines = semidefinite_root(unit)
+    root, cosines = take_semidefinite_root(unit)
     centre = root.dot(mean)
     reach = math.sqrt(centre.dot(centre))
     if radius == 0.0:
@@ -144,7 +153,7 @@ def _towards_cone(
     return weights, Certificate((max(missed, 0.0) + hidden) / program.length, None, "towards the dual cone")
 
 
-def _closed_form(two: Two, radius: float, precision: Precision) -> tuple[Array, Certificate]:
+def _closed_form(two: TwoGradients, radius: float, precision: Precision) -> tuple[Array, Certificate]:
     """The answer for two gradients that are not parallel.
 
     d equals the mean plus a step in the direction of g_w. Either all weight is on the shorter gradient, or d is
@@ -349,7 +358,7 @@ class _Program:
         right = np.zeros((size + 1, 2))
         right[size, 0] = 1.0 / largest
         right[:size, 1] = self.slopes[support]
-        _, _, solved, failed = lapack().dgesv(system, right)
+        _, _, solved, failed = load_lapack().dgesv(system, right)
         if failed:  # affinely dependent rows
             return None
         fixed, moved = solved[:size].T

@@ -9,11 +9,23 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
+from mtopt.linalg import (
+    Array,
+    Indices,
+    Live,
+    Mask,
+    Precision,
+    load_lapack,
+    normalize_live_rows,
+    read_array,
+    read_gramian,
+    require_cosine,
+    require_semidefinite,
+    take_block,
+)
 from mtopt.solvers._active_set import nonnegative_within
 from mtopt.solvers._certificate import Certificate, certify
-from mtopt.solvers._gramian import Array, Indices, Live, Mask, as_array, as_gramian, block, lapack, live_rows
-from mtopt.solvers._nonnegative import FEW, exchange, one_at_a_time, require_cosine, require_semidefinite
-from mtopt.solvers._precision import Precision
+from mtopt.solvers._nonnegative import FEW, exchange, one_at_a_time
 
 _NAME = "the projection on the dual cone"
 
@@ -58,15 +70,15 @@ def project_dual_cone(
     Raises:
         SolverError: a violation is above 1e-10 and more than rounding.
     """
-    matrix = as_gramian(gramian)
+    matrix = read_gramian(gramian)
     precision = precision or Precision.behind(gramian)
-    given = as_array(weights)
+    given = read_array(weights)
     if given.shape != matrix.shape[:1]:
         raise ValueError(f"weights must have shape ({len(matrix)},), one a row of the Gramian, found {given.shape}")
     if len(matrix) == 2 and (within is None or len(within) == 2) and given.min() >= 0.0:
         projected, residual = _two(matrix, given, precision)
         return projected, Certificate(residual, 0.0, "closed form")
-    cosines, norms, live = live_rows(matrix)
+    cosines, norms, live = normalize_live_rows(matrix)
     lengths = norms[live]
     point = given[live] * lengths
     result = given.copy()
@@ -100,12 +112,12 @@ def project_rows(
     is non-negative. Only the other columns need a program; the supports of many are guessed together. The certificate
     is that of the worst column.
     """
-    matrix = as_gramian(gramian)
+    matrix = read_gramian(gramian)
     precision = precision or Precision.behind(gramian)
     if len(matrix) == 2:
         one, other = (_two(matrix, unit, precision) for unit in np.eye(2))
         return np.array([one[0], other[0]]), Certificate(max(one[1], other[1]), 0.0, "closed form")
-    cosines, norms, live = live_rows(matrix)
+    cosines, norms, live = normalize_live_rows(matrix)
     result = np.eye(len(norms))
     if not len(cosines) or cosines.min() >= 0.0:
         return result, Certificate(precision.products, 0.0, "no conflict")
@@ -127,9 +139,9 @@ class _Cone:
 
     def __init__(self, cosines: Array, chosen: Live, precision: Precision) -> None:
         self.cosines, self.chosen, self.precision = cosines, chosen, precision
-        self.matrix = block(cosines, chosen)
+        self.matrix = take_block(cosines, chosen)
         self.products = precision.products
-        self.root, failed = lapack().dpotrf(cosines)
+        self.root, failed = load_lapack().dpotrf(cosines)
         self.independent = not failed and float(self.root.diagonal().min()) ** 2 > max(
             _INDEPENDENT, 16.0 * self.products
         )
@@ -163,7 +175,7 @@ class _Cone:
 
     def _from_inverse(self, columns: Indices, steps: Array) -> Indices:
         """Steps that make a g_i orthogonal to all others, where these are it; the columns that are left."""
-        half = lapack().dpotri(self.root)[0]  # the upper triangle of the inverse; the rest is zero as in the root
+        half = load_lapack().dpotri(self.root)[0]  # the upper triangle of the inverse; the rest is zero as in the root
         guessed = (half + half.T) / half.diagonal()
         np.fill_diagonal(guessed, 0.0)
         solved = guessed.min(axis=0) >= 0.0

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from mtopt.solvers._gramian import Array
+from mtopt.linalg import Array
 
 Whole = npt.NDArray[Any]
 """An array of Python integers of any size."""

@@ -7,13 +7,14 @@ from dataclasses import replace
 
 import numpy as np
 
+from mtopt.linalg import DOUBLE_PRECISION, Array, Precision, take_semidefinite_root
 from mtopt.solvers._certificate import Certificate, certify
-from mtopt.solvers._gramian import Array
-from mtopt.solvers._nonnegative import nonnegative, semidefinite_root
-from mtopt.solvers._precision import DOUBLE, Precision
+from mtopt.solvers._nonnegative import nonnegative
 
 
-def least_distance(cosines: Array, demands: Array, precision: Precision = DOUBLE) -> tuple[Array | None, Certificate]:
+def least_distance(
+    cosines: Array, demands: Array, precision: Precision = DOUBLE_PRECISION
+) -> tuple[Array | None, Certificate]:
     """x >= 0 with ``z = sum_k x_k u_k`` the shortest vector such that ``u_k . z >= h_k`` for every unit gradient u_k.
 
     Least-distance programming by non-negative least squares: with u solving ``min_{u >= 0} || [R; h'] u - [0; 1] ||``,
@@ -42,7 +43,7 @@ def least_distance(cosines: Array, demands: Array, precision: Precision = DOUBLE
         return np.zeros_like(demands), Certificate(0.0, 0.0, "demands met")
     if len(demands) == 1:
         return demands.copy(), Certificate(0.0, 0.0, "closed form")
-    root, cosines = semidefinite_root(cosines)
+    root, cosines = take_semidefinite_root(cosines)
     unit = np.abs(demands).max()
     share = precision.rank_share(len(demands))
     lowered = 2.0 * precision.linear if _dependent(root, share) else 0.0

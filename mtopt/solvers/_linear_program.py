@@ -5,9 +5,9 @@ from __future__ import annotations
 import numpy as np
 
 from mtopt._errors import SolverError
+from mtopt.linalg import Array
 from mtopt.solvers._certificate import TOLERANCE, Certificate
 from mtopt.solvers._exact_simplex import exact_simplex
-from mtopt.solvers._gramian import Array
 
 _FEW = 12
 """Up to this many variables whole numbers are as fast as the call of HiGHS, three to five milliseconds."""
@@ -16,14 +16,14 @@ _MANY = 72
 """Above this many variables whole numbers take minutes."""
 
 
-LOOSENED = 1e-13
+LOOSENING = 1e-13
 """What callers add to the cosines in a row, so that rounding does not make a program infeasible that just is.
 
 It is for the arithmetic of float64 alone: cosines that are known less well were made positive semi-definite before, and
 programs on these are feasible. A slack of what is not known would let losses rise by that."""
 
 
-def maximise(objective: Array, rows: Array, bounds: Array, edge: Array) -> tuple[Array | None, Certificate]:
+def maximise_linear(objective: Array, rows: Array, bounds: Array, edge: Array) -> tuple[Array | None, Certificate]:
     """``x >= 0`` with the largest ``c . x`` such that ``A x >= b`` and ``e . x = 1``.
 
     The terms of a row may differ by many decades, and so may the entries of x. What counts as solved is therefore

@@ -8,11 +8,18 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
+from mtopt.linalg import (
+    Array,
+    Precision,
+    TwoGradients,
+    normalize_gramian,
+    read_gramian,
+    read_two,
+    require_cosine,
+    take_semidefinite_root,
+)
 from mtopt.solvers._certificate import Certificate, certify
-from mtopt.solvers._gramian import Array, as_gramian, unit_rows
-from mtopt.solvers._nonnegative import nonnegative, require_cosine, semidefinite_root
-from mtopt.solvers._precision import Precision
-from mtopt.solvers._two import Two, read_two
+from mtopt.solvers._nonnegative import nonnegative
 
 _NAME = "the min-norm program"
 
@@ -48,19 +55,19 @@ def min_norm(gramian: torch.Tensor | npt.ArrayLike, precision: Precision | None 
         SolverError: a violation is above 1e-10 and more than rounding, or the Gramian is more indefinite than rounding
             makes it.
     """
-    matrix = as_gramian(gramian)
+    matrix = read_gramian(gramian)
     products = (precision or Precision.behind(gramian)).products
     two = read_two(matrix)
     if two is not None:
         return _closed_form(two, products)
-    cosines, norms = unit_rows(matrix)
+    cosines, norms = normalize_gramian(matrix)
     if norms.min() == 0.0:
         zero = norms == 0.0
         return zero / zero.sum(), Certificate(0.0, 0.0, "zero row")
     inverse = norms.min() / norms  # in (0, 1]: the program does not change when every row is scaled alike
     if len(norms) == 1:
         return np.ones(1), Certificate(0.0, 0.0, "closed form")
-    root, semidefinite = semidefinite_root(cosines)
+    root, semidefinite = take_semidefinite_root(cosines)
     stationary = stationary_terms(cosines, root, semidefinite, products)
     scaled = _shortest(root, semidefinite, inverse) if stationary is None else stationary / inverse.dot(stationary)
     certificate = _certify(semidefinite, inverse, scaled, products)
@@ -88,7 +95,7 @@ def _shortest(root: Array, semidefinite: Array, edge: Array) -> Array:
     return np.asarray(found / edge.dot(found))
 
 
-def _closed_form(two: Two, products: float) -> tuple[Array, Certificate]:
+def _closed_form(two: TwoGradients, products: float) -> tuple[Array, Certificate]:
     """The answer for two gradients: in unit gradients, with v = s w, ``v_1 : v_2 = (s_2 - c s_1) : (s_1 - c s_2)``.
 
     Formed like this, and not as ``w_2 = 1 - w_1``, the smaller weight keeps its digits when one gradient is a million

@@ -4,9 +4,8 @@ from __future__ import annotations
 
 import numpy as np
 
-from mtopt._errors import SolverError
+from mtopt.linalg import Array, Mask, load_lapack
 from mtopt.solvers._active_set import nonnegative_within
-from mtopt.solvers._gramian import Array, Mask, lapack, square_root
 
 FEW = 16
 """Up to this many variables the method of Lawson and Hanson, in C, is faster than exchanges in numpy."""
@@ -19,42 +18,6 @@ _MISSED = 1e-10
 
 _SIGN = 1e-13
 """Rounding below which a sign means nothing, in units of 1 (the matrices here have a unit diagonal)."""
-
-INDEFINITE = 0.02
-"""Largest change of a cosine that passes as rounding: float32 products make 1e-7, a Gramian kept in bfloat16 1e-2."""
-
-
-def semidefinite_root(cosines: Array) -> tuple[Array, Array]:
-    """R and the positive semi-definite ``R.T @ R`` nearest to ``cosines``, (K, K) with a unit (or zero) diagonal.
-
-    Inner products rounded in float32 make a singular Gramian indefinite by 1e-7. The matrix returned is then that of
-    gradients which differ from the given ones by no more than the rounding did; programs on it have solutions.
-
-    Raises:
-        SolverError: the matrix is more indefinite than rounding makes it.
-    """
-    root, failed = lapack().dpotrf(cosines)
-    if not failed:
-        return np.asarray(root), cosines
-    root = square_root(cosines)
-    semidefinite = root.T @ root
-    require_semidefinite(float(np.abs(semidefinite - cosines).max()))
-    return root, semidefinite
-
-
-def require_cosine(cosine: float) -> float:
-    """1, or SolverError when ``cosine`` is further beyond it than rounding takes it."""
-    require_semidefinite(abs(cosine) - 1.0)
-    return 1.0
-
-
-def require_semidefinite(change: float) -> None:
-    """SolverError when a Gramian is further from positive semi-definite, in its cosines, than rounding takes it."""
-    if not change <= INDEFINITE:
-        raise SolverError(
-            f"the Gramian is not positive semi-definite (off by {change:.1e} in the cosines), so it is no matrix of "
-            "inner products; compute it in float64"
-        )
 
 
 def nonnegative(matrix: Array, root: Array, target: Array) -> Array:
@@ -96,7 +59,7 @@ def exchange(matrix: Array, slopes: Array, guess: Mask | None = None) -> Array |
     # as one variable grows others that hardly ascended will descend: it takes one exchange less to start with them
     positive = slopes < 0.5 * float(sizes.sum()) / len(sizes) if guess is None else guess
     rounding = -_SIGN * max(float(sizes.max()), 1.0)
-    solve = lapack().dposv
+    solve = load_lapack().dposv
     for _ in range(_ROUNDS):
         support = positive.nonzero()[0]
         values = np.zeros(len(slopes))

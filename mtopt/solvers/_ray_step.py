@@ -8,10 +8,8 @@ from typing import NamedTuple
 import numpy as np
 import numpy.typing as npt
 
+from mtopt.linalg import DOUBLE_PRECISION, Array, Precision, normalize_gramian, take_semidefinite_root
 from mtopt.solvers._certificate import Certificate, certify
-from mtopt.solvers._gramian import Array, unit_rows
-from mtopt.solvers._nonnegative import semidefinite_root
-from mtopt.solvers._precision import DOUBLE, Precision
 
 Interval = tuple[float, float]
 
@@ -54,12 +52,12 @@ def ray_step(matrix: Array, target: Array, ray: Array, precision: Precision) -> 
     Raises:
         SolverError: the error is more than 1e-10 above what is left open, or the Gramian is not positive semi-definite.
     """
-    cosines, norms = unit_rows(matrix)
+    cosines, norms = normalize_gramian(matrix)
     live = np.flatnonzero(norms)
     weights = np.zeros_like(norms)
     if not len(live):
         return weights, Certificate(0.0, None, "zero rows")
-    cosines = semidefinite_root(cosines[live[:, None], live])[1]
+    cosines = take_semidefinite_root(cosines[live[:, None], live])[1]
     lengths = norms[live]
     step = None
     if len(live) == len(norms):
@@ -168,5 +166,5 @@ def _certify(cosines: Array, step: _Step, border: Array, precision: Precision, m
     moduli = float(np.abs(step.scaled).sum())
     if length == 0.0:
         return Certificate(0.0 if moduli == 0.0 else math.inf, None, method)
-    hidden = precision.products * moduli + DOUBLE.products * step.terms  # wishes are rounded, too
+    hidden = precision.products * moduli + DOUBLE_PRECISION.products * step.terms  # wishes are rounded, too
     return certify("FERERO's program", missed, hidden, length, None, method, excused=16.0 * hidden)

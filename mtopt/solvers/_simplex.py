@@ -6,7 +6,7 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
-from mtopt.solvers._gramian import Array, as_array
+from mtopt.linalg import Array, read_array
 
 
 def project_simplex(point: torch.Tensor | npt.ArrayLike) -> Array:
@@ -15,7 +15,7 @@ def project_simplex(point: torch.Tensor | npt.ArrayLike) -> Array:
     ``w_i = max(p_i - tau, 0)`` with the one ``tau`` that makes the sum 1, found from the sorted entries
     (Held, Wolfe and Crowder, 1974).
     """
-    values = as_array(point)
+    values = read_array(point)
     if values.ndim != 1 or len(values) == 0 or not np.isfinite(values).all():
         raise ValueError(f"point must be a finite vector, found {values!r}")
     values = values - values.max()  # the projection does not see a common shift; this keeps large values exact

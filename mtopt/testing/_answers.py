@@ -8,7 +8,8 @@ from typing import Any
 
 import torch
 
-from mtopt.combiners import Combiner, JacobianCombiner, gramian_of
+from mtopt.combiners import Combiner, JacobianCombiner
+from mtopt.linalg import gramian_of
 from mtopt.testing._promises import VIOLATION, data_scale
 from mtopt.testing._subject import Case, Subject, brief, unit
 

@@ -9,7 +9,8 @@ from typing import NoReturn
 
 import torch
 
-from mtopt.combiners import Combiner, Gradients, Outcome
+from mtopt.combiners import Combiner, Outcome
+from mtopt.linalg import Gradients
 from mtopt.testing import samplers
 
 

@@ -10,7 +10,7 @@ from typing import Any
 import torch
 
 from mtopt.autograd import Losses, LossValue
-from mtopt.combiners import norm_of
+from mtopt.linalg import norm_of
 
 
 class Precision:

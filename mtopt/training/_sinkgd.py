@@ -8,7 +8,7 @@ from typing import Any, overload
 import torch
 from torch.optim.optimizer import ParamsT
 
-from mtopt.combiners.sinkhorn import sinkhorn_normalized
+from mtopt.combiners import sinkhorn_normalized
 
 
 class SinkGD(torch.optim.Optimizer):

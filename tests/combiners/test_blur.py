@@ -5,8 +5,8 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from mtopt.combiners._gradients import Gradients
 from mtopt.combiners.blur import BLUR
+from mtopt.linalg import Gradients
 
 
 def pair(seed: int, sizes=(1.0, 1.0), columns: int = 10) -> torch.Tensor:

@@ -9,8 +9,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import mtopt
-from mtopt.combiners._gradients import Gradients
 from mtopt.combiners.db_mtl import DBMTL
+from mtopt.linalg import Gradients
 
 
 def plain(jacobians, losses, beta=0.9, decay=0.0):

@@ -1,4 +1,4 @@
-"""Rules on several mini-batches: the cross-Gramian, MoDo and SDMGrad."""
+"""Rules on several mini-batches: MoDo and SDMGrad."""
 
 import cvxpy as cp
 import numpy as np
@@ -8,10 +8,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from mtopt import NonFiniteError
-from mtopt.combiners._draws import cross_gramian_of
-from mtopt.combiners._gradients import Gradients
 from mtopt.combiners.modo import MoDo
 from mtopt.combiners.sdmgrad import SDMGrad
+from mtopt.linalg import Gradients
 from mtopt.solvers import min_norm
 
 RULES = [MoDo, SDMGrad]
@@ -28,27 +27,6 @@ def project(point):
 
 def draw(seed, count=3, columns=8, draws=3):
     return np.random.default_rng(seed).normal(size=(draws, count, columns))
-
-
-# -- the cross-Gramian -----------------------------------------------------------------------------------------
-
-
-@pytest.mark.parametrize("scales", [(1.0, 1.0), (1e-25, 1e-25), (1e20, 1e-20), (1e25, 1e10)])
-def test_cross_gramian_in_float32_at_length(scales):
-    generator = torch.Generator().manual_seed(0)
-    first, second = (torch.randn(2, 300_000, generator=generator) * s for s in scales)
-    expected = first.double() @ second.double().T
-    lengths = first.double().norm(dim=1)[:, None] * second.double().norm(dim=1)
-    assert bool(((cross_gramian_of(first, second) - expected).abs() <= 1e-6 * lengths).all())
-
-
-def test_cross_gramian_of_equal_draws_is_the_gramian_and_its_rows_are_the_first_draws():
-    first, second = torch.tensor([[1.0, 0.0], [0.0, 2.0]]), torch.tensor([[3.0, 4.0], [5.0, 6.0]])
-    assert cross_gramian_of(first, second).tolist() == [[3.0, 5.0], [8.0, 12.0]]
-    assert cross_gramian_of(first, first).tolist() == [[1.0, 0.0], [0.0, 4.0]]
-    assert cross_gramian_of(first.bfloat16(), second.bfloat16()).dtype == torch.float64
-    with pytest.raises(ValueError, match="one shape"):
-        cross_gramian_of(first, second[:1])
 
 
 # -- MoDo ------------------------------------------------------------------------------------------------------

@@ -6,8 +6,8 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from mtopt.combiners._gradients import Gradients
 from mtopt.combiners.excess_mtl import ExcessMTL
+from mtopt.linalg import Gradients
 
 
 def plain(jacobians, step_size=1e-2):

@@ -7,8 +7,8 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from mtopt.combiners._gradients import Gradients
 from mtopt.combiners.gru import GRU
+from mtopt.linalg import Gradients
 
 
 def draw(seed: int, steps: int = 4, columns: int = 9) -> torch.Tensor:

@@ -6,8 +6,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import mtopt
-from mtopt.combiners._gradients import Gradients
 from mtopt.combiners.loss_ngdiff import LossNGDiff
+from mtopt.linalg import Gradients
 
 
 @given(

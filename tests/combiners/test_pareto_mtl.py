@@ -12,8 +12,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from mtopt.combiners import MGDA
-from mtopt.combiners._gradients import Gradients
 from mtopt.combiners.pareto_mtl import ParetoMTL
+from mtopt.linalg import Gradients
 from tests.combiners.descents import descend, distance_to_front, drawn_losses, drawn_preference, starts
 from tests.combiners.helpers import drawn_jacobian
 

@@ -8,11 +8,11 @@ import torch
 
 import mtopt
 from mtopt.combiners import Combiner
-from mtopt.combiners._gradients import Gradients
 from mtopt.combiners.epo import EPO
 from mtopt.combiners.ferero import FERERO
 from mtopt.combiners.pareto_mtl import ParetoMTL
 from mtopt.combiners.pmgda import PMGDA
+from mtopt.linalg import Gradients
 from tests.combiners.descents import drawn_losses, drawn_preference
 from tests.combiners.helpers import drawn_jacobian
 

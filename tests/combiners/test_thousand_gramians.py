@@ -30,8 +30,8 @@ from mtopt.combiners import (
     UPGrad,
     aligned_mtl,
 )
+from mtopt.linalg import find_singular_values
 from mtopt.solvers import project_rows
-from mtopt.solvers._spectrum import singular_values
 from mtopt.testing import samplers
 from tests.combiners.thousand import ALLOWED, FULL_RANK, ROUNDING, Scaled, drawn
 from tests.solvers.helpers import Array
@@ -201,7 +201,7 @@ def test_aligned_mtl(monkeypatch: pytest.MonkeyPatch) -> None:
     def once(matrix: Array, *rest: Any) -> Any:
         key = matrix.tobytes()
         if key not in known:
-            known[key] = singular_values(matrix, *rest)
+            known[key] = find_singular_values(matrix, *rest)
         return known[key]
 
     monkeypatch.setattr(aligned_mtl, "singular_values", once)

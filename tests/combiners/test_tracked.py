@@ -4,9 +4,9 @@ import numpy as np
 import pytest
 import torch
 
-from mtopt.combiners._gradients import Gradients
 from mtopt.combiners._tracked import grown_rows, grown_weights, joined
 from mtopt.combiners.moco import MoCo
+from mtopt.linalg import Gradients
 from mtopt.solvers import project_simplex
 
 

@@ -8,8 +8,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy.optimize import nnls
 
+from mtopt.linalg import normalize_gramian
 from mtopt.solvers._active_set import nonnegative_within
-from mtopt.solvers._gramian import unit_rows
 from tests.solvers.helpers import KINDS, Array, drawn_jacobian
 
 EPSILON = 1e-15
@@ -17,7 +17,7 @@ seeds = st.integers(0, 2**32 - 1)
 
 
 def cosines_of(jacobian: Array) -> Array:
-    return unit_rows(jacobian @ jacobian.T)[0]
+    return normalize_gramian(jacobian @ jacobian.T)[0]
 
 
 @given(seeds, st.integers(1, 24), st.sampled_from([0.5, 1.0, 3.0]))

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from mtopt import SolverError
 from mtopt.solvers import _linear_program
 from mtopt.solvers._exact_simplex import _Tableau, exact_simplex
-from mtopt.solvers._linear_program import maximise
+from mtopt.solvers._linear_program import maximise_linear
 from tests.solvers.helpers import Array
 
 
@@ -27,14 +27,14 @@ def drawn(seed: int, rows: int, columns: int, decades: float = 0.0) -> tuple[Arr
 
 def test_without_rows_the_best_corner_wins() -> None:
     objective, edge = np.array([2.0, 3.0, 2.0]), np.array([1.0, 4.0, 2.0])
-    found, certificate = maximise(objective, np.zeros((0, 3)), np.zeros(0), edge)
+    found, certificate = maximise_linear(objective, np.zeros((0, 3)), np.zeros(0), edge)
     assert found is not None
     np.testing.assert_allclose(found, [1.0, 0.0, 0.0])
     assert certificate.residual == 0.0
 
 
 def test_the_best_point_of_a_cut_simplex() -> None:
-    found, certificate = maximise(
+    found, certificate = maximise_linear(
         np.array([1.0, 0.0]), np.array([[-1.0, 1.0], [1.0, 0.0]]), np.array([-0.5, 0.0]), np.ones(2)
     )
     assert found is not None
@@ -45,7 +45,7 @@ def test_the_best_point_of_a_cut_simplex() -> None:
 
 def test_an_infeasible_program_has_no_solution() -> None:
     rows = np.array([[1.0, -1.0], [-1.0, 0.5]])  # x_1 >= x_2 and x_2 >= 2 x_1
-    found, certificate = maximise(np.ones(2), rows, np.zeros(2), np.ones(2))
+    found, certificate = maximise_linear(np.ones(2), rows, np.zeros(2), np.ones(2))
     assert found is None
     assert certificate.method == "infeasible"
 
@@ -54,7 +54,7 @@ def test_an_infeasible_program_has_no_solution() -> None:
 @settings(max_examples=100, deadline=None)
 def test_solved_to_rounding_over_twelve_decades(seed: int, rows: int, columns: int, decades: float) -> None:
     objective, matrix, bounds, edge = drawn(seed, rows, columns, decades)
-    found, certificate = maximise(objective, matrix, bounds, edge)
+    found, certificate = maximise_linear(objective, matrix, bounds, edge)
     assert found is not None
     assert certificate.residual <= 1e-14
     assert (found >= 0.0).all()
@@ -67,7 +67,7 @@ def test_highs_and_whole_numbers_find_the_same_optimum(size: int, monkeypatch: p
         program = drawn(seed, size, size)
         exact = exact_simplex(*program)
         monkeypatch.setattr(_linear_program, "_FEW", 0)
-        found, certificate = maximise(*program)
+        found, certificate = maximise_linear(*program)
         assert exact is not None
         assert found is not None
         assert certificate.method == "HiGHS"
@@ -112,19 +112,19 @@ def test_an_answer_that_highs_spoils_is_found_again(monkeypatch: pytest.MonkeyPa
     program = drawn(0, 4, 5)
     wrong = np.full(5, 0.2), np.zeros(5)
     monkeypatch.setattr(_linear_program._Program, "by_highs", lambda self: wrong)
-    found, certificate = maximise(*program)
+    found, certificate = maximise_linear(*program)
     assert found is not None
     assert certificate.method == "exact simplex"
     assert certificate.residual <= 1e-14
     monkeypatch.setattr(_linear_program._Program, "by_highs", lambda self: None)
-    assert maximise(*program)[1].method == "exact simplex"
+    assert maximise_linear(*program)[1].method == "exact simplex"
     monkeypatch.setattr(_linear_program, "_MANY", 4)
     with pytest.raises(SolverError, match="5 variables was not solved by HiGHS"):
-        maximise(*program)
+        maximise_linear(*program)
 
 
 def test_highs_says_that_it_found_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(_linear_program, "_FEW", 0)
-    found, certificate = maximise(np.ones(2), np.array([[1.0, -1.0], [-1.0, 0.5]]), np.zeros(2), np.ones(2))
+    found, certificate = maximise_linear(np.ones(2), np.array([[1.0, -1.0], [-1.0, 0.5]]), np.zeros(2), np.ones(2))
     assert found is None
     assert certificate.method == "infeasible"

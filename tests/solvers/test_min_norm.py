@@ -14,8 +14,8 @@ from hypothesis import strategies as st
 
 from mtopt import SolverError
 from mtopt.combiners import gramian_of
+from mtopt.linalg import normalize_gramian
 from mtopt.solvers import Certificate, min_norm
-from mtopt.solvers._gramian import unit_rows
 from mtopt.solvers._min_norm import _certify
 from tests.solvers.helpers import KINDS, Array, drawn_jacobian, exact_residual, spread_over_decades
 
@@ -158,7 +158,7 @@ def test_the_certificate_of_a_wrong_answer_says_how_wrong(seed: int, rows: int, 
     gramian = jacobian @ jacobian.T
     best, _ = min_norm(gramian)
     weights = np.random.default_rng(seed).dirichlet(np.ones(rows))
-    cosines, norms = unit_rows(gramian)
+    cosines, norms = normalize_gramian(gramian)
     shortest = norms.min()
     inverse, scaled = shortest / norms, weights * norms / shortest
     violation = max(exact_residual(gramian, weights) * float(weights @ norms) / shortest, 0.0)

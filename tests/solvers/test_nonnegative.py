@@ -3,28 +3,26 @@
 from __future__ import annotations
 
 import numpy as np
-import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy.optimize import nnls
 
-from mtopt import SolverError
-from mtopt.solvers._gramian import unit_rows
-from mtopt.solvers._nonnegative import exchange, nonnegative, one_at_a_time, require_cosine, semidefinite_root
+from mtopt.linalg import normalize_gramian, take_semidefinite_root
+from mtopt.solvers._nonnegative import exchange, nonnegative, one_at_a_time
 from tests.solvers.helpers import KINDS, Array, drawn_jacobian
 
 seeds = st.integers(0, 2**32 - 1)
 
 
 def cosines_of(jacobian: Array) -> Array:
-    return unit_rows(jacobian @ jacobian.T)[0]
+    return normalize_gramian(jacobian @ jacobian.T)[0]
 
 
 @given(seeds, st.sampled_from([3, 16, 17, 40]), st.sampled_from(KINDS), st.sampled_from([0.5, 1.0, 3.0]))
 @settings(max_examples=120, deadline=None)
 def test_meets_the_optimality_conditions_whatever_the_method(seed: int, rows: int, kind: str, wide: float) -> None:
     jacobian = drawn_jacobian(kind, seed, rows, max(int(rows * wide), 2))
-    root, matrix = semidefinite_root(cosines_of(jacobian + 1e-300))
+    root, matrix = take_semidefinite_root(cosines_of(jacobian + 1e-300))
     target = -root @ np.random.default_rng(seed).standard_normal(rows)
     found = nonnegative(matrix, root, target)
     slopes = root.T @ (root @ found - target)
@@ -36,7 +34,7 @@ def test_meets_the_optimality_conditions_whatever_the_method(seed: int, rows: in
 @given(seeds, st.integers(9, 40))
 @settings(max_examples=60, deadline=None)
 def test_the_exchanges_find_what_nnls_finds_from_any_guess(seed: int, rows: int) -> None:
-    root, matrix = semidefinite_root(cosines_of(drawn_jacobian("gaussian", seed, rows, 3 * rows)))
+    root, matrix = take_semidefinite_root(cosines_of(drawn_jacobian("gaussian", seed, rows, 3 * rows)))
     rng = np.random.default_rng(seed)
     target = rng.standard_normal(rows)
     expected = nnls(root, target)[0]
@@ -50,31 +48,6 @@ def test_the_exchanges_find_what_nnls_finds_from_any_guess(seed: int, rows: int)
 def test_an_answer_of_scipy_that_is_none_is_mended() -> None:
     """Four of five rows of 1 and -1 as constraints on the fifth: ``x = (1/2, 0, 1/2, 0)`` makes all slopes zero."""
     signs = np.array([[1, -1, 1, -1, -1], [1, -1, -1, 1, 1], [-1, -1, 1, -1, 1], [-1, 1, -1, -1, -1], [1, 1, 1, -1, 1]])
-    root, matrix = semidefinite_root(signs @ signs.T / 5.0)
+    root, matrix = take_semidefinite_root(signs @ signs.T / 5.0)
     found = nonnegative(matrix[1:, 1:], root[:, 1:], -root[:, 0])
     np.testing.assert_allclose(found, [0.5, 0.0, 0.5, 0.0], atol=1e-12)
-
-
-@pytest.mark.parametrize("rows", [1, 2, 5, 12])
-@pytest.mark.parametrize("kind", KINDS)
-def test_the_root_gives_the_matrix_back(kind: str, rows: int) -> None:
-    cosines = cosines_of(drawn_jacobian(kind, 1, rows, 6) + 1e-300)
-    root, matrix = semidefinite_root(cosines)
-    np.testing.assert_allclose(root.T @ root, matrix, atol=1e-14)
-    np.testing.assert_allclose(matrix, cosines, atol=1e-13)
-
-
-def test_a_slightly_indefinite_matrix_becomes_the_nearest_semidefinite_one() -> None:
-    cosines = np.array([[1.0, 1.0 + 1e-7], [1.0 + 1e-7, 1.0]])
-    root, matrix = semidefinite_root(cosines)
-    assert np.linalg.eigvalsh(matrix)[0] >= -1e-15
-    np.testing.assert_allclose(matrix, cosines, atol=2e-7)
-    np.testing.assert_allclose(root.T @ root, matrix, atol=1e-15)
-
-
-def test_a_matrix_that_is_no_gramian_is_refused() -> None:
-    with pytest.raises(SolverError, match="not positive semi-definite"):
-        semidefinite_root(np.array([[1.0, 1.5], [1.5, 1.0]]))
-    with pytest.raises(SolverError, match="not positive semi-definite"):
-        require_cosine(-1.5)
-    assert require_cosine(-1.0 - 1e-7) == 1.0

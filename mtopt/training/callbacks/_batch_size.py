@@ -11,7 +11,7 @@ import torch
 
 from mtopt._counts import check_count
 from mtopt.autograd import StepRecord, buffers_kept
-from mtopt.combiners import Gradients
+from mtopt.linalg import Gradients
 from mtopt.training._closure import weighted_sum
 from mtopt.training._evaluation import count_examples
 from mtopt.training._gradients import generators_of, losses_of

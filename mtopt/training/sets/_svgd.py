@@ -24,7 +24,8 @@ from mtopt.autograd import (
     trainable,
     write_pieces,
 )
-from mtopt.combiners import Combiner, Gradients, Outcome, Place
+from mtopt.combiners import Combiner, Outcome
+from mtopt.linalg import Gradients, Place
 from mtopt.pareto import moo_svgd
 from mtopt.training._gradients import losses_of
 from mtopt.training.sets._sets import SetTrainer

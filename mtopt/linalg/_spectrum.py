@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import numpy as np
 
-from mtopt.solvers._gramian import Array, lapack
-from mtopt.solvers._precision import Precision
+from mtopt.linalg._arrays import Array, load_lapack
+from mtopt.linalg._precision import Precision
 
 _GRADED = 1e-4
 """Ratio of eigenvalues down to which an ordinary solver gives twelve digits of the smallest."""
 
 
-def pseudo_solve(cosines: Array, target: Array, precision: Precision) -> tuple[Array, bool]:
+def apply_pseudo_inverse(cosines: Array, target: Array, precision: Precision) -> tuple[Array, bool]:
     """``C⁺ t``, the shortest of the least-squares solutions of ``C x = t``, and whether it solves the equations.
 
     Where gradients depend on each other, C has eigenvalues that should be zero and come out at the error of the
@@ -25,11 +25,11 @@ def pseudo_solve(cosines: Array, target: Array, precision: Precision) -> tuple[A
     """
     count, precision = len(cosines), precision.of_numbers()
     share = precision.rank_share(count)
-    factor, failed = lapack().dpotrf(cosines)
+    factor, failed = load_lapack().dpotrf(cosines)
     if not failed:
-        reciprocal, _ = lapack().dpocon(factor, float(count))  # the 1-norm of C is K at most
+        reciprocal, _ = load_lapack().dpocon(factor, float(count))  # the 1-norm of C is K at most
         if reciprocal > count * share:  # a safe distance from any rank decision
-            return np.asarray(lapack().dpotrs(factor, target)[0]), True
+            return np.asarray(load_lapack().dpotrs(factor, target)[0]), True
     values, vectors = np.linalg.eigh(cosines)
     kept = values > share * values[-1]
     parts = vectors.T @ target
@@ -42,7 +42,7 @@ def pseudo_solve(cosines: Array, target: Array, precision: Precision) -> tuple[A
     return np.asarray(vectors[:, kept] @ (parts[kept] / values[kept])), solvable
 
 
-def singular_values(matrix: Array, cosines: Array, norms: Array, tolerance: float) -> tuple[Array, Array]:
+def find_singular_values(matrix: Array, cosines: Array, norms: Array, tolerance: float) -> tuple[Array, Array]:
     """Singular values of J, largest first, and its left singular vectors in columns, from ``G = J J'``.
 
     Args:
@@ -53,14 +53,14 @@ def singular_values(matrix: Array, cosines: Array, norms: Array, tolerance: floa
     differ by twice as many. The smallest are then taken from the factor ``R diag(norms)``, ``R' R = C``, by Jacobi's
     method, to full relative accuracy.
     """
-    values, vectors, failed = lapack().dsyevd(matrix)
+    values, vectors, failed = load_lapack().dsyevd(matrix)
     if not failed and values[0] > max(_GRADED, len(matrix) * tolerance) * values[-1]:
         return np.sqrt(values[::-1]), vectors[:, ::-1]
     values, vectors = np.linalg.eigh(cosines)
     kept = values > tolerance * values[-1]
     factor = norms[:, None] * vectors[:, kept] * np.sqrt(values[kept])  # (K, rank), of the same left singular vectors
     scale = norms.max()
-    found, left, _, work, _, failed = lapack().dgejsv(factor / scale, joba=2)
+    found, left, _, work, _, failed = load_lapack().dgejsv(factor / scale, joba=2)
     if failed:
         raise np.linalg.LinAlgError(f"Jacobi's method did not converge (dgejsv returned {failed})")
     return found * (work[0] / work[1]) * scale, left[:, : len(found)]

@@ -60,5 +60,5 @@ class Precision:
         return count * self.vanishing
 
 
-DOUBLE = Precision.of(torch.float64)
+DOUBLE_PRECISION = Precision.of(torch.float64)
 """Of float64 gradients and their inner products in float64."""

@@ -7,7 +7,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from mtopt.combiners import Gradients
+from mtopt.linalg import Gradients
 from tests.combiners.helpers import drawn_jacobian
 
 SHAPES = [(7, 3), (1,), (), (2, 2, 5), (0, 4)]

@@ -10,16 +10,12 @@ from typing import NamedTuple, Self
 import numpy as np
 import torch
 
-from mtopt.combiners._ownership import alone
-from mtopt.combiners._packed import Packed, cut, rounds_products
-from mtopt.solvers import Precision
-from mtopt.solvers._gramian import lapack, unit_rows
-
-CHUNK = 65_536
-"""Columns looked at together: what is copied, or cast, at a time."""
-
-SEGMENT = 1_024
-"""Columns in one float32 matrix product: short sums, 1e-7 of the norms at most; they are added in float64."""
+from mtopt.linalg._arrays import load_lapack
+from mtopt.linalg._gramian import normalize_gramian
+from mtopt.linalg._ownership import is_held_alone
+from mtopt.linalg._packed import PackedTensors, cut_to_shapes, rounds_products
+from mtopt.linalg._precision import Precision
+from mtopt.linalg._sizes import CHUNK, SEGMENT
 
 _LOW_PRECISION = (torch.float16, torch.bfloat16)
 
@@ -76,7 +72,7 @@ class Gradients:
         scale: float = 1.0,
         places: Sequence[Place] | None = None,
         factors: Sequence[float] | None = None,
-        packed: Sequence[Packed] = (),
+        packed: Sequence[PackedTensors] = (),
     ) -> None:
         self._rows = rows
         self.packed = packed
@@ -90,7 +86,7 @@ class Gradients:
     @classmethod
     def of(cls, jacobian: torch.Tensor, *, objectives: Sequence[int] | None = None, total: int | None = None) -> Self:
         """The rows of a (K, D) Jacobian, which is not copied."""
-        packed = Packed((0,), (jacobian.shape[1:],), jacobian)
+        packed = PackedTensors((0,), (jacobian.shape[1:],), jacobian)
         return cls([[row] for row in jacobian], objectives=objectives, total=total, packed=(packed,))
 
     @property
@@ -100,7 +96,7 @@ class Gradients:
             rows = [list(row) for row in self._rows]
             for part in self.packed:
                 for row, line in zip(rows, part.matrix, strict=True):
-                    for position, view in zip(part.positions, cut(line, part.shapes), strict=True):
+                    for position, view in zip(part.positions, cut_to_shapes(line, part.shapes), strict=True):
                         row[position] = view
             self._rows = rows
         return self._rows  # type: ignore[return-value]
@@ -161,7 +157,7 @@ class Gradients:
         del packed  # with ``spend`` nothing else holds the matrices
         found = dict(zip(loose, sums, strict=True))
         for positions, shapes, total in totals:
-            pieces = [total.reshape(shapes[0])] if len(shapes) == 1 else cut(total, shapes)
+            pieces = [total.reshape(shapes[0])] if len(shapes) == 1 else cut_to_shapes(total, shapes)
             # copied, so that one that is kept does not keep them all, and in-place work on one does not reach another
             found.update(zip(positions, pieces if len(shapes) == 1 else [p.clone() for p in pieces], strict=True))
         return [found[position] for position in range(len(found))]
@@ -242,7 +238,9 @@ def _scaled(row: Sequence[torch.Tensor], coefficient: float, spend: bool) -> lis
     if not spend or all(gradient.numel() < CHUNK for gradient in row):
         return list(torch._foreach_mul(list(row), coefficient))
     return [
-        row[index].mul_(coefficient) if row[index].numel() >= CHUNK and alone(row, index) else row[index] * coefficient
+        row[index].mul_(coefficient)
+        if row[index].numel() >= CHUNK and is_held_alone(row, index)
+        else row[index] * coefficient
         for index in range(len(row))
     ]
 
@@ -311,7 +309,7 @@ def _needs_double(gramian: torch.Tensor) -> bool:
     matrix = gramian.numpy()
     if not np.isfinite(matrix).all():
         return True
-    factor, failed = lapack().dpotrf(unit_rows(matrix)[0])
+    factor, failed = load_lapack().dpotrf(normalize_gramian(matrix)[0])
     return bool(failed) or float(factor.diagonal().min()) ** 2 < _DEPENDENT
 
 

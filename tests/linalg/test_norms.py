@@ -9,8 +9,8 @@ import torch
 from torch import nn
 
 import mtopt
-from mtopt.combiners import norm_of
 from mtopt.combiners.sinkhorn import sinkhorn_normalized
+from mtopt.linalg import norm_of
 from mtopt.training._precision import Precision
 
 MANY = 1 << 24

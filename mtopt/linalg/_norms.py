@@ -7,8 +7,7 @@ from collections.abc import Iterable, Sequence
 
 import torch
 
-CHUNK = 65_536
-"""Entries looked at together: what is turned to float64 at a time, and what is not worth a copy beside others."""
+from mtopt.linalg._sizes import CHUNK
 
 
 def norm_of(tensors: Iterable[torch.Tensor]) -> float:

@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from mtopt import NonFiniteError
-from mtopt.solvers._gramian import answer, as_gramian, square_root, unit_rows
+from mtopt.linalg import make_tensor_like, normalize_gramian, read_gramian, take_square_root
 from tests.solvers.helpers import KINDS, drawn_jacobian, spread_over_decades
 
 seeds = st.integers(0, 2**32 - 1)
@@ -19,15 +19,15 @@ seeds = st.integers(0, 2**32 - 1)
 @settings(max_examples=100, deadline=None)
 def test_unit_rows_are_the_cosines_whatever_the_norms(seed: int, rows: int, kind: str, decades: float) -> None:
     jacobian = drawn_jacobian(kind, seed, rows, 15) + 1e-3
-    cosines, _ = unit_rows(jacobian @ jacobian.T)
+    cosines, _ = normalize_gramian(jacobian @ jacobian.T)
     scaled = spread_over_decades(jacobian, seed, decades)
-    found, norms = unit_rows(scaled @ scaled.T)
+    found, norms = normalize_gramian(scaled @ scaled.T)
     np.testing.assert_allclose(found, cosines, atol=1e-13)
     np.testing.assert_allclose(norms, np.linalg.norm(scaled, axis=1), rtol=1e-13)
 
 
 def test_a_zero_row_stays_zero() -> None:
-    cosines, norms = unit_rows(np.diag([4.0, 0.0]))
+    cosines, norms = normalize_gramian(np.diag([4.0, 0.0]))
     np.testing.assert_array_equal(cosines, np.diag([1.0, 0.0]))
     np.testing.assert_array_equal(norms, [2.0, 0.0])
 
@@ -37,34 +37,34 @@ def test_a_zero_row_stays_zero() -> None:
 def test_the_square_root_gives_the_matrix_back_at_any_rank(seed: int, rows: int, kind: str) -> None:
     jacobian = drawn_jacobian(kind, seed, rows, 5)
     matrix = jacobian @ jacobian.T
-    root = square_root(matrix)
+    root = take_square_root(matrix)
     np.testing.assert_allclose(root.T @ root, matrix, atol=1e-13 * max(1.0, np.abs(matrix).max()))
 
 
 def test_the_square_root_of_an_indefinite_matrix_is_that_of_the_nearest_semidefinite_one() -> None:
-    root = square_root(np.diag([1.0, -1e-7]))
+    root = take_square_root(np.diag([1.0, -1e-7]))
     np.testing.assert_allclose(root.T @ root, np.diag([1.0, 0.0]), atol=1e-15)
 
 
 @pytest.mark.parametrize("shape", [(), (3,), (2, 3), (0, 0), (2, 2, 2)])
 def test_a_wrong_shape_is_named(shape: tuple[int, ...]) -> None:
     with pytest.raises(ValueError, match=r"gramian must have shape \(K, K\) with K >= 1, found"):
-        as_gramian(np.ones(shape))
+        read_gramian(np.ones(shape))
 
 
 def test_rows_with_nan_or_infinity_are_named() -> None:
     matrix = np.eye(4)
     matrix[1, 1], matrix[3, 3] = np.nan, np.inf
     with pytest.raises(NonFiniteError, match=r"rows \[1, 3\]"):
-        as_gramian(matrix)
+        read_gramian(matrix)
 
 
 def test_a_negative_diagonal_is_refused() -> None:
     with pytest.raises(ValueError, match="negative diagonal"):
-        as_gramian(np.diag([1.0, -1.0]))
+        read_gramian(np.diag([1.0, -1.0]))
 
 
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float32, torch.float64])
 def test_answers_in_the_dtype_of_the_question(dtype: torch.dtype) -> None:
-    assert answer(np.ones(2), torch.eye(2, dtype=dtype)).dtype == dtype
-    assert answer(np.ones(2), np.eye(2)).dtype == torch.float64
+    assert make_tensor_like(np.ones(2), torch.eye(2, dtype=dtype)).dtype == dtype
+    assert make_tensor_like(np.ones(2), np.eye(2)).dtype == torch.float64

@@ -9,9 +9,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from mtopt.solvers._gramian import unit_rows
-from mtopt.solvers._precision import DOUBLE
-from mtopt.solvers._spectrum import pseudo_solve, singular_values
+from mtopt.linalg import DOUBLE_PRECISION, apply_pseudo_inverse, find_singular_values, normalize_gramian
 from tests.solvers.helpers import KINDS, drawn_jacobian
 
 seeds = st.integers(0, 2**32 - 1)
@@ -22,18 +20,18 @@ EXACT = 1e-13
 @settings(max_examples=150, deadline=None)
 def test_pseudo_solve_is_the_shortest_least_squares_solution(seed: int, rows: int, columns: int, kind: str) -> None:
     jacobian = drawn_jacobian(kind, seed, rows, columns)
-    cosines, norms = unit_rows(jacobian @ jacobian.T)
+    cosines, norms = normalize_gramian(jacobian @ jacobian.T)
     target = np.random.default_rng(seed).standard_normal(rows)
     units = jacobian / norms[:, None]
     # C+ = (U U')+ = (U+)' U+, from the unit gradients themselves
     inverse = np.linalg.pinv(units, rcond=1e-7)
     expected = inverse.T @ (inverse @ target)
-    found, _ = pseudo_solve(cosines, target, DOUBLE)
+    found, _ = apply_pseudo_inverse(cosines, target, DOUBLE_PRECISION)
     np.testing.assert_allclose(found, expected, atol=1e-5 * np.abs(expected).max())
 
 
 def test_a_target_outside_the_range_gives_zero() -> None:
-    found, solvable = pseudo_solve(np.array([[1.0, -1.0], [-1.0, 1.0]]), np.ones(2), DOUBLE)
+    found, solvable = apply_pseudo_inverse(np.array([[1.0, -1.0], [-1.0, 1.0]]), np.ones(2), DOUBLE_PRECISION)
     np.testing.assert_array_equal(found, np.zeros(2))
     assert not solvable
 
@@ -44,7 +42,7 @@ def test_two_rows_of_any_ratio_have_exact_singular_values(exponent: float, cosin
     first, second = 1.0, 10.0**exponent
     cross = cosine * first * second
     gramian = np.array([[first**2, cross], [cross, second**2]])
-    values, vectors = singular_values(gramian, *unit_rows(gramian), EXACT)
+    values, vectors = find_singular_values(gramian, *normalize_gramian(gramian), EXACT)
     # sigma_1 sigma_2 is the area, sigma_1² + sigma_2² the sum of squares
     largest = math.sqrt(0.5 * (first**2 + second**2 + math.hypot(first**2 - second**2, 2.0 * cross)))
     area = first * second * math.sqrt((1.0 - cosine) * (1.0 + cosine))
@@ -59,8 +57,8 @@ def test_rebuilds_the_gramian_row_by_row(kind: str, decades: float) -> None:
     for seed in range(5):
         jacobian = drawn_jacobian(kind, seed, 5, 4) * 10.0 ** np.linspace(-decades, 0.0, 5)[:, None]
         gramian = jacobian @ jacobian.T
-        cosines, norms = unit_rows(gramian)
-        values, vectors = singular_values(gramian, cosines, norms, 5 * EXACT)
+        cosines, norms = normalize_gramian(gramian)
+        values, vectors = find_singular_values(gramian, cosines, norms, 5 * EXACT)
         assert len(values) <= 4
         assert (np.diff(values) <= 0).all()
         rebuilt = (vectors * values**2) @ vectors.T

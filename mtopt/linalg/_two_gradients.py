@@ -5,10 +5,10 @@ from __future__ import annotations
 import math
 from typing import NamedTuple
 
-from mtopt.solvers._gramian import Array
+from mtopt.linalg._arrays import Array
 
 
-class Two(NamedTuple):
+class TwoGradients(NamedTuple):
     """Two gradients, neither of them zero: ``first`` and ``second`` are their norms, over the larger of them."""
 
     first: float
@@ -24,7 +24,7 @@ class Two(NamedTuple):
         return 1.0 - abs(self.cosine) > tolerance * (1.0 + abs(self.cosine))
 
 
-def read_two(matrix: Array) -> Two | None:
+def read_two(matrix: Array) -> TwoGradients | None:
     """The two gradients of a Gramian; None for another number of them, or a zero one."""
     if len(matrix) != 2:
         return None
@@ -33,4 +33,4 @@ def read_two(matrix: Array) -> Two | None:
         return None
     first, second = math.sqrt(first), math.sqrt(second)
     largest = max(first, second)
-    return Two(first / largest, second / largest, 0.5 * (cross + other) / first / second, largest)
+    return TwoGradients(first / largest, second / largest, 0.5 * (cross + other) / first / second, largest)

@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from mtopt.combiners import Gradients, gramian_of
+from mtopt.linalg import Gradients, gramian_of
 from tests.combiners.helpers import drawn_jacobian
 
 

@@ -9,11 +9,10 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from mtopt.combiners import Gradients, create_combiner
-from mtopt.combiners._gradients import CHUNK, Place
-from mtopt.combiners._ownership import alone
-from mtopt.combiners._packed import Packed
+from mtopt.combiners import create_combiner
 from mtopt.combiners.normalized import Normalized
+from mtopt.linalg import CHUNK, Gradients, PackedTensors, Place
+from mtopt.linalg._ownership import is_held_alone
 from tests.combiners.helpers import drawn_jacobian
 
 Rows = list[list[torch.Tensor]]
@@ -141,7 +140,7 @@ def test_spent_rows_are_written_over_only_where_nobody_else_sees_it(
     rows = [[first], *rows_like((BIG,), count=2)]
     del first
     wanted = added_up(rows, WEIGHTS)
-    assert not alone(rows[0], 0)
+    assert not is_held_alone(rows[0], 0)
     assert_sums(Gradients(rows).combined(WEIGHTS, spend=True), wanted)
     assert torch.equal(other, before)
 
@@ -156,7 +155,7 @@ def test_one_tensor_for_two_parameters_is_scaled_once_each() -> None:
 def test_a_row_of_ones_own_is_spent_without_a_copy() -> None:
     rows = rows_like((BIG,), (7,))
     places = [tensor.data_ptr() for tensor in rows[0]]
-    assert alone(rows[0], 0)
+    assert is_held_alone(rows[0], 0)
     wanted = added_up(rows, WEIGHTS)
     found = Gradients(rows).combined(WEIGHTS, spend=True)
     assert_sums(found, wanted)
@@ -180,7 +179,7 @@ def test_a_jacobian_is_not_copied() -> None:
 def test_matrices_whose_columns_take_turns() -> None:
     rows = rows_like((3,), (2,), (4,), (1,))
     packed = [
-        Packed(
+        PackedTensors(
             positions,
             [rows[0][p].shape for p in positions],
             torch.stack([torch.cat([r[p] for p in positions]) for r in rows]),
@@ -209,7 +208,7 @@ def test_tensors_that_lie_in_a_matrix_count_as_those_that_do_not(
     packed = []
     if positions:
         matrix = torch.stack([torch.cat([row[p] for p in positions]) for row in rows])
-        packed = [Packed(positions, [rows[0][p].shape for p in positions], matrix)]
+        packed = [PackedTensors(positions, [rows[0][p].shape for p in positions], matrix)]
     given = [[None if holes and p in positions else tensor for p, tensor in enumerate(row)] for row in rows]
     gradients = Gradients(given, packed=packed)
     torch.testing.assert_close(gradients.gramian, plain.gramian, rtol=0, atol=3e-7 * float(plain.gramian.max()))

@@ -8,7 +8,7 @@ from typing import NamedTuple
 import torch
 
 
-class Packed(NamedTuple):
+class PackedTensors(NamedTuple):
     """Some of the tensors of K rows, which are, one after the other, the rows of a matrix.
 
     Attributes:
@@ -31,7 +31,7 @@ class Packed(NamedTuple):
         return total
 
 
-def cut(vector: torch.Tensor, shapes: Sequence[torch.Size]) -> list[torch.Tensor]:
+def cut_to_shapes(vector: torch.Tensor, shapes: Sequence[torch.Size]) -> list[torch.Tensor]:
     """``vector`` in parts, one after the other, of these shapes: views."""
     pieces = vector.split_with_sizes([shape.numel() for shape in shapes])
     return [piece.reshape(shape) for piece, shape in zip(pieces, shapes, strict=True)]

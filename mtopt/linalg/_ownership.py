@@ -10,7 +10,7 @@ import torch
 Counts = tuple[int, ...]
 
 
-def alone(tensors: Sequence[torch.Tensor], index: int) -> bool:
+def is_held_alone(tensors: Sequence[torch.Tensor], index: int) -> bool:
     """Whether nothing but ``tensors`` refers to its tensor ``index`` and to the memory, which it fills in order.
 
     Autograd may hand out one tensor for two parameters, an expanded one, or whatever a custom function returned:
