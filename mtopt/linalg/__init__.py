@@ -6,8 +6,9 @@ It knows neither rules nor programs: both are above it, and so is the engine.
 from mtopt.linalg._arrays import Array, Indices, Mask, load_lapack, make_tensor_like, read_array
 from mtopt.linalg._coordinates import average_norms, read_coordinates
 from mtopt.linalg._cross_gramian import cross_gramian_of, multiply_gradients, read_cross_gramian
-from mtopt.linalg._gradients import Gradients, Place, gramian_of
+from mtopt.linalg._gradients import Gradients, Place
 from mtopt.linalg._gramian import Live, normalize_gramian, normalize_live_rows, read_gramian, take_block
+from mtopt.linalg._inner_products import gramian_of
 from mtopt.linalg._norms import norm_of
 from mtopt.linalg._packed import PackedTensors, cut_to_shapes
 from mtopt.linalg._precision import DOUBLE_PRECISION, Precision

@@ -3,33 +3,24 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from functools import cached_property
 from typing import NamedTuple, Self
 
 import numpy as np
 import torch
 
-from mtopt.linalg._arrays import load_lapack
-from mtopt.linalg._gramian import normalize_gramian
-from mtopt.linalg._ownership import is_held_alone
-from mtopt.linalg._packed import PackedTensors, cut_to_shapes, rounds_products
+from mtopt.linalg._blocks import Block, cut_into_blocks
+from mtopt.linalg._combination import add_up, exceed_float32
+from mtopt.linalg._inner_products import sum_products
+from mtopt.linalg._packed import PackedTensors, cut_to_shapes
 from mtopt.linalg._precision import Precision
-from mtopt.linalg._sizes import CHUNK, SEGMENT
+from mtopt.linalg._sizes import CHUNK
 
 _LOW_PRECISION = (torch.float16, torch.bfloat16)
 
-_DEPENDENT = 1e-3
-"""Squared distance of a unit gradient from the span of those before it below which float32 products know too little of
-it: the products are then taken in float64."""
-
 _CANCELLING = 1e-2
 """A combination shorter than this share of the lengths added up is summed in float64."""
-
-Block = torch.Tensor | tuple[torch.Tensor, torch.Tensor]
-"""Columns of all rows, in one matrix; or those of two rows, a tensor for each."""
-
-BlockSource = Callable[[], Iterator[Block]]
 
 
 class Place(NamedTuple):
@@ -107,7 +98,7 @@ class Gradients:
 
         Where the gradients are nearly dependent on each other it is exact to 1e-15, whatever their dtype.
         """
-        products, self._in_double = gramian_of_blocks(self._blocks)
+        products, self._in_double = sum_products(self._blocks)
         if self.factors is None:
             return products if self.scale == 1.0 else products / self.scale**2
         factors = torch.tensor(self.factors, dtype=torch.float64) / self.scale
@@ -141,7 +132,7 @@ class Gradients:
         if self.factors is not None:
             coefficients = [c * factor for c, factor in zip(coefficients, self.factors, strict=True)]
         loose = self._loose
-        wide = _wide(coefficients) or self._cancels(weights)
+        wide = exceed_float32(coefficients) or self._cancels(weights)
         if wide or any(dtype in _LOW_PRECISION for dtype in self._dtypes(loose)):
             dtype = torch.float64 if wide else torch.float32
             return [self._combined_in(dtype, p, coefficients) for p in range(len(self.rows[0]))]
@@ -150,7 +141,7 @@ class Gradients:
             rows = [[row[p] for p in loose] for row in rows]
         if spend:
             self.let_go()
-        sums = _combined(rows, coefficients, spend) if loose else []  # type: ignore[arg-type]
+        sums = add_up(rows, coefficients, spend) if loose else []  # type: ignore[arg-type]
         if not packed:
             return sums
         totals = [(part.positions, part.shapes, part.combined(coefficients)) for part in packed]
@@ -198,7 +189,7 @@ class Gradients:
             yield from torch.split(part.matrix, CHUNK, 1)
         loose = self._loose
         if loose:
-            yield from _blocks([[row[p] for p in loose] for row in self._rows] if self.packed else self._rows)  # type: ignore[arg-type,misc]
+            yield from cut_into_blocks([[row[p] for p in loose] for row in self._rows] if self.packed else self._rows)  # type: ignore[arg-type,misc]
 
     def with_gramian(self, gramian: torch.Tensor) -> Gradients:
         """The same rows, with other inner products for a rule that looks at these alone."""
@@ -210,7 +201,7 @@ class Gradients:
         """Add ``weight`` times the only row to ``total``."""
         (row,) = self.rows
         weight *= 1.0 if self.factors is None else self.factors[0]
-        if _wide([weight]):
+        if exceed_float32([weight]):
             row, weight = [(g.double() * weight).to(t.dtype) for g, t in zip(row, total, strict=True)], 1.0
         torch._foreach_add_(list(total), list(row), alpha=weight)
 
@@ -220,212 +211,3 @@ class Gradients:
         for row, coefficient in zip(self.rows, coefficients, strict=True):
             total.add_(row[index], alpha=coefficient)
         return total.to(like.dtype if self.places is None else self.places[index].parameter.dtype)
-
-
-def _combined(rows: Sequence[Sequence[torch.Tensor]], coefficients: Sequence[float], spend: bool) -> list[torch.Tensor]:
-    result = _scaled(rows[0], coefficients[0], spend)
-    _add(result, rows[1:], coefficients[1:])
-    return result
-
-
-def _wide(coefficients: Sequence[float]) -> bool:
-    """Whether a factor, for a very short or very long gradient, is beyond what float32 holds."""
-    return any(not 1e-30 < abs(c) < 1e30 for c in coefficients if c != 0)
-
-
-def _scaled(row: Sequence[torch.Tensor], coefficient: float, spend: bool) -> list[torch.Tensor]:
-    """``coefficient`` times a row: new tensors, or big ones of the row itself when it may be spent."""
-    if not spend or all(gradient.numel() < CHUNK for gradient in row):
-        return list(torch._foreach_mul(list(row), coefficient))
-    return [
-        row[index].mul_(coefficient)
-        if row[index].numel() >= CHUNK and is_held_alone(row, index)
-        else row[index] * coefficient
-        for index in range(len(row))
-    ]
-
-
-def _add(result: list[torch.Tensor], rows: Sequence[Sequence[torch.Tensor]], coefficients: Sequence[float]) -> None:
-    """Add ``sum_k coefficients[k] * rows[k]`` to ``result``."""
-    rest = []
-    for index, total in enumerate(result):
-        if total.numel() > CHUNK and total.is_cpu:
-            parts = [row[index] for row in rows]
-            if all(tensor.is_contiguous() for tensor in (total, *parts)):
-                _add_in_chunks(total, parts, coefficients)
-                continue
-        rest.append(index)
-    if len(rest) == len(result):
-        for row, coefficient in zip(rows, coefficients, strict=True):
-            torch._foreach_add_(result, list(row), alpha=coefficient)
-    elif rest:
-        totals = [result[index] for index in rest]
-        for row, coefficient in zip(rows, coefficients, strict=True):
-            torch._foreach_add_(totals, [row[index] for index in rest], alpha=coefficient)
-
-
-def _add_in_chunks(total: torch.Tensor, parts: Sequence[torch.Tensor], coefficients: Sequence[float]) -> None:
-    """The sum of one tensor, so that its columns stay in the cache while all rows are added."""
-    target = total.view(-1)
-    sources = [part.view(-1) for part in parts]
-    for start in range(0, len(target), CHUNK):
-        piece = target[start : start + CHUNK]
-        for source, coefficient in zip(sources, coefficients, strict=True):
-            piece.add_(source[start : start + CHUNK], alpha=coefficient)
-
-
-def gramian_of(jacobian: torch.Tensor) -> torch.Tensor:
-    """J Jᵀ of a (K, D) Jacobian: (K, K), float64, on the CPU.
-
-    Products run over 1,024 columns each in the rows' own precision (float32 for 16-bit rows) and are summed in
-    float64, so the error stays near 1e-7 of the norms whatever D; one float32 product loses 1e-3 at D = 1e7. Where
-    float32 would underflow or overflow, or the rows are nearly dependent on each other, float64 is used throughout.
-    """
-    if jacobian.ndim != 2 or jacobian.shape[0] == 0:
-        raise ValueError(f"jacobian must have shape (K, D) with K >= 1, found {tuple(jacobian.shape)}")
-    return gramian_of_blocks(lambda: iter(torch.split(jacobian, CHUNK, dim=1)))[0]
-
-
-def gramian_of_blocks(blocks: BlockSource) -> tuple[torch.Tensor, bool]:
-    """The sum of ``B @ B.T`` over column blocks ``B``, and whether all of it was multiplied in float64.
-
-    ``blocks()`` starts the iteration anew.
-    """
-    gramian, in_double = _sum_of_products(blocks(), exact=False)
-    if in_double or not _needs_double(gramian):
-        return gramian, in_double
-    return _sum_of_products(blocks(), exact=True)
-
-
-def _needs_double(gramian: torch.Tensor) -> bool:
-    """Whether float32 products leave the norms, or how the gradients depend on each other, undecided."""
-    squares = gramian.numpy().diagonal().tolist()
-    # A float32 square is exact enough between these bounds. A zero may be one, or an underflow; infinity may be
-    # the row's or an overflow.
-    if not all(1e-20 <= square < 1e30 for square in squares):
-        return True
-    if len(squares) <= 2:
-        return len(squares) == 2 and squares[0] * squares[1] * (1.0 - _DEPENDENT) < gramian.tolist()[0][1] ** 2
-    matrix = gramian.numpy()
-    if not np.isfinite(matrix).all():
-        return True
-    factor, failed = load_lapack().dpotrf(normalize_gramian(matrix)[0])
-    return bool(failed) or float(factor.diagonal().min()) ** 2 < _DEPENDENT
-
-
-def _sum_of_products(blocks: Iterator[Block], *, exact: bool) -> tuple[torch.Tensor, bool]:
-    products: list[torch.Tensor] = []
-    rounding: dict[str, bool] = {}  # of the products of a kind of device
-    all_double = True
-    for block in blocks:
-        first = block[0] if isinstance(block, tuple) else block
-        if first.is_complex():
-            raise TypeError(
-                f"gradients of complex parameters ({str(first.dtype).removeprefix('torch.')}) have no real inner "
-                "products; hold such a parameter as two real numbers an entry, torch.view_as_real(value), and use "
-                "torch.view_as_complex in the model; or use a rule on losses"
-            )
-        kind = first.device.type
-        if kind not in rounding:
-            rounding[kind] = rounds_products(kind)
-        in_double = exact or rounding[kind]
-        all_double = all_double and (in_double or first.dtype == torch.float64)
-        if torch.is_autocast_enabled(kind):  # asked first: entering the context takes its time
-            with torch.autocast(kind, enabled=False):
-                products.append(_product(block, in_double))
-        else:
-            products.append(_product(block, in_double))
-    if len(products) == 1:
-        return products[0].cpu(), all_double
-    devices: dict[torch.device, list[torch.Tensor]] = {product.device: [] for product in products}
-    for product in products:
-        devices[product.device].append(product)
-    totals = [torch.stack(found).sum(0).cpu() for found in devices.values()]  # one transfer a device
-    return totals[0] if len(totals) == 1 else torch.stack(totals).sum(0), all_double
-
-
-def _product(block: Block, in_double: bool) -> torch.Tensor:
-    if isinstance(block, tuple):
-        if not in_double:
-            return _product_of_two(*block)
-        parts = zip(*[torch.split(row, CHUNK) for row in block], strict=True)
-        return torch.stack([_product(torch.stack(part), True) for part in parts]).sum(0)
-    if in_double or block.dtype == torch.float64:
-        block = block.double()
-        return block @ block.T
-    return _product_in_float32(block.float())
-
-
-def _product_in_float32(block: torch.Tensor) -> torch.Tensor:
-    """``block @ block.T`` in float64, from float32 products over segments of the columns."""
-    count = block.shape[1] // SEGMENT
-    if count == 0:
-        return (block @ block.T).double()
-    down, along = block.stride()
-    segments = block.as_strided((count, len(block), SEGMENT), (SEGMENT * along, down, along))
-    product = torch.bmm(segments, segments.mT).sum(0, dtype=torch.float64)
-    if block.shape[1] == count * SEGMENT:
-        return product
-    rest = block[:, count * SEGMENT :]
-    return product + (rest @ rest.T).double()
-
-
-def _product_of_two(one: torch.Tensor, other: torch.Tensor) -> torch.Tensor:
-    """The same for two rows that lie apart, which are not copied to one place: half the time for long ones."""
-    count = len(one) // SEGMENT
-    end = count * SEGMENT
-    a, b = one[:end].view(count, 1, SEGMENT), other[:end].view(count, 1, SEGMENT)
-    sums = [torch.bmm(x, y.mT).sum(dtype=torch.float64) for x, y in ((a, a), (a, b), (b, b))]
-    product = torch.stack([sums[0], sums[1], sums[1], sums[2]]).view(2, 2)
-    if end == len(one):
-        return product
-    rest = torch.stack([one[end:], other[end:]])
-    return product + (rest @ rest.T).double()
-
-
-def _blocks(rows: Sequence[Sequence[torch.Tensor]]) -> Iterator[Block]:
-    """Column blocks (K, n <= CHUNK) of the rows: big tensors are cut, small neighbours are joined.
-
-    A block holds until the next one is asked for: those that are cut lie in one place. A new place for each would leave
-    holes in the heap, since the products come to lie between them: up to a whole Jacobian, which the heap keeps.
-    """
-    window: torch.Tensor | None = None
-    pending: list[int] = []
-    columns = 0
-    for index, tensor in enumerate(rows[0]):
-        size = tensor.numel()
-        if columns + size > CHUNK or (pending and not _alike(tensor, rows[0][pending[0]])):
-            if pending:
-                yield _joined(rows, pending)
-            pending, columns = [], 0
-        if size > CHUNK:
-            flat = [row[index].reshape(-1) for row in rows]
-            if len(flat) == 2 and tensor.is_cpu and tensor.dtype == torch.float32:
-                yield flat[0], flat[1]
-                continue
-            if window is None or not _alike(window, tensor):
-                window = tensor.new_empty(len(rows) * CHUNK)
-            for start in range(0, size, CHUNK):
-                pieces = [f[start : start + CHUNK] for f in flat]
-                yield torch.stack(pieces, out=window[: len(rows) * len(pieces[0])].view(len(rows), -1))
-        else:
-            pending.append(index)
-            columns += size
-    if pending:
-        yield _joined(rows, pending)
-
-
-def _alike(tensor: torch.Tensor, other: torch.Tensor) -> bool:
-    return tensor.dtype == other.dtype and tensor.device == other.device
-
-
-def _joined(rows: Sequence[Sequence[torch.Tensor]], indices: list[int]) -> torch.Tensor:
-    """Some tensors of each row, one after the other, and zeros up to whole segments where there are several."""
-    columns = sum([rows[0][i].numel() for i in indices])
-    missing = -columns % SEGMENT if columns > SEGMENT else 0
-    filling = [rows[0][indices[0]].new_zeros(missing)] if missing else []
-    pieces = []
-    for row in rows:
-        pieces += [row[i].reshape(-1) for i in indices]
-        pieces += filling
-    return torch.cat(pieces).view(len(rows), -1)

@@ -1,0 +1,62 @@
+"""Weighted sums of K rows that lie in many tensors."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+
+from mtopt.linalg._ownership import is_held_alone
+from mtopt.linalg._sizes import CHUNK
+
+
+def add_up(rows: Sequence[Sequence[torch.Tensor]], coefficients: Sequence[float], spend: bool) -> list[torch.Tensor]:
+    result = _scale(rows[0], coefficients[0], spend)
+    _add(result, rows[1:], coefficients[1:])
+    return result
+
+
+def exceed_float32(coefficients: Sequence[float]) -> bool:
+    """Whether a factor, for a very short or very long gradient, is beyond what float32 holds."""
+    return any(not 1e-30 < abs(c) < 1e30 for c in coefficients if c != 0)
+
+
+def _scale(row: Sequence[torch.Tensor], coefficient: float, spend: bool) -> list[torch.Tensor]:
+    """``coefficient`` times a row: new tensors, or big ones of the row itself when it may be spent."""
+    if not spend or all(gradient.numel() < CHUNK for gradient in row):
+        return list(torch._foreach_mul(list(row), coefficient))
+    return [
+        row[index].mul_(coefficient)
+        if row[index].numel() >= CHUNK and is_held_alone(row, index)
+        else row[index] * coefficient
+        for index in range(len(row))
+    ]
+
+
+def _add(result: list[torch.Tensor], rows: Sequence[Sequence[torch.Tensor]], coefficients: Sequence[float]) -> None:
+    """Add ``sum_k coefficients[k] * rows[k]`` to ``result``."""
+    rest = []
+    for index, total in enumerate(result):
+        if total.numel() > CHUNK and total.is_cpu:
+            parts = [row[index] for row in rows]
+            if all(tensor.is_contiguous() for tensor in (total, *parts)):
+                _add_in_chunks(total, parts, coefficients)
+                continue
+        rest.append(index)
+    if len(rest) == len(result):
+        for row, coefficient in zip(rows, coefficients, strict=True):
+            torch._foreach_add_(result, list(row), alpha=coefficient)
+    elif rest:
+        totals = [result[index] for index in rest]
+        for row, coefficient in zip(rows, coefficients, strict=True):
+            torch._foreach_add_(totals, [row[index] for index in rest], alpha=coefficient)
+
+
+def _add_in_chunks(total: torch.Tensor, parts: Sequence[torch.Tensor], coefficients: Sequence[float]) -> None:
+    """The sum of one tensor, so that its columns stay in the cache while all rows are added."""
+    target = total.view(-1)
+    sources = [part.view(-1) for part in parts]
+    for start in range(0, len(target), CHUNK):
+        piece = target[start : start + CHUNK]
+        for source, coefficient in zip(sources, coefficients, strict=True):
+            piece.add_(source[start : start + CHUNK], alpha=coefficient)
