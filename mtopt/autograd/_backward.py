@@ -10,7 +10,7 @@ import torch
 from mtopt.autograd._combine import combine_rows
 from mtopt.autograd._draws import Draws, combine_draws
 from mtopt.autograd._hints import Hints
-from mtopt.autograd._keeping import SMALL, kept_in_matrix, kept_short
+from mtopt.autograd._keeping import STAYS_APART, kept_in_matrix, kept_short
 from mtopt.autograd._matrix_free import MatrixFree, follow_weights, matrix_free
 from mtopt.autograd._matrix_free_draws import follow_draws
 from mtopt.autograd._objective import Losses
@@ -199,7 +199,7 @@ def _on_rows(
         rows, laid = kept_in_matrix(source.rows, request.params, count, scale=request.scale)
         factors = [request.scale] * count
     elif request.all_tensors and plan != "batched":  # of losses in turn each graph is gone before the next: no holes
-        rows, laid = kept_in_matrix(source.rows, request.params, count, below=SMALL)
+        rows, laid = kept_in_matrix(source.rows, request.params, count, below=STAYS_APART)
     else:
         rows = list(source.rows)
     if streams:

@@ -18,7 +18,7 @@ Piece = tuple[Sequence[int], Sequence[torch.Tensor | None]]
 WHAT = "direction, of finite gradients"
 """What is made of rows that were looked at."""
 
-_SMALL = 8_192
+_JOINED = 8_192
 """Entries of a tensor that is copied to one place with others rather than looked at by itself."""
 
 _SHORT = 1e-3
@@ -125,8 +125,8 @@ def are_finite(gradients: Sequence[torch.Tensor]) -> bool:
 
 def _are_finite(gradients: Sequence[torch.Tensor], wide: torch.dtype) -> bool:
     # A finite sum has finite terms, and is the fastest to come by. Another may be an overflow.
-    small = [gradient.reshape(-1) for gradient in gradients if gradient.numel() <= _SMALL]
-    sums = [gradient.sum(dtype=wide) for gradient in gradients if gradient.numel() > _SMALL]
+    small = [gradient.reshape(-1) for gradient in gradients if gradient.numel() <= _JOINED]
+    sums = [gradient.sum(dtype=wide) for gradient in gradients if gradient.numel() > _JOINED]
     if small:
         sums.append(torch.cat(small).sum(dtype=wide))
     total = sums[0] if len(sums) == 1 else torch.stack(sums).sum()

@@ -30,7 +30,7 @@ class InnerProducts(Gradients):
         self.jacobian()
 
 
-def require_inner_products_to_do(combiner: Combiner) -> None:
+def require_gramian_rule(combiner: Combiner) -> None:
     """Raise unless ``combiner`` answers with weights for inner products, norms or losses."""
     if not isinstance(combiner, Combiner):
         hint = f"; mtopt.create_combiner({combiner!r}) makes one" if isinstance(combiner, str) else ""

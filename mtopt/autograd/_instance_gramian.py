@@ -11,10 +11,7 @@ from mtopt.autograd._graph import Edge
 from mtopt.autograd._layer_gramians import gramian_of_parts
 from mtopt.autograd._layer_parts import Part
 from mtopt.autograd._uses import LossGraph, Use, uses_of
-from mtopt.linalg import gramian_of
-
-SMALL = 65_536
-"""Numbers in one sample's gradient of a parameter up to which it is multiplied together with others."""
+from mtopt.linalg import CHUNK, gramian_of
 
 
 class InstancePass:
@@ -66,12 +63,12 @@ class InstancePass:
             parts = _parts(uses[key], cotangents) if key in uses else None
             if parts is None:
                 rest[name] = param
-            elif len(parts) == 1 and isinstance(parts[0], torch.Tensor) and parts[0].shape[1] <= SMALL:
+            elif len(parts) == 1 and isinstance(parts[0], torch.Tensor) and parts[0].shape[1] <= CHUNK:
                 small.append(parts[0])
             elif parts:
                 total += gramian_of_parts(parts)
         for rows in _rows(losses, list(rest.values()), seeds) if rest else []:
-            if rows.shape[1] <= SMALL:
+            if rows.shape[1] <= CHUNK:
                 small.append(rows)
             else:
                 total += gramian_of(rows)

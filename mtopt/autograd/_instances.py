@@ -14,7 +14,7 @@ from mtopt.autograd._calls import Calls
 from mtopt.autograd._combine import record_of, skipped
 from mtopt.autograd._finite import state_before
 from mtopt.autograd._graph import refuse_reentrant
-from mtopt.autograd._inner_products import InnerProducts, require_inner_products_to_do
+from mtopt.autograd._inner_products import InnerProducts, require_gramian_rule
 from mtopt.autograd._instance_gramian import InstancePass, require_dense
 from mtopt.autograd._objective import Objective
 from mtopt.autograd._passes import Weighted
@@ -104,7 +104,7 @@ class Instances:
             NonFiniteError: in strict mode, naming the losses.
         """
         self._check(losses)
-        require_inner_products_to_do(combiner)
+        require_gramian_rule(combiner)
         places = trainable(self._model)
         self._calls.listening = False
         if combiner.needs == "losses":

@@ -15,7 +15,7 @@ _TOP = 15
 """float16 rows are scaled so that their largest entry is just below 2**15: half of what the dtype holds."""
 
 
-SMALL = 1 << 18
+STAYS_APART = 1 << 18
 """Entries of a tensor that stays where it is: it leaves few holes, and copying it takes its time."""
 
 LITTLE = 1 << 20

@@ -14,7 +14,7 @@ from collections.abc import Sequence
 import torch
 
 from mtopt.autograd._layer_parts import Factors, Part
-from mtopt.linalg import gramian_of
+from mtopt.linalg import SEGMENT, gramian_of
 
 BLOCK = 1 << 20
 """Numbers made at a time: 4 MiB in float32."""
@@ -24,9 +24,6 @@ TRAFFIC = 8
 
 TOUCHED_BY_PRODUCTS, TOUCHED_BY_GRADIENTS = 12, 3
 """How often each number of an intermediate result is written or read, small calls' overhead included."""
-
-SEGMENT = 1_024
-"""Terms added in float32 before sums go on in float64."""
 
 
 def gramian_of_parts(parts: Sequence[Part]) -> torch.Tensor:

@@ -33,7 +33,7 @@ from mtopt.linalg import Gradients
 LEAST = 3
 """Losses from which on rows are streamed: two gradients are as many as the sum and the next one."""
 
-SMALL = 1 << 24
+KEPT_BYTES = 1 << 24
 """Bytes of K gradients up to which they are kept: adding them up as they come takes longer than it saves memory."""
 
 _SEEN: Any = WeakIdKeyDictionary()
@@ -48,7 +48,7 @@ def is_streamed(request: Request, combiner: Combiner, store: object) -> bool:
     count = len(request.present)
     if not separable or count < LEAST or store not in (None, "recompute"):
         return False
-    return store == "recompute" or count * sum([p.numel() * p.element_size() for p in request.params]) > SMALL
+    return store == "recompute" or count * sum([p.numel() * p.element_size() for p in request.params]) > KEPT_BYTES
 
 
 def stream(

@@ -24,7 +24,7 @@ def packing(monkeypatch: pytest.MonkeyPatch) -> Callable[[int], None]:
 
     def below(size: int) -> None:
         monkeypatch.setattr(_keeping, "LITTLE", 0)
-        monkeypatch.setattr("mtopt.autograd._backward.SMALL", size)
+        monkeypatch.setattr("mtopt.autograd._backward.STAYS_APART", size)
 
     return below
 
@@ -148,14 +148,14 @@ def test_a_row_that_is_not_finite_is_skipped(packing: Callable[[int], None]) -> 
 
 def test_what_no_rule_needs_together_stays_where_it_is() -> None:
     """A few small tensors, or big ones, are not copied."""
-    params = [torch.zeros(10), torch.zeros(_keeping.SMALL)]
-    rows = [[torch.ones(10), torch.ones(_keeping.SMALL)] for _ in range(2)]
-    kept, laid = kept_in_matrix(iter(rows), params, 2, below=_keeping.SMALL)
+    params = [torch.zeros(10), torch.zeros(_keeping.STAYS_APART)]
+    rows = [[torch.ones(10), torch.ones(_keeping.STAYS_APART)] for _ in range(2)]
+    kept, laid = kept_in_matrix(iter(rows), params, 2, below=_keeping.STAYS_APART)
     assert laid is None
     assert kept == rows
     many = [torch.zeros(100_000) for _ in range(8)]
     rows = [[torch.full((100_000,), float(k)) for _ in many] for k in range(2)]
-    kept, laid = kept_in_matrix(iter(rows), many, 2, below=_keeping.SMALL)
+    kept, laid = kept_in_matrix(iter(rows), many, 2, below=_keeping.STAYS_APART)
     assert laid is not None
     assert laid.matrix.shape == (2, 800_000)
     assert kept == [[None] * 8] * 2

@@ -147,7 +147,7 @@ class Partly(nn.Module):
 def test_partly_shared_modules_and_absent_losses(
     name: str, how: str, private: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(_streaming, "SMALL", 0 if how == "callables" else _streaming.SMALL)
+    monkeypatch.setattr(_streaming, "KEPT_BYTES", 0 if how == "callables" else _streaming.KEPT_BYTES)
     model = Partly()
     absent = 2
 
@@ -194,7 +194,7 @@ def test_partly_shared_modules_and_absent_losses(
 
 
 def test_callables_that_reach_other_parameters_than_before_are_run_again(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(_streaming, "SMALL", 0)
+    monkeypatch.setattr(_streaming, "KEPT_BYTES", 0)
     model = MultiHead(4)
     params = list(model.parameters())
     rule = mtopt.create_combiner("ngdiff")
