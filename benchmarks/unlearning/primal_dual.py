@@ -60,8 +60,7 @@ class PrimalDual(mtopt.LossCombiner):
 
     def weights(self, losses: torch.Tensor) -> torch.Tensor:
         """lambda for the retain loss and gamma for the forget loss; then lambda takes its step."""
-        objectives = self.objectives or tuple(range(len(losses)))
-        total = max(self.total, len(objectives))
+        objectives, total = self.objectives_of_rows(len(losses))
         if total != 2:
             raise ValueError(
                 f"PrimalDual is for two objectives, one to retain and one to forget, found {total}; add the losses of "

@@ -113,7 +113,7 @@ class _AtBoth(Combiner):
     def load_state_dict(self, state_dict: Mapping[str, Any]) -> None:
         self.rule.load_state_dict(state_dict)
 
-    def for_group(self, key: str) -> Combiner:
+    def for_group(self, key: str) -> _AtBoth:
         return _AtBoth(self.rule.for_group(key), self.before, self.step)
 
     def _combine(self, gradients: Gradients, losses: torch.Tensor | None) -> Outcome:

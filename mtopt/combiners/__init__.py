@@ -7,9 +7,9 @@ from mtopt.combiners._base import (
     JacobianCombiner,
     LossCombiner,
     NormCombiner,
-    Outcome,
 )
 from mtopt.combiners._draws import DrawsCombiner, FollowingDraws
+from mtopt.combiners._exchange import Context, Outcome
 from mtopt.combiners._matrix_free import Following
 from mtopt.combiners._registry import combiner_class, create_combiner, list_combiners, register_combiner
 from mtopt.combiners.aligned_mtl import AlignedMTL
@@ -94,6 +94,7 @@ __all__ = [
     "Clipped",
     "Combiner",
     "ConFIG",
+    "Context",
     "DrawsCombiner",
     "DualProj",
     "Every",

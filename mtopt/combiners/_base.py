@@ -2,20 +2,19 @@
 
 from __future__ import annotations
 
-import copy
-import functools
-import inspect
 import math
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
-from typing import Any, ClassVar, Literal, Self
+from contextlib import AbstractContextManager
+from typing import Any, ClassVar, Literal
 
-import numpy as np
 import torch
 
-from mtopt._content import check_alike, check_mapping, check_whole, content_of
-from mtopt._errors import CheckpointError, NonFiniteError
+from mtopt._errors import NonFiniteError
+from mtopt.combiners._checks import ChecksVectors, require_finite
+from mtopt.combiners._exchange import OUTSIDE, Context, Outcome
+from mtopt.combiners._protocols import MayKeepWeights, MayReevaluate, MayRevisit, MayTakeDraws
+from mtopt.combiners._saved_state import SavesState
 from mtopt.linalg import Gradients, Precision
 from mtopt.solvers import Certificate
 
@@ -29,15 +28,22 @@ TRAITS = (
 """What a rule declares of itself, as attributes of its class."""
 
 
-@dataclass(frozen=True, slots=True)
-class Outcome:
-    """What a rule made of one step's gradients: weights, or a direction when it works on coordinates, or both."""
+class _Telling:
+    """While it is entered, a rule knows the context of the step that asks it; then what it knew before."""
 
-    weights: torch.Tensor | None
-    direction: torch.Tensor | None = None
+    __slots__ = ("before", "context", "rule")
+
+    def __init__(self, rule: Combiner, context: Context) -> None:
+        self.rule, self.context = rule, context
+
+    def __enter__(self) -> None:
+        self.before, self.rule._context = self.rule._context, self.context
+
+    def __exit__(self, *error: object) -> None:
+        self.rule._context = self.before
 
 
-class Combiner(ABC):
+class Combiner(MayKeepWeights, MayReevaluate, MayTakeDraws, MayRevisit, ChecksVectors, SavesState, ABC):
     """A rule that makes one direction of K gradients; the optimizer steps along minus it.
 
     Subclass one of :class:`LossCombiner`, :class:`NormCombiner`, :class:`GramianCombiner`, :class:`JacobianCombiner`,
@@ -72,9 +78,6 @@ class Combiner(ABC):
     features: ClassVar[bool] = True
     on_features: ClassVar[bool] = False
     matrix_free: ClassVar[bool] = False
-    draws: ClassVar[int] = 1
-    revisits: ClassVar[bool] = False
-    reevaluates: ClassVar[bool] = False
     stochastic: ClassVar[bool] = False
     stateful: ClassVar[bool] = False
     scale_invariant: bool = False
@@ -84,25 +87,10 @@ class Combiner(ABC):
     positive_losses: bool = False
     exact_objectives: int | None = None
     weighted: bool = True
-    state: ClassVar[tuple[str, ...]] = ()
-    _as_long: ClassVar[tuple[str, ...]] = ()  # entries of as many objectives
-    _late_state: ClassVar[Mapping[str, Any]] = {}  # entries that are None at first: their dimensions, or "list"
     search_space: ClassVar[Mapping[str, tuple[Any, ...]]] = {}
 
     certificate: Certificate | None = None
     """How well the last program was solved; None for a rule that solves none."""
-
-    objectives: tuple[int, ...] = ()
-    """Which objective each row of this step belongs to, while ``weights`` or ``direction`` is called by a step."""
-
-    total: int = 0
-    """The number of objectives, those without a row in this step included; as long."""
-
-    gradients: Gradients | None = None
-    """The gradients of this step; as long."""
-
-    visited: list[torch.Tensor] | None = None
-    """The parameters of the last step, for a rule that ``revisits``: its engine keeps them here. None before it."""
 
     # -- using a rule -------------------------------------------------------------------------------------------
 
@@ -139,12 +127,8 @@ class Combiner(ABC):
 
     def combine(self, gradients: Gradients, losses: torch.Tensor | None) -> Outcome:
         """The outcome for finite ``gradients``: the entry of the engine and of wrapping rules."""
-        self.objectives, self.total, self.gradients = gradients.objectives, gradients.total, gradients
-        try:
+        with self.tell(self._context_for(gradients)):
             return self._combine(gradients, losses)
-        finally:
-            # a call outside a step is about all the rows it is given
-            self.objectives, self.total, self.gradients = (), 0, None
 
     @abstractmethod
     def _combine(self, gradients: Gradients, losses: torch.Tensor | None) -> Outcome: ...
@@ -153,15 +137,6 @@ class Combiner(ABC):
         """Weights for the losses of ``objectives``: the engine's entry to a rule that needs no gradients."""
         raise TypeError(f"{self!r} needs {self.needs}, more than the losses: hand gradients to combine")
 
-    def combine_draws(self, draws: Sequence[Gradients], losses: torch.Tensor | None = None) -> Outcome:
-        """The outcome for the gradients of several mini-batches: the engine's entry to a rule with ``draws`` > 1."""
-        raise TypeError(f"{self!r} takes one mini-batch a step; a rule on several is a DrawsCombiner")
-
-    def combine_revisited(self, gradients: Gradients, before: Gradients | None, losses: torch.Tensor | None) -> Outcome:
-        """The outcome for the gradients of a batch and those of the same losses at the parameters of the step before
-        (None in the first step): the engine's entry to a rule that ``revisits``."""
-        raise TypeError(f"{self!r} looks at each batch at one point; a rule that looks at two declares revisits = True")
-
     def own_factor(self, loss: float, objective: int) -> float:
         """What multiplies the gradient of a loss where it alone reaches a parameter that gets its own (a task's head).
 
@@ -169,191 +144,37 @@ class Combiner(ABC):
         """
         return 1.0
 
-    def kept_weights(self, objectives: Sequence[int], total: int) -> torch.Tensor | None:
-        """Weights from an earlier step that the next one is to be made with, for the losses of ``objectives``.
+    # -- what a step tells --------------------------------------------------------------------------------------
 
-        With them one backward of the weighted losses does, and :meth:`keep` is called once it is done. None, which a
-        rule answers unless it says otherwise, when it is to be asked anew. The call changes nothing; without objectives
-        it asks whether there is anything kept.
-        """
-        return None
+    _context: Context = OUTSIDE
 
-    def keep(self, objectives: Sequence[int], total: int) -> None:
-        """A step was made with :meth:`kept_weights`."""
-        raise TypeError(f"{self!r} keeps no weights from step to step")
+    def tell(self, context: Context) -> AbstractContextManager[None]:
+        """``with rule.tell(context):`` a step asks the rule; a call outside one is about all the rows it is given."""
+        return _Telling(self, context)
+
+    def _context_for(self, gradients: Gradients) -> Context:
+        """What a step with these gradients tells a rule of this kind."""
+        return Context(gradients.objectives, gradients.total)
 
     @property
-    def awaits_losses(self) -> bool:
-        """Whether :meth:`reevaluate` is due: the rule has weighed, and wants the losses after the optimizer's step."""
-        return False
+    def objectives(self) -> tuple[int, ...]:
+        """Which objective each row of this step belongs to; empty outside a step."""
+        return self._context.objectives
 
-    def reevaluate(self, losses: torch.Tensor, objectives: Sequence[int] | None = None) -> None:  # noqa: B027
-        """Take the losses of the same batch after the optimizer's step. Does nothing for a rule that asks for none.
+    @property
+    def total(self) -> int:
+        """The number of objectives, those without a row in this step included; 0 outside a step."""
+        return self._context.total
 
-        Args:
-            losses: as they are minimised (an objective to maximise enters with its sign flipped), in the step's order.
-            objectives: the objective of each loss. Default: those of the last weights.
-        """
-
-    def _losses(self, losses: torch.Tensor | None, count: int) -> torch.Tensor:
-        """The loss values as a float64 vector on the CPU."""
-        if losses is None:
-            raise ValueError(f"{type(self).__name__} reads the loss values: give losses, a tensor of shape ({count},)")
-        vector = torch.as_tensor(losses).detach()
-        if vector.dtype != torch.float64 or not vector.is_cpu:
-            vector = vector.to("cpu", torch.float64)
-        if vector.shape != (count,):
-            raise ValueError(f"losses must have shape ({count},), one a row, found {tuple(vector.shape)}")
-        return vector
-
-    def _weights(self, weights: torch.Tensor, count: int) -> torch.Tensor:
-        """A rule's answer, checked: a wrong one would otherwise train silently."""
-        if not isinstance(weights, torch.Tensor) or weights.shape != (count,):
-            found = tuple(weights.shape) if isinstance(weights, torch.Tensor) else type(weights).__name__
-            raise ValueError(f"{type(self).__name__}.weights must return a tensor of shape ({count},), found {found}")
-        weights = weights.detach()
-        if weights.dtype != torch.float64 or not weights.is_cpu:
-            weights = weights.to("cpu", torch.float64)
-        if not all(map(math.isfinite, weights.tolist())):
-            raise NonFiniteError(
-                f"{type(self).__name__}.weights returned {weights.tolist()} for finite gradients; "
-                "give zero rows and parallel rows a defined answer"
-            )
-        return weights
-
-    def _rows(self, count: int) -> tuple[tuple[int, ...], int]:
+    def objectives_of_rows(self, count: int) -> tuple[tuple[int, ...], int]:
         """The objective of each of ``count`` rows and the number of all objectives; 0, 1, ... outside a step."""
-        return (self.objectives, self.total) if len(self.objectives) == count else (tuple(range(count)), count)
+        told = self._context
+        return (told.objectives, told.total) if len(told.objectives) == count else (tuple(range(count)), count)
 
     def _precision(self, gramian: torch.Tensor) -> Precision:
         """How exactly the gradients and their Gramian are known: a step's own say, outside one the Gramian's dtype."""
-        return Precision.behind(gramian) if self.gradients is None else self.gradients.precision
-
-    # -- hyper-parameters ---------------------------------------------------------------------------------------
-
-    @classmethod
-    def hyperparameter_defaults(cls) -> dict[str, Any]:
-        """The names of the rule's hyper-parameters and their defaults."""
-        return dict(_defaults_of(cls))
-
-    @property
-    def hyperparameters(self) -> dict[str, Any]:
-        """The rule's hyper-parameters as given: ``type(rule)(**rule.hyperparameters)`` is a fresh rule."""
-        return {name: getattr(self, name) for name in self.hyperparameter_defaults()}
-
-    def fresh(self) -> Self:
-        """A rule with the same hyper-parameters and no state."""
-        return type(self)(**self.hyperparameters)
-
-    def __repr__(self) -> str:
-        defaults = self.hyperparameter_defaults()
-        given = {
-            name: value.tolist() if isinstance(value, torch.Tensor | np.ndarray) else value
-            for name, value in self.hyperparameters.items()
-            if isinstance(value, torch.Tensor | np.ndarray) or value != defaults[name]
-        }
-        return f"{type(self).__name__}({', '.join(f'{name}={value!r}' for name, value in given.items())})"
-
-    # -- state --------------------------------------------------------------------------------------------------
-
-    def for_group(self, key: str) -> Combiner:
-        """The rule for the parameters that only some of the losses reach: same hyper-parameters, its own state."""
-        groups: dict[str, Combiner] = self.__dict__.setdefault("_groups", {})
-        if key not in groups:
-            groups[key] = self.fresh()
-        return groups[key]
-
-    def state_dict(self) -> dict[str, Any]:
-        """Everything that the next step depends on, as tensors and plain values, loadable into a fresh rule."""
-        state = {name: _packed(getattr(self, name)) for name in self.state}
-        groups: dict[str, Combiner] = self.__dict__.get("_groups", {})
-        return {
-            "rule": type(self).__name__,
-            "state": state,
-            "groups": {key: rule.state_dict() for key, rule in groups.items()},
-        }
-
-    def load_state_dict(self, state_dict: Mapping[str, Any]) -> None:
-        """Take over the state of a rule of the same class.
-
-        Raises:
-            CheckpointError: the state is another rule's, truncated, or has other entries than this one's.
-        """
-        check_mapping(state_dict, f"{type(self).__name__}'s state")
-        missing = [key for key in ("rule", "state", "groups") if key not in state_dict]
-        if missing:
-            raise CheckpointError(
-                f"state_dict lacks {', '.join(map(repr, missing))}: it is truncated, or not what {type(self).__name__}."
-                "state_dict() returned"
-            )
-        if state_dict["rule"] != type(self).__name__:
-            raise CheckpointError(
-                f"state_dict belongs to rule {state_dict['rule']!r}, not to {type(self).__name__}; "
-                "create the rule that was saved"
-            )
-        state = check_mapping(state_dict["state"], f"{type(self).__name__}'s state")
-        if set(state) != set(self.state):
-            raise CheckpointError(
-                f"state_dict of {type(self).__name__} must hold {sorted(self.state)}, found {sorted(state)}; "
-                "it was written by another version of the rule"
-            )
-        fresh = self.fresh()
-        for name, value in state.items():
-            current = getattr(self, name)
-            if isinstance(current, torch.Generator):
-                with content_of(f"{type(self).__name__}'s {name}"):
-                    current.set_state(value.cpu())
-            else:
-                check_alike(getattr(fresh, name), value, f"{type(self).__name__}'s {name}")
-                self._check_late(name, value)
-                counts = value if name in self._as_long and isinstance(value, list) else [value] * (name == "_step")
-                for number in counts:
-                    if isinstance(number, int | None) or name == "_step":
-                        check_whole(number, f"{type(self).__name__}'s {name}")
-                setattr(self, name, _packed(value))
-        lengths = {name: len(value) for name in self._as_long if (value := state[name]) is not None}
-        if len(set(lengths.values())) > 1:
-            raise CheckpointError(f"{type(self).__name__}'s state must be of one number of objectives, found {lengths}")
-        self.__dict__["_groups"] = {}
-        for key, group in check_mapping(state_dict["groups"], f"{type(self).__name__}'s groups").items():
-            self.for_group(key).load_state_dict(group)
-
-    def _check_late(self, name: str, value: Any) -> None:
-        """Check what a new rule has as None, and that is a tensor, or a list of tensors, once it has made a step."""
-        expected = self._late_state.get(name)
-        if expected is None or value is None:
-            return
-        tensors = value if expected == "list" and isinstance(value, list) else [value]
-        floats = all(isinstance(t, torch.Tensor) and t.is_floating_point() for t in tensors)
-        if not floats or not all(expected in ("list", t.ndim) for t in tensors):
-            found = f"of shape {tuple(value.shape)}" if isinstance(value, torch.Tensor) else f"{value!r:.60}"
-            what = "a list of tensors" if expected == "list" else f"a tensor of {expected} dimensions"
-            raise CheckpointError(f"{type(self).__name__}'s {name} must be {what}, found {found}")
-
-
-def require_finite(rule: Combiner, direction: torch.Tensor, bound: float = math.inf) -> None:
-    """Raise NonFiniteError for a direction that is not finite; ``bound`` is what no entry is larger than."""
-    if not bound < 0.25 * torch.finfo(direction.dtype).max and not bool(direction.isfinite().all()):
-        raise NonFiniteError(
-            f"the direction of {rule!r} overflows {direction.dtype}, though jacobian is finite; scale the losses down, "
-            "or give jacobian in a wider dtype"
-        )
-
-
-@functools.cache
-def _defaults_of(rule: type[Combiner]) -> dict[str, Any]:
-    parameters = inspect.signature(rule).parameters.values()
-    return {p.name: p.default for p in parameters if p.kind in (p.KEYWORD_ONLY, p.POSITIONAL_OR_KEYWORD)}
-
-
-def _packed(value: Any) -> Any:
-    if isinstance(value, torch.Generator):
-        return value.get_state()
-    if isinstance(value, torch.Tensor):
-        return value.clone()
-    if type(value) is dict:  # deepcopy takes several operations a tensor
-        return {name: _packed(entry) for name, entry in value.items()}
-    return copy.deepcopy(value)
+        known = self._context.precision
+        return Precision.behind(gramian) if known is None else known
 
 
 class LossCombiner(Combiner):
@@ -367,11 +188,8 @@ class LossCombiner(Combiner):
 
     def weigh(self, losses: torch.Tensor, objectives: Sequence[int], total: int) -> torch.Tensor:
         """The engine's entry, which has no gradients yet: checked weights for the losses of ``objectives``."""
-        self.objectives, self.total = tuple(objectives), total
-        try:
+        with self.tell(Context(tuple(objectives), total)):
             return self._weights(self.weights(losses), len(losses))
-        finally:
-            self.objectives, self.total = (), 0
 
     def _combine(self, gradients: Gradients, losses: torch.Tensor | None) -> Outcome:
         values = self._losses(losses, len(gradients.objectives))
@@ -407,6 +225,10 @@ class GramianCombiner(Combiner):
     def weights(self, gramian: torch.Tensor, losses: torch.Tensor | None = None) -> torch.Tensor:
         """Weights (K,) for a Gramian (K, K), float64 on the CPU when the engine asks."""
 
+    def _context_for(self, gradients: Gradients) -> Context:
+        _ = gradients.gramian  # how exactly the products are known is seen as they are made
+        return Context(gradients.objectives, gradients.total, gradients.precision)
+
     def _combine(self, gradients: Gradients, losses: torch.Tensor | None) -> Outcome:
         return Outcome(self._weights(self.weights(gradients.gramian, losses), len(gradients.objectives)))
 
@@ -423,6 +245,9 @@ class JacobianCombiner(Combiner):
     @abstractmethod
     def direction(self, jacobian: torch.Tensor, losses: torch.Tensor | None = None) -> torch.Tensor:
         """The direction (D,) for a Jacobian (K, D), in its dtype and on its device. The Jacobian is only read."""
+
+    def _context_for(self, gradients: Gradients) -> Context:
+        return Context(gradients.objectives, gradients.total, gradients.precision)
 
     def _combine(self, gradients: Gradients, losses: torch.Tensor | None) -> Outcome:
         jacobian = gradients.jacobian()

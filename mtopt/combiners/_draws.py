@@ -9,7 +9,9 @@ from typing import Protocol, runtime_checkable
 import torch
 
 from mtopt._errors import NonFiniteError
-from mtopt.combiners._base import Combiner, Outcome, require_finite
+from mtopt.combiners._base import Combiner
+from mtopt.combiners._checks import require_finite
+from mtopt.combiners._exchange import Context, Outcome
 from mtopt.combiners._tracked import grown_weights, joined
 from mtopt.linalg import Array, Gradients, multiply_gradients
 from mtopt.solvers import project_simplex
@@ -72,11 +74,8 @@ class DrawsCombiner(Combiner):
                 "leave a loss that is absent from one of them out of all"
             )
         cross = multiply_gradients(first, second)
-        self.objectives, self.total = first.objectives, first.total
-        try:
+        with self.tell(Context(first.objectives, first.total)):
             return Outcome(self._weights(self.weights(cross, losses), len(first.objectives)))
-        finally:
-            self.objectives, self.total = (), 0
 
     def _combine(self, gradients: Gradients, losses: torch.Tensor | None) -> Outcome:
         raise ValueError(
@@ -89,9 +88,8 @@ class DrawsCombiner(Combiner):
         """Weights (K,) of the third draw for the cross-Gramian (K, K) of the first two; ``gramian[i, j]`` is the
         product of row i of the first with row j of the second."""
 
-    def _joined(self, count: int) -> list[int]:
-        """Where the weights of this step's rows are in ``_lambda``, which grows for objectives not seen before."""
-        objectives, _ = self._rows(count)
+    def _joined(self, objectives: Sequence[int]) -> list[int]:
+        """Where the weights of these objectives are in ``_lambda``, which grows for those not seen before."""
         self._members, positions = joined(self._members, objectives)
         self._lambda = grown_weights(self._lambda, len(self._members))
         return positions

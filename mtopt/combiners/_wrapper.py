@@ -8,8 +8,9 @@ from typing import Any, Self
 import torch
 
 from mtopt._errors import CheckpointError
-from mtopt.combiners._base import TRAITS, Combiner, Outcome
+from mtopt.combiners._base import TRAITS, Combiner
 from mtopt.combiners._draws import direction_of_draws
+from mtopt.combiners._exchange import Outcome
 from mtopt.linalg import Gradients
 
 

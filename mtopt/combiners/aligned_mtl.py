@@ -63,7 +63,7 @@ class AlignedMTL(GramianCombiner):
         tolerance = self._precision(gramian).rank_share(len(matrix))
         importances = np.ones(len(matrix))
         if self.preference is not None:
-            importances = shares_of(self.preference, *self._rows(len(matrix)))
+            importances = shares_of(self.preference, *self.objectives_of_rows(len(matrix)))
         two = read_two(matrix)
         if two is not None and two.independent(tolerance):
             return make_tensor_like(self._two(two, importances), gramian)

@@ -62,7 +62,7 @@ class BLUR(GramianCombiner):
     def weights(self, gramian: torch.Tensor, losses: torch.Tensor | None = None) -> torch.Tensor:
         """One for the upper objective, xi for the lower: (2,) for a Gramian (2, 2)."""
         matrix = read_gramian(gramian)
-        upper, lower = rows_of_roles("BLUR", *self._rows(len(matrix)), self.retain, self.forget)
+        upper, lower = rows_of_roles("BLUR", *self.objectives_of_rows(len(matrix)), self.retain, self.forget)
         if self.lower == "retain":
             upper, lower = lower, upper
         cosines, norms = normalize_gramian(matrix)

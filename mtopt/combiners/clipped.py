@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import torch
 
-from mtopt.combiners._base import Combiner, Needs, Outcome
+from mtopt.combiners._base import Combiner, Needs
+from mtopt.combiners._exchange import Outcome
 from mtopt.combiners._rescaled import rescaled
 from mtopt.combiners._wrapper import Wrapper
 from mtopt.linalg import Gradients

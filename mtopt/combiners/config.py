@@ -48,7 +48,7 @@ class ConFIG(GramianCombiner):
     def weights(self, gramian: torch.Tensor, losses: torch.Tensor | None = None) -> torch.Tensor:
         """Weights (K,) of d for a Gramian (K, K)."""
         matrix = read_gramian(gramian)
-        target = shares_of(self.preference, *self._rows(len(matrix)))
+        target = shares_of(self.preference, *self.objectives_of_rows(len(matrix)))
         precision = self._precision(gramian).of_numbers()
         two = read_two(matrix)
         if two is not None and two.independent(precision.rank_share(2)):

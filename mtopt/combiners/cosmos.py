@@ -51,7 +51,7 @@ class COSMOS(LossCombiner):
     def weights(self, losses: torch.Tensor) -> torch.Tensor:
         """``p - penalty d cos(p, l - z) / d l``: (K,) for losses (K,)."""
         values = loss_values(losses)
-        objectives, total = self._rows(len(values))
+        objectives, total = self.objectives_of_rows(len(values))
         check_preference(self.preference)  # it may have been set since the last step
         preference = preference_of(self.preference, objectives, total).numpy()
         above = values - reference_of(self.reference, objectives, total)

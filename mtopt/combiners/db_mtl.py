@@ -78,7 +78,7 @@ class DBMTL(JacobianCombiner):
 
     def direction(self, jacobian: torch.Tensor, losses: torch.Tensor | None = None) -> torch.Tensor:
         """``max_i ||y_i|| sum_k y_k / ||y_k||`` (D,) after averaging in the rows of ``jacobian`` (K, D)."""
-        objectives, _ = self._rows(len(jacobian))
+        objectives, _ = self.objectives_of_rows(len(jacobian))
         factors = self._factors(losses, objectives)
         members, positions = joined(self._members, objectives)
         tracked = grown_rows(self._tracked, len(members), jacobian, type(self).__name__)

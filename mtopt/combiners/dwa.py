@@ -73,7 +73,7 @@ class DWA(LossCombiner):
     def weights(self, losses: torch.Tensor) -> torch.Tensor:
         """``K softmax(r / temperature)``: (K,) for losses (K,), which enter into later weights."""
         values = loss_values(losses)
-        objectives, total = self._rows(len(values))
+        objectives, total = self.objectives_of_rows(len(values))
         require_above(self, values, objectives, why="it takes their ratios", inclusive=True)
         if self._history is None or self._current is None:
             self._history = torch.full((2 * self.window, total), torch.nan, dtype=torch.float64)

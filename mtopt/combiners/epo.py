@@ -81,7 +81,7 @@ class EPO(GramianCombiner):
         """The weights (K,) of the linear program for a Gramian (K, K) and losses (K,)."""
         matrix = read_gramian(gramian)
         values = loss_values(self._losses(losses, len(matrix)))
-        objectives, total = self._rows(len(matrix))
+        objectives, total = self.objectives_of_rows(len(matrix))
         require_above(self, values, objectives, why="it takes the logarithms of their shares")
         inverse = 1.0 / preference_of(self.preference, objectives, total).numpy()
         weighted = inverse * (values / values.max())

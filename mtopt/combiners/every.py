@@ -7,8 +7,9 @@ from typing import cast
 
 import torch
 
-from mtopt.combiners._base import Combiner, Outcome
+from mtopt.combiners._base import Combiner
 from mtopt.combiners._draws import FollowingDraws
+from mtopt.combiners._exchange import Outcome
 from mtopt.combiners._matrix_free import Following
 from mtopt.combiners._wrapper import Wrapper, require_weights, weights_of
 from mtopt.linalg import Array, Gradients

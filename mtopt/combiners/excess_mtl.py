@@ -53,7 +53,7 @@ class ExcessMTL(JacobianCombiner):
 
     def direction(self, jacobian: torch.Tensor, losses: torch.Tensor | None = None) -> torch.Tensor:
         """``sum_k w_k g_k`` (D,) after one update of the weights with the rows of ``jacobian`` (K, D)."""
-        objectives, _ = self._rows(len(jacobian))
+        objectives, _ = self.objectives_of_rows(len(jacobian))
         members, positions = joined(self._members, objectives)
         roots = grown_rows(self._roots, len(members), jacobian, type(self).__name__)
         new = len(members) - len(self._members)

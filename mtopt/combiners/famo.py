@@ -86,7 +86,7 @@ class FAMO(LearnsWeights, LossCombiner):
     def weights(self, losses: torch.Tensor) -> torch.Tensor:
         """``c z_k / D_k``: (K,) for losses (K,)."""
         values = loss_values(losses)
-        objectives, total = self._rows(len(values))
+        objectives, total = self.objectives_of_rows(len(values))
         logs = self._log_gaps(values, objectives, total)
         weights = softmax(self._vector.read(total)[list(objectives)] - logs)
         self._before, self._at = logs.tolist(), list(objectives)

@@ -60,7 +60,7 @@ class FERERO(GramianCombiner):
         """``lambda + B' nu``: (K,) for a Gramian (K, K) and losses (K,)."""
         matrix = read_gramian(gramian)
         values = loss_values(self._losses(losses, len(matrix)))
-        ray = unit_ray(self.preference, *self._rows(len(matrix)))
+        ray = unit_ray(self.preference, *self.objectives_of_rows(len(matrix)))
         precision = self._precision(gramian)
         weights, self.certificate = ray_step(matrix, self.c_h * off_ray(values, ray), ray, precision.of_numbers())
         if precision.rows > torch.finfo(torch.float64).eps:

@@ -46,7 +46,7 @@ class GEM(GramianCombiner):
     def weights(self, gramian: torch.Tensor, losses: torch.Tensor | None = None) -> torch.Tensor:
         """Weights (K,) for a Gramian (K, K): 1 for the current task, v for the memories."""
         matrix = read_gramian(gramian)
-        objectives, total = self._rows(len(matrix))
+        objectives, total = self.objectives_of_rows(len(matrix))
         if self.current >= total:
             raise ValueError(f"current is {self.current}, but there are only {total} objectives")
         self.certificate = None

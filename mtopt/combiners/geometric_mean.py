@@ -32,7 +32,7 @@ class GLS(LossCombiner):
     def weights(self, losses: torch.Tensor) -> torch.Tensor:
         """``m / (K l_k)``: (K,) for losses (K,)."""
         values = loss_values(losses)
-        objectives, _ = self._rows(len(values))
+        objectives, _ = self.objectives_of_rows(len(values))
         require_above(self, values, objectives, why="it takes their geometric mean")
         logs = np.log(values)
         return make_tensor_like(np.exp(logs.mean() - logs) / len(values), losses)

@@ -78,7 +78,7 @@ class GradDrop(JacobianCombiner):
 
     def _leaks(self, count: int) -> list[float]:
         """The leak of each row of this step."""
-        objectives, total = self._rows(count)
+        objectives, total = self.objectives_of_rows(count)
         values = torch.as_tensor(self.leak, dtype=torch.float64)
         if values.ndim == 0:
             return [float(values)] * count

@@ -94,7 +94,7 @@ class GradNorm(LearnsWeights, NormCombiner):
         if lengths.ndim == 2:
             lengths = np.sqrt(lengths.diagonal())
         values = self._losses(losses, len(lengths)).numpy()
-        objectives, total = self._rows(len(values))
+        objectives, total = self.objectives_of_rows(len(values))
         kept = list(objectives)
         numbers = self._vector.read(total)
         everyone = numbers if self.parametrization == "free" else total * softmax(numbers)

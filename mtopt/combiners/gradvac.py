@@ -70,7 +70,7 @@ class GradVac(GramianCombiner):
         """The sum over i of the coefficients of ``h``: (K,) for a Gramian (K, K)."""
         precision = self._precision(gramian)
         cosines, norms = normalize_gramian(read_gramian(gramian))
-        objectives, total = self._rows(len(norms))
+        objectives, total = self.objectives_of_rows(len(norms))
         if len(self._targets) != total:
             if len(self._targets):
                 raise ValueError(f"this GradVac has met {len(self._targets)} objectives, found {total}; create another")

@@ -57,7 +57,7 @@ class GRU(JacobianCombiner):
 
     def direction(self, jacobian: torch.Tensor, losses: torch.Tensor | None = None) -> torch.Tensor:
         """``g_F`` rectified: (D,) for a Jacobian (2, D), after averaging in its retain row."""
-        retain, forget = rows_of_roles("GRU", *self._rows(len(jacobian)), self.retain, self.forget)
+        retain, forget = rows_of_roles("GRU", *self.objectives_of_rows(len(jacobian)), self.retain, self.forget)
         average = grown_rows(self._average, 1, jacobian, "GRU")
         self._average = average
         if retain is not None:

@@ -86,7 +86,7 @@ class HAMU(JacobianCombiner):
 
     def direction(self, jacobian: torch.Tensor, losses: torch.Tensor | None = None) -> torch.Tensor:
         """``-delta`` (D,) for a Jacobian (2, D)."""
-        best, bound = rows_of_roles("HAMU", *self._rows(len(jacobian)), self.retain, self.forget)
+        best, bound = rows_of_roles("HAMU", *self.objectives_of_rows(len(jacobian)), self.retain, self.forget)
         if self.variant == "u":
             best, bound = bound, best
         rows = jacobian.to(torch.promote_types(jacobian.dtype, torch.float32))

@@ -45,7 +45,7 @@ class IMTLL(LearnsWeights, LossCombiner):
     def weights(self, losses: torch.Tensor) -> torch.Tensor:
         """``e^{s_k}``: (K,) for losses (K,). Then s takes its step."""
         values = loss_values(losses)
-        objectives, total = self._rows(len(values))
+        objectives, total = self.objectives_of_rows(len(values))
         require_above(self, values, objectives, why="a negative one would get an endless weight", inclusive=True)
         kept = list(objectives)
         weights = np.exp(self._vector.read(total)[kept])

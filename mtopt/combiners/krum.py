@@ -63,7 +63,7 @@ class Krum(GramianCombiner):
         neighbours = min(max(count - self.byzantine - 2, 1), count - 1)
         distances.sort(axis=1)
         scores = distances[:, 1 : neighbours + 1].sum(axis=1)
-        objectives, _ = self._rows(count)
+        objectives, _ = self.objectives_of_rows(count)
         chosen = np.lexsort((objectives, scores))[: self.selected]
         weights = np.zeros(count)
         weights[chosen] = 1.0 / len(chosen)

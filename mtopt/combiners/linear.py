@@ -35,7 +35,7 @@ class Linear(LossCombiner):
 
     def weights(self, losses: torch.Tensor) -> torch.Tensor:
         """p, or K p: (K,) for losses (K,), whose values do not matter."""
-        objectives, total = self._rows(len(losses))
+        objectives, total = self.objectives_of_rows(len(losses))
         weights = preference_of(self.preference, objectives, total).to(losses.device, losses.dtype)
         return weights * total if self.reduction == "sum" else weights
 

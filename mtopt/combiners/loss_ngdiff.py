@@ -41,7 +41,7 @@ class LossNGDiff(LossCombiner):
 
     def weights(self, losses: torch.Tensor) -> torch.Tensor:
         """``p_k / |l_k|``: (K,) for losses (K,)."""
-        objectives, total = self._rows(len(losses))
+        objectives, total = self.objectives_of_rows(len(losses))
         weights = torch.where(losses != 0, 1.0 / losses.abs(), 0.0)
         if self.preference is None:
             return weights

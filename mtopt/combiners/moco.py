@@ -85,7 +85,7 @@ class MoCo(JacobianCombiner):
 
     def direction(self, jacobian: torch.Tensor, losses: torch.Tensor | None = None) -> torch.Tensor:
         """``Y' lambda`` (D,) after one update of both with the rows of ``jacobian`` (K, D)."""
-        objectives, _ = self._rows(len(jacobian))
+        objectives, _ = self.objectives_of_rows(len(jacobian))
         dtype = jacobian.dtype
         if self.rescale == "loss":
             jacobian = self._rescaled(jacobian, self._losses(losses, len(jacobian)))

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import torch
 
-from mtopt.combiners._base import JacobianCombiner, Outcome
+from mtopt.combiners._base import JacobianCombiner
+from mtopt.combiners._exchange import Outcome
 from mtopt.combiners._registry import register_combiner
 from mtopt.combiners._tracked import grown_rows, grown_weights, joined
 from mtopt.linalg import Gradients, gramian_of
@@ -85,23 +86,19 @@ class MoCoPlus(JacobianCombiner):
 
     def combine_revisited(self, gradients: Gradients, before: Gradients | None, losses: torch.Tensor | None) -> Outcome:
         """The outcome for the gradients of one batch, here and at the parameters of the step before."""
-        self.objectives, self.total = gradients.objectives, gradients.total
         here = gradients.jacobian()
-        try:
-            with torch.autocast(here.device.type, enabled=False):  # the rule's products are not the model's
-                direction = self._advanced(here, here if before is None else before.jacobian())
-            return Outcome(
-                None if self.last_weights is None else self._weights(self.last_weights, len(here)), direction
-            )
-        finally:
-            self.objectives, self.total = (), 0
+        # autocast off: the rule's products are not the model's
+        with self.tell(self._context_for(gradients)), torch.autocast(here.device.type, enabled=False):
+            direction = self._advanced(here, here if before is None else before.jacobian())
+        weights = self.last_weights
+        return Outcome(None if weights is None else self._weights(weights, len(here)), direction)
 
     def direction(self, jacobian: torch.Tensor, losses: torch.Tensor | None = None) -> torch.Tensor:
         """``Y' lambda`` (D,) after one update of both with rows (K, D) that are the same at both points."""
         return self._advanced(jacobian, jacobian)
 
     def _advanced(self, here: torch.Tensor, before: torch.Tensor) -> torch.Tensor:
-        objectives, _ = self._rows(len(here))
+        objectives, _ = self.objectives_of_rows(len(here))
         members, positions = joined(self._members, objectives)
         tracked = grown_rows(self._tracked, len(members), here, type(self).__name__)
         self._members, self._tracked = members, tracked

@@ -53,7 +53,7 @@ class MoDo(DrawsCombiner):
     def weights(self, gramian: torch.Tensor, losses: torch.Tensor | None = None) -> torch.Tensor:
         """lambda (K,) after one update with the cross-Gramian ``J1 J2'`` (K, K)."""
         cross = read_cross_gramian(gramian)
-        positions = self._joined(len(cross))
+        positions = self._joined(self.objectives_of_rows(len(cross))[0])
         return make_tensor_like(self._moved(positions, cross @ self._lambda[positions].numpy()), gramian)
 
     def weights_to_follow(self, objectives: Sequence[int]) -> torch.Tensor:
@@ -63,12 +63,7 @@ class MoDo(DrawsCombiner):
 
     def weights_of_product(self, objectives: Sequence[int], products: Array) -> torch.Tensor:
         """lambda (K,) after one update with ``products = J1 J2' lambda`` (K,): no more of the Gramian is needed."""
-        self.objectives = tuple(objectives)
-        try:
-            positions = self._joined(len(products))
-            return torch.from_numpy(self._moved(positions, products))
-        finally:
-            self.objectives = ()
+        return torch.from_numpy(self._moved(self._joined(objectives), products))
 
     def _moved(self, positions: Sequence[int], products: Array) -> Array:
         current = self._lambda[list(positions)].numpy()

@@ -43,7 +43,7 @@ class NGDiff(NormCombiner):
         """``p_k / ||g_k||``: (K,) for gradient norms (K,), or for a Gramian (K, K)."""
         if norms.ndim == 2:
             norms = norms.diagonal().sqrt()
-        objectives, total = self._rows(len(norms))
+        objectives, total = self.objectives_of_rows(len(norms))
         weights = torch.where(norms > 0, 1.0 / norms, 0.0)
         if self.preference is None:
             return weights

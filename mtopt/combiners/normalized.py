@@ -7,7 +7,8 @@ from typing import Literal
 
 import torch
 
-from mtopt.combiners._base import Combiner, Needs, Outcome
+from mtopt.combiners._base import Combiner, Needs
+from mtopt.combiners._exchange import Outcome
 from mtopt.combiners._losses import require_above
 from mtopt.combiners._rescaled import rescaled
 from mtopt.combiners._wrapper import Wrapper, require_weights, weights_of

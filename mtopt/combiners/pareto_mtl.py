@@ -77,7 +77,7 @@ class ParetoMTL(GramianCombiner):
         """The weights (K,) for a Gramian (K, K) and losses (K,) in the phase that the rule is in."""
         matrix = read_gramian(gramian)
         values = loss_values(self._losses(losses, len(matrix)))
-        objectives, total = self._rows(len(matrix))
+        objectives, total = self.objectives_of_rows(len(matrix))
         require_above(self, values, objectives, why="its sectors divide the positive orthant", inclusive=True)
         differences = self._differences(objectives, total)
         length = np.linalg.norm(values)

@@ -70,7 +70,7 @@ class PCD(GramianCombiner):
         matrix = read_gramian(gramian)
         precision = self._precision(gramian).of_numbers()
         cosines, norms = normalize_gramian(matrix)
-        objectives, total = self._rows(len(norms))
+        objectives, total = self.objectives_of_rows(len(norms))
         if self.primary >= total:
             raise ValueError(f"primary is {self.primary}, but there are only {total} objectives")
         sizes = self._normalised(norms, objectives, total)

@@ -8,7 +8,8 @@ from typing import Any, Literal
 import torch
 
 from mtopt._errors import CheckpointError
-from mtopt.combiners._base import Combiner, Outcome
+from mtopt.combiners._base import Combiner
+from mtopt.combiners._exchange import Outcome
 from mtopt.combiners._wrapper import Wrapper
 from mtopt.linalg import Gradients, Place
 

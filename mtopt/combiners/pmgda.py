@@ -85,7 +85,7 @@ class PMGDA(GramianCombiner):
         """The weights (K,) of the prediction or the correction for a Gramian (K, K) and losses (K,)."""
         matrix = read_gramian(gramian)
         values = loss_values(self._losses(losses, len(matrix)))
-        off = off_ray(values, unit_ray(self.preference, *self._rows(len(matrix))))
+        off = off_ray(values, unit_ray(self.preference, *self.objectives_of_rows(len(matrix))))
         distance = float(np.linalg.norm(off))
         precision = self._precision(gramian)
         if distance < self.h_eps and (distance == 0.0 or self.prediction == "mgda"):

@@ -38,7 +38,7 @@ class RLW(LossCombiner):
 
     def weights(self, losses: torch.Tensor) -> torch.Tensor:
         """A draw of softmax(N(0, I)): (K,) for losses (K,)."""
-        objectives, total = self._rows(len(losses))
+        objectives, total = self.objectives_of_rows(len(losses))
         draw = torch.randn(total, generator=self._random, dtype=torch.float64).softmax(0)
         return draw[list(objectives)].to(losses.device, losses.dtype)
 

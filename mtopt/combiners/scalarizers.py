@@ -47,7 +47,7 @@ class Tchebycheff(LossCombiner):
     def weights(self, losses: torch.Tensor) -> torch.Tensor:
         """p_k for the loss that attains the maximum, zero for the others: (K,) for losses (K,)."""
         values = loss_values(losses)
-        objectives, total = self._rows(len(values))
+        objectives, total = self.objectives_of_rows(len(values))
         preference = preference_of(self.preference, objectives, total).numpy()
         above = values - reference_of(self.reference, objectives, total)
         if not (preference > 0).any():
@@ -91,7 +91,7 @@ class ASF(LossCombiner):
     def weights(self, losses: torch.Tensor) -> torch.Tensor:
         """``([k attains the maximum] + rho) / p_k``: (K,) for losses (K,)."""
         values = loss_values(losses)
-        objectives, total = self._rows(len(values))
+        objectives, total = self.objectives_of_rows(len(values))
         preference = preference_of(self.preference, objectives, total).numpy()
         above = values - reference_of(self.reference, objectives, total)
         return make_tensor_like((_shares(above / preference) + self.rho) / preference, losses)
@@ -134,7 +134,7 @@ class PBI(LossCombiner):
     def weights(self, losses: torch.Tensor) -> torch.Tensor:
         """``u + theta (v - d_1 u) / d_2``: (K,) for losses (K,)."""
         values = loss_values(losses)
-        objectives, total = self._rows(len(values))
+        objectives, total = self.objectives_of_rows(len(values))
         preference = preference_of(self.preference, objectives, total).numpy()
         if not (preference > 0).any():
             return make_tensor_like(np.zeros(len(values)), losses)

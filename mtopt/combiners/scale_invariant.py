@@ -29,6 +29,6 @@ class SI(LossCombiner):
     def weights(self, losses: torch.Tensor) -> torch.Tensor:
         """``1 / l_k``: (K,) for losses (K,)."""
         values = loss_values(losses)
-        objectives, _ = self._rows(len(values))
+        objectives, _ = self.objectives_of_rows(len(values))
         require_above(self, values, objectives, why="it takes their logarithms")
         return make_tensor_like(1.0 / values, losses)

@@ -55,7 +55,7 @@ class SDMGrad(DrawsCombiner):
     def weights(self, gramian: torch.Tensor, losses: torch.Tensor | None = None) -> torch.Tensor:
         """``(w + lam / K) / (1 + lam)`` (K,) after updating w with the cross-Gramian ``J1 J2'`` (K, K)."""
         cross = read_cross_gramian(gramian)
-        positions = self._joined(len(cross))
+        positions = self._joined(self.objectives_of_rows(len(cross))[0])
         current = self._lambda[positions].numpy()
         share = self.lam / len(self._members)  # an absent loss counts in the mean as zero
         scale = np.sqrt(cross.diagonal().clip(min=0.0)).mean()

@@ -88,7 +88,7 @@ class STCH(LossCombiner):
     def weights(self, losses: torch.Tensor) -> torch.Tensor:
         """The partial derivatives (K,) of the scalarization at losses (K,)."""
         values = loss_values(losses)
-        objectives, total = self._rows(len(values))
+        objectives, total = self.objectives_of_rows(len(values))
         if self.log:
             return make_tensor_like(self._log_weights(values, objectives, total), losses)
         mu = 0.01 if self.mu is None else self.mu

@@ -6,7 +6,8 @@ from collections.abc import Sequence
 
 import torch
 
-from mtopt.combiners._base import Combiner, Outcome
+from mtopt.combiners._base import Combiner
+from mtopt.combiners._exchange import Outcome
 from mtopt.combiners._tracked import joined
 from mtopt.combiners._wrapper import Wrapper, require_weights, weights_of
 from mtopt.linalg import Gradients

@@ -61,7 +61,7 @@ class UW(LearnsWeights, LossCombiner):
     def weights(self, losses: torch.Tensor) -> torch.Tensor:
         """``a_k e^{-s_k}``: (K,) for losses (K,). Then s takes its step."""
         values = loss_values(losses)
-        objectives, total = self._rows(len(values))
+        objectives, total = self.objectives_of_rows(len(values))
         require_above(self, values, objectives, why="a negative one would get an endless weight", inclusive=True)
         kept = list(objectives)
         weights = self._factors(total)[kept] * np.exp(-self._vector.read(total)[kept])

@@ -35,7 +35,7 @@ class UPGrad(GramianCombiner):
 
     def weights(self, gramian: torch.Tensor, losses: torch.Tensor | None = None) -> torch.Tensor:
         """Weights (K,) of d for a Gramian (K, K); a projection that cannot be told from zero adds nothing."""
-        shares = shares_of(self.preference, *self._rows(len(gramian)))
+        shares = shares_of(self.preference, *self.objectives_of_rows(len(gramian)))
         projections, self.certificate = project_rows(gramian, self._precision(gramian))
         return make_tensor_like(shares.dot(projections), gramian)
 
@@ -63,6 +63,6 @@ class DualProj(GramianCombiner):
 
     def weights(self, gramian: torch.Tensor, losses: torch.Tensor | None = None) -> torch.Tensor:
         """Weights (K,) of d for a Gramian (K, K): none is smaller than its share, or all are zero and d is."""
-        shares = shares_of(self.preference, *self._rows(len(gramian)))
+        shares = shares_of(self.preference, *self.objectives_of_rows(len(gramian)))
         weights, self.certificate = project_dual_cone(gramian, shares, precision=self._precision(gramian))
         return make_tensor_like(weights, gramian)

@@ -5,6 +5,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from mtopt.combiners import Context
 from mtopt.combiners.graddrop import GradDrop
 
 
@@ -61,11 +62,11 @@ def test_leak_passes_that_share_through():
 
 def test_leaks_belong_to_objectives_not_to_rows():
     rule = GradDrop(leak=[0.0, 0.0, 1.0])
-    rule.objectives, rule.total = (0, 2), 3
     jacobian = torch.tensor([[1.0, -1.0], [-5.0, 5.0]])
     leaked = jacobian[1]
-    assert bool(((rule.direction(jacobian) - leaked).abs() <= jacobian[0].abs()).all())
-    assert bool(((rule.direction(jacobian) - leaked) * jacobian[0] >= 0).all())
+    with rule.tell(Context((0, 2), 3)):
+        assert bool(((rule.direction(jacobian) - leaked).abs() <= jacobian[0].abs()).all())
+        assert bool(((rule.direction(jacobian) - leaked) * jacobian[0] >= 0).all())
 
 
 def test_draws_repeat_under_a_seed_and_continue_after_a_resume():

@@ -11,6 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import mtopt
+from mtopt.combiners import Context
 from mtopt.combiners._learned import LearnedVector
 from mtopt.combiners.gradnorm import GradNorm
 from mtopt.combiners.imtl_l import IMTLL
@@ -208,10 +209,10 @@ def test_gradnorm_never_turns_a_weight_negative():
 
 def test_gradnorm_takes_the_first_loss_of_each_objective():
     rule = GradNorm()
-    rule.objectives, rule.total = (0, 2), 3
-    rule.weights(torch.ones(2), torch.tensor([2.0, 3.0]))
-    rule.objectives = (0, 1)
-    rule.weights(torch.ones(2), torch.tensor([5.0, 7.0]))
+    with rule.tell(Context((0, 2), 3)):
+        rule.weights(torch.ones(2), torch.tensor([2.0, 3.0]))
+    with rule.tell(Context((0, 1), 3)):
+        rule.weights(torch.ones(2), torch.tensor([5.0, 7.0]))
     assert rule.state_dict()["state"]["_first"] == [2.0, 7.0, 3.0]
 
 

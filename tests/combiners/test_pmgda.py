@@ -133,7 +133,7 @@ def test_degenerate_gradients() -> None:
 
 
 def test_a_program_that_fails_raises(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(pmgda, "maximise", lambda *_: (None, Certificate(0.0, None, "infeasible")))
+    monkeypatch.setattr(pmgda, "maximise_linear", lambda *_: (None, Certificate(0.0, None, "infeasible")))
     with pytest.raises(SolverError, match="PMGDA's linear program has no solution"):
         PMGDA().weights(torch.eye(2), torch.tensor([1.0, 2.0]))
 

@@ -51,7 +51,7 @@ class HypervolumeGradient(LossCombiner):
     def weights(self, losses: torch.Tensor) -> torch.Tensor:
         """The weights (N K,) of losses (N K,)."""
         count = len(self.reference)
-        total = self._rows(len(losses))[1]
+        total = self.objectives_of_rows(len(losses))[1]
         if len(losses) % count or len(losses) != total:
             raise ValueError(
                 f"HypervolumeGradient with a reference of {count} objectives takes {count} losses of every model, "
