@@ -19,9 +19,6 @@ FROM_BELOW = (
 )
 """Each package imports from those before it alone. The modules beside them (files, errors, text) import none."""
 
-STILL_PRIVATE = {("combiners", "solvers"), ("autograd", "combiners"), ("autograd", "solvers")}
-"""Pairs of packages of which the first still imports underscore modules of the second."""
-
 
 class Import(NamedTuple):
     """``module`` takes ``name`` (None: the module itself) from ``source``."""
@@ -82,10 +79,8 @@ def private_imports() -> list[Import]:
 
 
 def test_no_package_imports_underscore_modules_of_another() -> None:
-    told = {(part_of(found.module), part_of(found.source)) for found in private_imports()}
-    wrong = [f for f in private_imports() if (part_of(f.module), part_of(f.source)) not in STILL_PRIVATE]
+    wrong = private_imports()
     assert not wrong, "export what is needed from the owner's __init__:\n" + "\n".join(map(str, wrong))
-    assert told >= STILL_PRIVATE, f"no longer so, take it from STILL_PRIVATE: {STILL_PRIVATE - told}"
 
 
 def test_every_package_has_its_place() -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import inspect
+from collections.abc import Callable
 from typing import Any, Self
 
 import numpy as np
@@ -16,7 +17,8 @@ class HasHyperparameters:
     @classmethod
     def hyperparameter_defaults(cls) -> dict[str, Any]:
         """The names of the rule's hyper-parameters and their defaults."""
-        return dict(_defaults_of(cls))
+        make: Callable[..., Self] = cls
+        return dict(_defaults_of(make))
 
     @property
     def hyperparameters(self) -> dict[str, Any]:
@@ -38,6 +40,6 @@ class HasHyperparameters:
 
 
 @functools.cache
-def _defaults_of(rule: type[Any]) -> dict[str, Any]:
+def _defaults_of(rule: Callable[..., Any]) -> dict[str, Any]:
     parameters = inspect.signature(rule).parameters.values()
     return {p.name: p.default for p in parameters if p.kind in (p.KEYWORD_ONLY, p.POSITIONAL_OR_KEYWORD)}
