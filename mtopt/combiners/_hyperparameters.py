@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import functools
 import inspect
-from collections.abc import Callable
-from typing import Any, Self
+from collections.abc import Hashable
+from typing import Any, Self, cast
 
 import numpy as np
 import torch
@@ -17,8 +17,7 @@ class HasHyperparameters:
     @classmethod
     def hyperparameter_defaults(cls) -> dict[str, Any]:
         """The names of the rule's hyper-parameters and their defaults."""
-        make: Callable[..., Self] = cls
-        return dict(_defaults_of(make))
+        return dict(_defaults_of(cast(Hashable, cls)))
 
     @property
     def hyperparameters(self) -> dict[str, Any]:
@@ -40,6 +39,6 @@ class HasHyperparameters:
 
 
 @functools.cache
-def _defaults_of(rule: Callable[..., Any]) -> dict[str, Any]:
+def _defaults_of(rule: Any) -> dict[str, Any]:
     parameters = inspect.signature(rule).parameters.values()
     return {p.name: p.default for p in parameters if p.kind in (p.KEYWORD_ONLY, p.POSITIONAL_OR_KEYWORD)}
