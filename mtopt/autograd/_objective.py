@@ -97,6 +97,7 @@ def check_loss(name: str, loss: object, *, graph: bool = True) -> torch.Tensor:
     if graph and not loss.requires_grad:
         raise ValueError(
             f"loss {name!r} has no graph: nothing it was computed from requires gradients (or it was computed under "
-            "torch.no_grad, or detached); compute it from the parameters"
+            "torch.no_grad, or detached); compute it from the parameters, or give None where it is absent from this "
+            "batch, which a constant such as torch.zeros(()) does not say"
         )
     return loss

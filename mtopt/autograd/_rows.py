@@ -8,6 +8,7 @@ from dataclasses import dataclass
 import torch
 
 from mtopt.autograd._retained import set_aside
+from mtopt.autograd._sharded import refuse_sharded
 from mtopt.linalg import Place
 
 Params = torch.nn.Module | Iterable[torch.Tensor] | Iterable[tuple[str, torch.Tensor]]
@@ -19,6 +20,7 @@ Row = list[torch.Tensor | None]
 
 def trainable(params: Params) -> list[Place]:
     """The parameters to write gradients to: leaves that require gradients, each once."""
+    used_up = isinstance(params, Iterator)  # if it holds nothing now
     if isinstance(params, torch.nn.Module):
         params = params.named_parameters()
     elif isinstance(params, torch.Tensor):
@@ -26,6 +28,7 @@ def trainable(params: Params) -> list[Place]:
     found: dict[int, Place] = {}
     for index, entry in enumerate(params):
         name, param = entry if isinstance(entry, tuple) and len(entry) == 2 else (None, entry)
+        used_up = False
         if not isinstance(param, torch.Tensor) or not (name is None or isinstance(name, str)):
             raise TypeError(f"params[{index}] must be a tensor, found {type(entry).__name__}; give model.parameters()")
         if not param.requires_grad or id(param) in found:
@@ -35,8 +38,14 @@ def trainable(params: Params) -> list[Place]:
                 f"params[{index}] of shape {tuple(param.shape)} is no leaf: it was computed from others; give those"
             )
         found[id(param)] = Place(param, index, name)
+    if used_up:
+        raise ValueError(
+            "params is an iterator that holds nothing (any more): model.parameters() can be gone through once, and not "
+            "again in the next step; give the model itself, or list(model.parameters())"
+        )
     if not found:
         raise ValueError("params holds no parameter that requires gradients; unfreeze some or give the right ones")
+    refuse_sharded([place.parameter for place in found.values()])
     return list(found.values())
 
 
