@@ -52,9 +52,10 @@ def combine_revisited(
     if bad:
         reason = f"non-finite gradient at the parameters of the step before: {', '.join(bad)}"
         return skipped(reason, groups_of(reach_of_rows(rows), step), step, backwards=backwards)
+    here = [place.parameter.detach().clone() for place in places]  # before a hook steps an optimizer
     record = combine_rows(rows, _AtBoth(combiner, before, step), step)
     if not record.skipped:
-        combiner.visited = [place.parameter.detach().clone() for place in places]
+        combiner.visited = here
     return replace(record, certificate=combiner.certificate, backwards=backwards)
 
 

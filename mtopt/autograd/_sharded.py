@@ -22,7 +22,7 @@ def refuse_sharded(params: Iterable[torch.Tensor]) -> None:
     shards = [param for param in params if isinstance(param, tensors.DTensor)]
     if shards or not _whole_ones().isdisjoint(map(id, params)):
         raise ValueError(
-            "params holds parameters that are sharded (a DTensor, or what fully_shard puts in its place for a forward), "
+            "params holds parameters that are sharded (DTensor, or what fully_shard puts in its place for a forward), "
             "which mtopt cannot train yet: gradients would not reach what the optimizer steps. Leave "
             "torch.distributed.fsdp.fully_shard out and train in one process"
         )

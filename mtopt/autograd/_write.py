@@ -11,7 +11,8 @@ from mtopt.autograd._step import Step
 
 
 def write_pieces(pieces: Iterable[Piece], step: Step) -> None:
-    """Accumulate as ``loss.backward()`` does. The tensors become the parameters' own."""
+    """Accumulate as ``loss.backward()`` does, then fire the hooks that wait for it. The tensors become the parameters'
+    own."""
     written = [pair for indices, gradients in pieces for pair in zip(indices, gradients, strict=True)]
     with torch.no_grad():  # a gradient may require one itself
         for index, gradient in written:
@@ -24,6 +25,20 @@ def write_pieces(pieces: Iterable[Piece], step: Step) -> None:
                 param.grad.add_(gradient)
             else:
                 param.grad = (gradient + param.grad).to(param.grad.dtype)  # in this order for a sparse one
+        # all is written by then: a hook may step an optimizer, free .grad, or raise
+        for index, gradient in written:
+            if gradient is not None:
+                _fire_hooks(step.places[index].parameter)
+
+
+def _fire_hooks(param: torch.Tensor) -> None:
+    """Call what ``register_post_accumulate_grad_hook`` holds: autograd does so only where it accumulates itself.
+
+    Letting it accumulate (a backward from the parameter) would call the parameter's other hooks a second time.
+    """
+    hooks = getattr(param, "_post_accumulate_grad_hooks", None)
+    for hook in list(hooks.values()) if hooks else ():
+        hook(param)
 
 
 def spoil(params: Iterable[torch.Tensor]) -> None:

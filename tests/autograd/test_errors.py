@@ -46,7 +46,7 @@ def test_a_loss_that_is_no_scalar_or_has_no_graph(name: str) -> None:
         mtopt.backward({"a": model.losses()[0], "b": model.features()}, model, rule)
     with pytest.raises(ValueError, match=r"loss 'b' has no graph: .*torch\.no_grad, or detached"):
         mtopt.backward({"a": model.losses()[0], "b": model.losses()[1].detach()}, model, rule)
-    with pytest.raises(ValueError, match="loss 'b' has no graph: .* give None where it is absent from this batch"):
+    with pytest.raises(ValueError, match=r"loss 'b' has no graph: .* give None where it is absent from this batch"):
         mtopt.backward({"a": model.losses()[0], "b": torch.zeros(())}, model, rule)
     with torch.no_grad(), pytest.raises(ValueError, match="loss 'loss_0' has no graph"):
         mtopt.backward(model.losses(), model, rule)
