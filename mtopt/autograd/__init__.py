@@ -1,5 +1,6 @@
 """From K losses to gradients, as cheaply as the rule allows."""
 
+from mtopt.autograd._absent import Absent, check_absent, nothing_present, without_nan
 from mtopt.autograd._accumulator import JacobianAccumulator
 from mtopt.autograd._backward import backward, check_rule
 from mtopt.autograd._backward import refuse_ranks as refuse_ranks
@@ -14,9 +15,9 @@ from mtopt.autograd._generators import Generators
 from mtopt.autograd._instances import Instances, per_instance
 from mtopt.autograd._matrix_free import MatrixFree
 from mtopt.autograd._matrix_free import matrix_free as as_matrix_free
-from mtopt.autograd._objective import Losses, LossValue, Objective, check_loss, read_losses
-from mtopt.autograd._objective import number_of as measure_loss
+from mtopt.autograd._objective import Losses, LossValue, NoLossError, Objective, check_loss, read_losses
 from mtopt.autograd._objective import value_of as run_loss
+from mtopt.autograd._objective import values_of as run_losses
 from mtopt.autograd._plans import Plan, Store, check_plan
 from mtopt.autograd._plans import logged as logged
 from mtopt.autograd._probe import Probe, Verdict
@@ -35,12 +36,14 @@ from mtopt.autograd._write import write_pieces as write_pieces
 # What is imported above under its own name again (``Row as Row``) is there for the step of MOO-SVGD alone, until
 # that goes through the engine's one step, too.
 __all__ = [
+    "Absent",
     "Generators",
     "Instances",
     "JacobianAccumulator",
     "LossValue",
     "Losses",
     "MatrixFree",
+    "NoLossError",
     "Objective",
     "Plan",
     "Private",
@@ -51,14 +54,17 @@ __all__ = [
     "as_matrix_free",
     "backward",
     "buffers_kept",
+    "check_absent",
     "check_loss",
     "check_plan",
     "check_rule",
     "graph_where_needed",
-    "measure_loss",
+    "nothing_present",
     "per_instance",
     "read_losses",
     "run_loss",
+    "run_losses",
     "second_look",
     "takes_writes",
+    "without_nan",
 ]

@@ -8,11 +8,12 @@ from typing import Any
 
 import torch
 
+from mtopt.autograd._absent import Absent, check_absent, nothing_present, without_nan
 from mtopt.autograd._backward import check_rule, refuse_ranks
 from mtopt.autograd._combine import combine_rows
 from mtopt.autograd._graph import refuse_reentrant
 from mtopt.autograd._hints import Hints
-from mtopt.autograd._objective import LossValue, Objective, check_loss, value_of
+from mtopt.autograd._objective import LossValue, NoLossError, Objective, check_loss, value_of
 from mtopt.autograd._record import StepRecord
 from mtopt.autograd._rows import Params, Row, require_reach, row_of, trainable
 from mtopt.autograd._step import Private, Step
@@ -43,12 +44,22 @@ class JacobianAccumulator:
         num_objectives: how many losses there are; or their names, or :class:`Objective` for those to maximise.
         scaler: a ``torch.amp.GradScaler``, as in :func:`mtopt.backward`; its factor must stay what it is from the first
             :meth:`add` to :meth:`combine`: call ``scaler.update()`` after the optimizer's step, as always.
+        absent: ``"nan"``: a loss whose value is NaN adds nothing, as None does. Default: it has the step skipped.
 
     It holds K gradients, in float32 for parameters of 16 bits, and no graph. There are no ``features``: every gradient
     is that of the whole model.
     """
 
-    def __init__(self, params: Params, num_objectives: int | Sequence[str | Objective], *, scaler: Any = None) -> None:
+    def __init__(
+        self,
+        params: Params,
+        num_objectives: int | Sequence[str | Objective],
+        *,
+        scaler: Any = None,
+        absent: Absent = None,
+    ) -> None:
+        check_absent(absent)
+        self._absent = absent
         self._places = trainable(params)
         self._params = [place.parameter for place in self._places]
         self.objectives = _objectives(num_objectives)
@@ -61,6 +72,7 @@ class JacobianAccumulator:
         self._values: dict[int, torch.Tensor] = {}
         self._scale: float | None = None
         self._backwards = 0
+        self._lacking = False  # a loss that was added was absent by its value
 
     @Hints()
     def add(self, k: int | str, loss: LossValue, *, retain_graph: bool = False) -> None:
@@ -77,10 +89,14 @@ class JacobianAccumulator:
             TypeError, ValueError: no scalar with a graph, or one that reaches none of the parameters.
         """
         index = self._index(k)
-        if loss is None:
+        value = value_of(loss)
+        if self._absent is not None and value is not None:
+            (value,) = without_nan([value])
+            self._lacking |= value is None
+        if value is None:
             return
         objective = self.objectives[index]
-        given = check_loss(objective.name, value_of(loss))
+        given = check_loss(objective.name, value)
         refuse_reentrant([given])
         if self._scale is None:
             self._scale = self._factor()
@@ -88,14 +104,14 @@ class JacobianAccumulator:
         scaled = (given if factor == 1.0 else given * factor).reshape(())
         row = row_of(objective.name, scaled, self._params, retain_graph=retain_graph)
         require_reach(objective.name, row)
-        value = given.detach().reshape(()).double()
+        number = given.detach().reshape(()).double()
         self._backwards += 1
         if index in self._rows:
             self._rows[index] = [_sum(total, part) for total, part in zip(self._rows[index], row, strict=True)]
-            self._values[index] = self._values[index] + value
+            self._values[index] = self._values[index] + number
         else:
             self._rows[index] = [_sum(None, part) for part in row]
-            self._values[index] = value
+            self._values[index] = number
 
     def combine(self, combiner: Combiner, *, private: Private | None = None, strict: bool = False) -> StepRecord:
         """Apply the rule to the summed gradients, add the direction to ``.grad``, and start anew.
@@ -123,8 +139,11 @@ class JacobianAccumulator:
                 f"{combiner!r} looks at each batch twice, also at the parameters of the step before, and micro-batches "
                 "are gone; give mtopt.backward a callable that returns the losses of the whole batch"
             )
+        if not self._rows and self._lacking:
+            self.clear()
+            return nothing_present()
         if not self._rows:
-            raise ValueError("nothing was added since the last combine; call add(k, loss) for each loss first")
+            raise NoLossError("nothing was added since the last combine; call add(k, loss) for each loss first")
         try:
             return self._combined(combiner, private, strict)
         finally:

@@ -7,13 +7,14 @@ from typing import Any
 
 import torch
 
+from mtopt.autograd._absent import Absent, check_absent, nothing_present, without_nan
 from mtopt.autograd._combine import combine_rows
 from mtopt.autograd._draws import Draws, combine_draws
 from mtopt.autograd._hints import Hints
 from mtopt.autograd._keeping import STAYS_APART, kept_in_matrix, kept_short
 from mtopt.autograd._matrix_free import MatrixFree, follow_weights, matrix_free
 from mtopt.autograd._matrix_free_draws import follow_draws
-from mtopt.autograd._objective import Losses
+from mtopt.autograd._objective import Losses, NoLossError
 from mtopt.autograd._plans import Plan, Store, check_plan, logged, may_recompute, rows_fit
 from mtopt.autograd._recompute import ALIVE, recompute
 from mtopt.autograd._record import StepRecord
@@ -22,7 +23,7 @@ from mtopt.autograd._request import Features, Request, check_features, source_of
 from mtopt.autograd._revisits import combine_revisited
 from mtopt.autograd._rows import Params, trainable
 from mtopt.autograd._step import Private, Step
-from mtopt.autograd._streaming import is_streamed, remember, stream
+from mtopt.autograd._streaming import is_streamed, stream
 from mtopt.autograd._weighted import keep_weights, weigh_losses
 from mtopt.combiners import Combiner
 from mtopt.linalg import Place
@@ -40,6 +41,8 @@ def backward(
     strict: bool = False,
     plan: Plan | MatrixFree = "auto",
     store: Store = None,
+    absent: Absent = None,
+    retain_graph: bool = False,
 ) -> StepRecord:
     """Differentiate K losses, combine their gradients by a rule, and add the direction to ``.grad``.
 
@@ -49,20 +52,18 @@ def backward(
         optimizer.step()
 
     Args:
-        losses: a sequence, or a mapping from names (or :class:`Objective`) to losses. A loss is a scalar tensor (all
-            on one graph, say); or a callable that returns one, which is run, differentiated and freed before the
-            next, so that losses on separate batches never hold their activations together; or None when it is absent
-            from this batch. A rule on several draws (``combiner.draws`` > 1) takes a sequence of as many such
-            collections, each of an independent mini-batch and with the same objectives, or of callables that return
-            them: K backwards on each but the last, one weighted backward on that.
+        losses: a sequence, a tensor (K,), a mapping from names (or :class:`Objective`) to losses, or a callable that
+            returns one of these. A loss is a scalar tensor; a callable that returns one, which is run, differentiated
+            and freed before the next; or None when it is absent from this batch. No loss is run twice, but for the
+            rules and plans that say so. Of a tensor (K,) every loss counts as reaching all that is behind it. A rule on
+            several draws (``combiner.draws`` > 1) takes a sequence of as many such collections, each of an independent
+            mini-batch and with the same objectives.
         params: the parameters to fill: a module, its ``named_parameters()``, or bare parameters, which a rule that
             tells layers apart cannot do with. Frozen ones are left alone, and so are those that no loss reaches.
         combiner: the rule. Create it once, before the loop: it may carry state from step to step.
         features: the shared trunk's output, or several. The heads are then differentiated once each and only the
-            trunk K times; the parameters behind ``features`` are the shared ones. The direction is the same as
-            without.
-        scaler: a ``torch.amp.GradScaler``. Losses are scaled, the rule sees unscaled gradients, ``.grad`` is scaled
-            as the scaler expects. Clip after ``scaler.unscale_(optimizer)``, as always.
+            trunk K times; the parameters behind ``features`` are the shared ones.
+        scaler: a ``torch.amp.GradScaler``. The rule sees unscaled gradients, ``.grad`` is scaled as the scaler expects.
         private: what a parameter gets that only one loss reaches, such as a task's head. ``"own"``: that loss's
             gradient, unweighted (default for rules on gradients). ``"weighted"``: times the loss's weight (default
             for rules on losses). ``"combined"``: it counts as shared, with zero gradients from the other losses.
@@ -70,34 +71,27 @@ def backward(
         plan: how the gradients of a rule on gradients are made. All but ``"features"`` and ``"matrix_free"`` give the
             same direction. (A rule on losses takes one weighted backward, and kept weights do, whatever is said here.)
 
-            - ``"auto"``: a backward a loss, on every device. A batched one takes 0.95 to 1.5 times as long on a CPU; an
-              accelerator may do a small model faster in a batch, which nothing that is known before a step tells: try
-              it. Rows are kept (many small tensors in one matrix), but for two cases: three or more losses of a rule
-              that weighs each gradient by its own norm (NGDiff) are added up as they come where K gradients are more
-              than 16 MiB, or with ``store="recompute"``: two gradients of memory whatever K, and the record then has no
-              ``cosines``; and where K gradients do not fit in the free memory of a CUDA device, as
-              ``store="recompute"``.
+            - ``"auto"``: a backward a loss, whose rows are kept; but where they are more than 16 MiB, or with
+              ``store="recompute"``, three or more losses on one graph are added up as they come for a rule that weighs
+              each by its own norm (NGDiff; the record then has no ``cosines``), and where K gradients do not fit in the
+              free memory of a CUDA device, it is as ``store="recompute"``.
             - ``"loop"``: a backward a loss, and all rows are kept.
-            - ``"batched"``: one backward for all losses by ``torch.vmap``. It takes K times the memory of a backward's
-              temporaries and leaves the graph to be freed with the losses. Where vmap cannot go (compiled modules,
-              custom functions without a batching rule, RNNs on GPUs) the rows are made in a loop, and the record says
-              why.
-            - ``"features"``: the rule is fed the gradients with respect to ``features`` in place of those of the
-              parameters behind them, and one weighted backward of the trunk follows, whatever K. That is another
-              direction, a bound as in MGDA-UB (which takes this plan by itself), for rules on norms and inner products.
-              Where a loss reaches the trunk around ``features``, rows of the parameters are made, and the record says
-              why.
+            - ``"batched"``: one backward for all losses by ``torch.vmap``, in K times the memory of a backward's
+              temporaries. Where vmap cannot go, rows are made in a loop, and the record says why.
+            - ``"features"``: the rule is fed the gradients with respect to ``features``, and one weighted backward of
+              the trunk follows, whatever K (a bound, as in MGDA-UB), for rules on norms and inner products. Where a
+              loss reaches the trunk around ``features``, rows of the parameters are made, and the record says why.
             - ``"matrix_free"``, or a :class:`MatrixFree` with settings: one weighted backward and one product with the
-              Gramian, whatever K, for the rules that declare ``matrix_free``. They follow their weights from step to
-              step, and the record's ``certificate`` holds their error. The forward is run twice: ``losses`` is a
-              callable that returns the losses of the batch (or a collection of callables), and ``params`` the module.
+              Gramian, whatever K, for the rules that declare ``matrix_free``. The forward is run twice: ``losses`` is a
+              callable (or a collection of callables), and ``params`` the module.
         store: in what form the gradients are kept until all are there. None: as they are. ``torch.bfloat16`` or
-            ``torch.float16``: in 16 bits (8 or 11 digits of 2; float16 rows scaled to fit), with inner products in
-            float32 and sums in float64 as ever. ``"recompute"``, for rules on norms and inner products of losses given
-            as tensors: no row is kept. The inner products are made of some parameters at a time, in memory of two
-            gradients or K times the largest parameter, and one backward of the weighted losses follows: about
-            ``K (1 + (ceil(K / 2) - 1) / 4) + 1`` backwards in all, 6 at K = 4 and 15 at K = 8. One or two losses are
-            kept, being no more.
+            ``torch.float16``: in 16 bits. ``"recompute"``, for rules on norms and inner products of losses given as
+            tensors: no row is kept, and about ``K (1 + (ceil(K / 2) - 1) / 4) + 1`` backwards take the memory of two
+            gradients or K times the largest parameter.
+        absent: ``"nan"``: a loss whose value is NaN, such as a cross-entropy whose labels are all ignored, is absent
+            from this step, as None is; where none is left the step is skipped, with nothing in ``.grad`` (leave the
+            scaler's step out, too). Default: it has the step skipped.
+        retain_graph: keep the graph, as in ``loss.backward``. Default: it is freed.
 
     A parameter that some but not all of the losses reach gets the rule applied to those rows, with a state of its own.
     A parameter counts as private by the losses of this step alone.
@@ -113,15 +107,33 @@ def backward(
     """
     check_rule(combiner, private)
     check_features(features)
+    check_absent(absent)
     free = matrix_free(plan, features, store)
-    if free is not None:
-        refuse_ranks()
-        follow = follow_weights if combiner.draws == 1 else follow_draws
-        return logged(follow(losses, params, combiner, free, scaler=scaler, private=private or "own", strict=strict))
-    check_plan(plan, store, combiner)
+    if free is None:
+        check_plan(plan, store, combiner)
     refuse_ranks()
-    places = trainable(params)
-    return logged(_step(losses, places, combiner, features, scaler, private, strict, plan, store))  # type: ignore[arg-type]
+    _check_graph_kept(retain_graph, combiner, free)
+    if absent is not None and combiner.draws == 1:
+        losses = without_nan(losses)
+    try:
+        if free is None:
+            places = trainable(params)
+            return logged(
+                _step(losses, places, combiner, features, scaler, private, strict, plan, store, absent, retain_graph)  # type: ignore[arg-type]
+            )
+        follow: Any = follow_weights
+        if combiner.draws > 1:
+            follow = follow_draws
+            if absent is not None:
+                raise ValueError(
+                    f"plan='matrix_free' takes the same losses from all of {combiner!r}'s mini-batches; leave "
+                    f"absent={absent!r} out, or the plan"
+                )
+        return logged(follow(losses, params, combiner, free, scaler=scaler, private=private or "own", strict=strict))
+    except NoLossError:
+        if absent is None:
+            raise
+        return logged(nothing_present())
 
 
 def _step(
@@ -134,20 +146,31 @@ def _step(
     strict: bool,
     plan: Plan,
     store: Store,
+    absent: Absent,
+    retain_graph: bool,
 ) -> StepRecord:
     if combiner.draws > 1:
         if features is not None:
             raise ValueError(
                 f"features belong to one mini-batch, and {combiner!r} takes {combiner.draws}; leave it out"
             )
-        return combine_draws(losses, places, combiner, scaler=scaler, private=private or "own", strict=strict)
+        return combine_draws(
+            losses,
+            places,
+            combiner,
+            scaler=scaler,
+            private=private or "own",
+            strict=strict,
+            absent=absent,
+            retain_graph=retain_graph,
+        )
     if combiner.revisits:
         if features is not None or plan not in ("auto", "loop") or store is not None:
             raise ValueError(
                 f"{combiner!r} takes a backward a loss at each of two points; leave features, plan and store out"
             )
         return combine_revisited(losses, places, combiner, scaler=scaler, private=private or "own", strict=strict)  # type: ignore[arg-type]
-    request = Request(losses, places, scaler)  # type: ignore[arg-type]  # several draws are refused there by name
+    request = Request(losses, places, scaler, retain_graph=retain_graph)  # type: ignore[arg-type]  # several draws are refused there by name
     if combiner.needs == "losses" and private in (None, "weighted"):
         if request.all_tensors:
             return weigh_losses(request, combiner, strict)
@@ -179,11 +202,8 @@ def _on_rows(
 ) -> StepRecord:
     """The step of a rule on gradients: K rows, kept in the form that ``store`` names, added up or not kept at all."""
     count = len(request.present)
-    streams = is_streamed(request, combiner, store)
-    if streams and (plan == "auto" or store == "recompute"):
-        streamed = stream(request, combiner, features, private, strict)
-        if streamed is not None:
-            return streamed
+    if is_streamed(request, combiner, store) and (plan == "auto" or store == "recompute"):
+        return stream(request, combiner, features, private, strict)
     why = ": store='recompute'"
     at_choice = store is None and plan == "auto" and request.all_tensors and may_recompute(combiner)
     if at_choice and not rows_fit(request.params, count):
@@ -197,13 +217,11 @@ def _on_rows(
         source.plan += f"; kept in {str(store).removeprefix('torch.')}"
     elif combiner.needs == "jacobian" and plan != "batched":
         rows, laid = kept_in_matrix(source.rows, request.params, count, scale=request.scale)
-        factors = [request.scale] * count
+        factors = [request.scale] * len(rows)
     elif request.all_tensors and plan != "batched":  # of losses in turn each graph is gone before the next: no holes
         rows, laid = kept_in_matrix(source.rows, request.params, count, below=STAYS_APART)
     else:
         rows = list(source.rows)
-    if streams:
-        remember(request, rows, laid)
     step = Step.of(request, private=private, trunk=source.trunk, strict=strict, plan=source.plan)
     step.factors, step.laid = factors, laid
     del laid  # the step lets go of the matrix when the direction is there
@@ -221,6 +239,16 @@ def check_rule(combiner: object, private: object) -> None:
         raise TypeError(f"combiner must be a Combiner, found {type(combiner).__name__}{hint}")
     if private not in (None, "own", "weighted", "combined"):
         raise ValueError(f"private must be 'own', 'weighted' or 'combined', found {private!r}")
+
+
+def _check_graph_kept(retain_graph: object, combiner: Combiner, free: MatrixFree | None) -> None:
+    """Raise where there is no one graph to keep."""
+    if retain_graph and (free is not None or combiner.revisits):
+        what = "plan='matrix_free'" if free is not None else repr(combiner)
+        raise ValueError(
+            f"{what} runs the losses anew, at other parameters too, and keeps no graph of the caller's; "
+            "leave retain_graph out"
+        )
 
 
 def refuse_ranks() -> None:

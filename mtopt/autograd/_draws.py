@@ -5,8 +5,11 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Protocol
 
+import torch
+
+from mtopt.autograd._absent import Absent, without_nan
 from mtopt.autograd._combine import gradients_of, groups_of, non_finite, record_of, rule_of, shared_groups, skipped
-from mtopt.autograd._objective import Losses, Objective
+from mtopt.autograd._objective import Losses, NoLossError, Objective
 from mtopt.autograd._passes import OnGraph, OnRows
 from mtopt.autograd._record import StepRecord
 from mtopt.autograd._request import Request, rows_of
@@ -28,13 +31,15 @@ def combine_draws(
     scaler: Any,
     private: Private,
     strict: bool,
+    absent: Absent = None,
+    retain_graph: bool = False,
 ) -> StepRecord:
     """K rows of each draw but the last, the rule, and one weighted backward on the last."""
-    collections = collections_of(draws, combiner)
+    collections = [draw if absent is None else without_nan(draw) for draw in collections_of(draws, combiner)]
     count = len(collections)
     last: Request | None = None
     if combiner.kept_weights((), 0) is not None:  # the last draw is all that such a step looks at
-        last = _request(collections, count - 1, places, scaler)
+        last = _request(collections, count - 1, places, scaler, retain_graph)
         kept = keep_weights(last, combiner, None, private, strict)
         if kept is not None:
             return kept
@@ -43,11 +48,15 @@ def combine_draws(
     rows: list[list[Row]] = []
     for number in range(count - 1):
         requests.append(_request(collections, number, places, scaler))
-        check_same(requests[0], requests[-1], number)
         rows.append(rows_of(requests[-1])[0])
-    last = last or _request(collections, count - 1, places, scaler)
+        if absent is None:
+            check_same(requests[0], requests[-1], number)
+    last = last or _request(collections, count - 1, places, scaler, retain_graph)
+    of_last = None if last.all_tensors else rows_of(last)[0]
+    if absent is not None:
+        _keep_common([*requests, last], [*rows, of_last or []])
     check_same(requests[0], last, count - 1)
-    on_last = OnGraph(last.losses()) if last.all_tensors else OnRows(rows_of(last)[0])
+    on_last = OnGraph(last.losses()) if of_last is None else OnRows(of_last)
 
     losses = len(last.present)
     plan = f"{losses} backwards on each of {count - 1} draws, and {on_last.plan} on the last"
@@ -71,7 +80,7 @@ def combine_draws(
         if outcome.weights is None:
             raise ValueError(f"{combiner!r} gave no weights for the last of its {count} draws")
         weights.append(outcome.weights)
-    result = on_last.weighted(groups, shared, weights, combiner, step)
+    result = on_last.weighted(groups, shared, weights, combiner, step, retain_graph=retain_graph)
     backwards += result.backwards
     reason = result.refusal(step)
     if reason is not None:
@@ -89,21 +98,34 @@ def collections_of(draws: object, combiner: Combiner) -> Sequence[Losses | Calla
     if not isinstance(draws, Sequence) or isinstance(draws, str):
         raise TypeError(f"{wanted}; found {type(draws).__name__}")
     if len(draws) != combiner.draws or not all(
-        isinstance(draw, Sequence | Mapping) or callable(draw) for draw in draws
+        isinstance(draw, Sequence | Mapping | torch.Tensor) or callable(draw) for draw in draws
     ):
         raise ValueError(f"{wanted}; found {len(draws)}: {', '.join(type(draw).__name__ for draw in draws)}")
     return draws
 
 
 def _request(
-    collections: Sequence[Losses | Callable[[], Losses]], number: int, places: Sequence[Place], scaler: Any
+    collections: Sequence[Losses | Callable[[], Losses]],
+    number: int,
+    places: Sequence[Place],
+    scaler: Any,
+    retain_graph: bool = False,
 ) -> Request:
-    draw = collections[number]
     try:
-        return Request(draw() if callable(draw) else draw, places, scaler)
+        return Request(collections[number], places, scaler, retain_graph=retain_graph)
     except (TypeError, ValueError) as error:
         error.add_note(f"in the losses of draw {number}")
         raise
+
+
+def _keep_common(requests: Sequence[Request], rows: Sequence[list[Row]]) -> None:
+    """Leave out of all the draws, and of their rows, what one of them lacks."""
+    common = set.intersection(*[set(request.present) for request in requests])
+    if not common:
+        raise NoLossError("the draws have no loss in common; skip this batch")
+    for made, request in zip(rows, requests, strict=True):
+        made[:] = [row for k, row in zip(request.present, made, strict=False) if k in common]
+        request.keep(common)
 
 
 class Given(Protocol):

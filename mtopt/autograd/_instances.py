@@ -83,7 +83,13 @@ class Instances:
         return InstancePass(self._calls, losses, 1.0).gramian
 
     def backward(
-        self, losses: torch.Tensor, combiner: Combiner, *, scaler: Any = None, strict: bool = False
+        self,
+        losses: torch.Tensor,
+        combiner: Combiner,
+        *,
+        scaler: Any = None,
+        strict: bool = False,
+        retain_graph: bool = False,
     ) -> StepRecord:
         """Combine the gradients of ``losses`` by a rule, and add the direction to ``.grad``.
 
@@ -93,6 +99,7 @@ class Instances:
                 a rule that keeps something for each objective from step to step keeps it for a place in the batch.
             scaler: a ``torch.amp.GradScaler``, as in :func:`mtopt.backward`.
             strict: raise on a NaN or infinite loss or gradient instead of skipping the step.
+            retain_graph: keep the graph, for another backward. Default: it is freed.
 
         Returns:
             The step's record, whose losses are named ``loss_0``, ``loss_1``, ... by their place in the batch.
@@ -108,7 +115,7 @@ class Instances:
         places = trainable(self._model)
         self._calls.listening = False
         if combiner.needs == "losses":
-            request = Request(list(losses.unbind()), places, scaler)
+            request = Request(list(losses.unbind()), places, scaler, retain_graph=retain_graph)
             return weigh_losses(request, combiner, strict)
         count = len(losses)
         scaled = scaler is not None and scaler.is_enabled()
@@ -142,8 +149,9 @@ class Instances:
         assert weights is not None  # the rule declares that it is weighted
         seeds = (weights * scale).to(losses.device, losses.dtype)
         params = [places[index].parameter for index in indices]
-        direction = torch.autograd.grad(losses, params, seeds, allow_unused=True)
-        self._calls.found = []
+        direction = torch.autograd.grad(losses, params, seeds, retain_graph=retain_graph, allow_unused=True)
+        if not retain_graph:
+            self._calls.found = []
         require_dense(direction)
         made = Weighted([(indices, direction)], {}, 1)
         reason = made.refusal(step)

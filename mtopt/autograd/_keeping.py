@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 
@@ -111,6 +111,8 @@ def kept_in_matrix(
         if scale != 1.0:
             row[:] = [g if g is None else g / scale for g in row]  # may be another row's, too: not in place
         kept.append(row)
+    if laid is not None and len(kept) < count:  # a callable said that its loss is absent
+        laid = replace(laid, matrix=laid.matrix[: len(kept)])
     return kept, laid
 
 

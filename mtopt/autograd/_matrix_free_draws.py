@@ -13,7 +13,7 @@ from mtopt.autograd._combine import groups_of, non_finite, rule_of, shared_group
 from mtopt.autograd._draws import check_same, collections_of
 from mtopt.autograd._generators import Generators
 from mtopt.autograd._matrix_free import MatrixFree, requested, require_module
-from mtopt.autograd._objective import Objective, check_loss, number_of, read_losses
+from mtopt.autograd._objective import Objective, check_loss, read_losses
 from mtopt.autograd._passes import OnGraph
 from mtopt.autograd._products import Point
 from mtopt.autograd._record import StepRecord
@@ -130,7 +130,7 @@ class _First:
             objectives, found = read_losses(run(losses))
         present = [k for k, loss in enumerate(found) if loss is not None]
         given = [check_loss(objectives[k].name, found[k], graph=False) for k in present]
-        return cls(objectives, present, [number_of(loss) for loss in given], [loss.dtype for loss in given])
+        return cls(objectives, present, [float(loss.detach()) for loss in given], [loss.dtype for loss in given])
 
     @property
     def names(self) -> list[str]:

@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal
 
 import torch
 
 LossValue = torch.Tensor | Callable[[], torch.Tensor] | None
 # a mapping's type does not vary with that of its keys: each kind of keys is named
 Losses = (
-    Sequence[LossValue]
+    torch.Tensor
+    | Sequence[LossValue]
     | Mapping[str, LossValue]
     | Mapping["Objective", LossValue]
     | Mapping["str | Objective", LossValue]
@@ -42,11 +43,23 @@ class Objective:
         return 1.0 if self.sense == "min" else -1.0
 
 
-def read_losses(losses: Losses) -> tuple[list[Objective], list[LossValue]]:
-    """The objectives of ``losses`` in order, and their values.
+ABSENT: Any = object()
+"""What a callable returns, in place of a loss, that was made of one whose loss may turn out to be absent. (None is what
+a function returns that lacks its return.)"""
 
-    A sequence names its losses ``loss_0``, ``loss_1``, ...; a mapping's keys are names or :class:`Objective`.
+
+class NoLossError(ValueError):
+    """All the losses are absent."""
+
+
+def read_losses(losses: Losses, *, some: bool = True) -> tuple[list[Objective], list[LossValue]]:
+    """The objectives of ``losses`` in order, and their values; ``some`` of them must be there.
+
+    A sequence, or a tensor (K,), names its losses ``loss_0``, ``loss_1``, ...; a mapping's keys are names or
+    :class:`Objective`.
     """
+    if isinstance(losses, torch.Tensor) and losses.ndim == 1:
+        losses = list(losses)
     if isinstance(losses, Mapping):
         objectives = [key if isinstance(key, Objective) else Objective(key) for key in losses]
         values = list(losses.values())
@@ -56,7 +69,9 @@ def read_losses(losses: Losses) -> tuple[list[Objective], list[LossValue]]:
         objectives = list(_numbered(len(losses)))
         values = list(losses)
     else:
-        hint = "; a vector of losses is given as a list: list(losses)" if isinstance(losses, torch.Tensor) else ""
+        hint = ""
+        if isinstance(losses, torch.Tensor):
+            hint = f" of shape {tuple(losses.shape)}; give one of shape (K,), or [loss] for a single one"
         raise TypeError(
             f"losses must be a sequence or a mapping of scalar tensors, found {type(losses).__name__}{hint}"
         )
@@ -66,8 +81,8 @@ def read_losses(losses: Losses) -> tuple[list[Objective], list[LossValue]]:
                 f"loss {objective.name!r} must be a scalar tensor, a callable that returns one, or None, "
                 f"found {type(value).__name__}"
             )
-    if all(value is None for value in values):
-        raise ValueError(f"losses holds no loss: {[o.name for o in objectives] or 'it is empty'}; skip this batch")
+    if some and all(value is None for value in values):
+        raise NoLossError(f"losses holds no loss: {[o.name for o in objectives] or 'it is empty'}; skip this batch")
     return objectives, values
 
 
@@ -76,14 +91,22 @@ def _numbered(count: int) -> tuple[Objective, ...]:
     return tuple([Objective(f"loss_{k}") for k in range(count)])
 
 
-def value_of(loss: torch.Tensor | Callable[[], torch.Tensor]) -> torch.Tensor:
-    """The loss itself, run if it is a callable."""
-    return loss if isinstance(loss, torch.Tensor) else loss()
+def value_of(loss: LossValue) -> torch.Tensor | None:
+    """The loss itself, run if it is a callable; None where it is absent."""
+    if loss is None or isinstance(loss, torch.Tensor):
+        return loss
+    found = loss()
+    if found is None:
+        raise TypeError("a loss given as a callable must return a scalar tensor, found None; is its return missing?")
+    return None if found is ABSENT else found
 
 
-def number_of(loss: torch.Tensor | Callable[[], torch.Tensor]) -> float:
-    """The loss as a number."""
-    return float(value_of(loss).detach())
+def values_of(losses: Losses) -> Iterator[tuple[int, Objective, torch.Tensor]]:
+    """The losses that are there, each with its position and objective, run one after the other."""
+    for k, (objective, loss) in enumerate(zip(*read_losses(losses, some=False), strict=True)):
+        value = value_of(loss)
+        if value is not None:
+            yield k, objective, value
 
 
 def check_loss(name: str, loss: object, *, graph: bool = True) -> torch.Tensor:

@@ -130,7 +130,7 @@ def _corrected(
 
 
 class OnRows:
-    """Losses whose gradient rows are there already."""
+    """Losses whose gradient rows are there already; graphs are gone, or kept, since they were made."""
 
     def __init__(self, rows: Sequence[Row]) -> None:
         self.rows = rows
@@ -147,6 +147,8 @@ class OnRows:
         weights: Sequence[torch.Tensor],
         combiner: Combiner,
         step: Step,
+        *,
+        retain_graph: bool = False,
     ) -> Weighted:
         """Each shared group's gradient with its weights, the others' as ``private`` says."""
         main = dict(zip(shared[0].reach, weights[0].tolist(), strict=True)) if shared else {}

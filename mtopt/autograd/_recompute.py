@@ -59,7 +59,7 @@ def recompute(
         outcome = rule.combine(by_group[id(group)], step.minimised[list(group.reach)])
         assert outcome.weights is not None
         weights.append(outcome.weights)
-    result = source.weighted(groups, shared, weights, combiner, step)
+    result = source.weighted(groups, shared, weights, combiner, step, retain_graph=request.retain_graph)
     backwards += result.backwards
     reason = result.refusal(step)
     if reason is not None:

@@ -78,7 +78,10 @@ def weigh_representation(
     trained = [step.places[i].parameter for i in behind]
     if trained:  # all frozen, the heads are left to train
         with set_aside(boundary):  # where they retain their gradient they have had it from the heads
-            through = torch.autograd.grad(boundary, trained, representation.combined(weights), allow_unused=True)
+            cotangents = representation.combined(weights)
+            through = torch.autograd.grad(
+                boundary, trained, cotangents, retain_graph=request.retain_graph, allow_unused=True
+            )
         pieces.append((behind, [g if g is None else g.clone() for g in through]))
     reason = refusal(pieces, step, what=WHAT)
     if reason is not None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence, Set
 from dataclasses import dataclass
 from typing import Any
 
@@ -10,7 +10,7 @@ import torch
 
 from mtopt.autograd._batched import NotBatchedError, batched_rows, unit_cotangents
 from mtopt.autograd._graph import edge_of, leaves_behind, nested, reach_behind, refuse_reentrant
-from mtopt.autograd._objective import Losses, check_loss, read_losses
+from mtopt.autograd._objective import ABSENT, Losses, NoLossError, check_loss, read_losses
 from mtopt.autograd._retained import set_aside
 from mtopt.autograd._rows import Ends, Row, heads_of, require_reach, row_of, rows_through_features
 from mtopt.linalg import Place
@@ -19,30 +19,53 @@ Features = torch.Tensor | Sequence[torch.Tensor] | None
 
 
 class Request:
-    """The losses of one call: which are there, signed and scaled, each checked when it is used."""
+    """The losses of one call: which are there, signed and scaled, each checked when it is used.
 
-    def __init__(self, losses: Losses, places: Sequence[Place], scaler: Any) -> None:
-        self.objectives, self.given = read_losses(losses)  # of all; the names are those of the losses present
+    Of a loss that is a callable it is known only once it was run that it is there: then ``present`` may get shorter.
+    """
+
+    def __init__(
+        self,
+        losses: Losses | Callable[[], Losses],
+        places: Sequence[Place],
+        scaler: Any,
+        *,
+        retain_graph: bool = False,
+    ) -> None:
+        self.objectives, self.given = read_losses(losses() if callable(losses) else losses)  # of all, present or not
+        self.retain_graph = retain_graph
         self.present = [k for k, loss in enumerate(self.given) if loss is not None]
         self.places = places
         self.params = [place.parameter for place in places]
         self.scaled = scaler is not None and scaler.is_enabled()
         # asked by scaling a one: a scaler sets itself up when it scales for the first time, and not in get_scale()
         self.scale = float(scaler.scale(torch.ones((), device=self.params[0].device))) if self.scaled else 1.0
-        self.names = [self.objectives[k].name for k in self.present]
         self.all_tensors = all(isinstance(self.given[k], torch.Tensor) for k in self.present)
         self._values: dict[int, torch.Tensor] = {}
 
-    def loss(self, k: int) -> torch.Tensor:
-        """Loss ``k``, run if it is a callable: the value is kept, what is returned is signed and scaled."""
-        loss = self._read(k)
+    @property
+    def names(self) -> list[str]:
+        """Those of the losses present."""
+        return [self.objectives[k].name for k in self.present]
+
+    def loss(self, k: int) -> torch.Tensor | None:
+        """Loss ``k``, run if it is a callable: the value is kept, what is returned is signed and scaled.
+
+        None, and no longer among those present, where it turns out to be absent.
+        """
+        given = self.given[k]
+        found = given() if callable(given) else given
+        if found is ABSENT:
+            self.keep(set(self.present) - {k})
+            if not self.present:
+                raise NoLossError(f"losses holds no loss: {[o.name for o in self.objectives]}; skip this batch")
+            return None
+        loss = self._read(k, found)
         refuse_reentrant([loss])
         return loss
 
-    def _read(self, k: int) -> torch.Tensor:
-        loss = self.given[k]
-        name = self.objectives[k].name
-        loss = check_loss(name, loss if isinstance(loss, torch.Tensor) else loss())  # type: ignore[misc]
+    def _read(self, k: int, found: object) -> torch.Tensor:
+        loss = check_loss(self.objectives[k].name, found)
         self._values[k] = loss.detach()
         factor = self.objectives[k].sign * self.scale
         if factor != 1.0:
@@ -56,9 +79,14 @@ class Request:
 
     def losses(self) -> list[torch.Tensor]:
         """All that are present, where all are tensors."""
-        found = [self._read(k) for k in self.present]
+        found = [self._read(k, self.given[k]) for k in self.present]
         refuse_reentrant(found)
         return found
+
+    def keep(self, present: Set[int]) -> None:
+        """Take all other losses as absent."""
+        self.present = [k for k in self.present if k in present]
+        self._values = {k: value for k, value in self._values.items() if k in present}
 
     def values(self) -> list[float]:
         """The losses run so far as the user knows them: one transfer from a device, when all is queued."""
@@ -120,17 +148,22 @@ def source_of(request: Request, features: Features = None, *, batched: bool = Fa
             return Source(iter(rows), trunk, f"{plan} in one batched backward{why}", reaches)
     if ends is not None:
         plan = f"features first: heads once, then a trunk backward a loss{why}"
-        return Source(rows_through_features(request.names, request.params, ends), trunk, plan)
+        rows_behind = rows_through_features(request.names, request.params, ends, retain_graph=request.retain_graph)
+        return Source(rows_behind, trunk, plan)
     return Source(_rows_one_by_one(request, losses), trunk, f"a backward a loss{why}")
 
 
 def _rows_in_turn(request: Request) -> Iterator[Row]:
     """Rows of losses of which some are callables: each is run, differentiated and freed."""
     last = request.present[-1]
-    for name, k in zip(request.names, request.present, strict=True):
+    for name, k in zip(request.names, list(request.present), strict=True):
+        loss = request.loss(k)
+        if loss is None:
+            continue
         # a tensor among the callables may share its graph with a later one
-        retain = isinstance(request.given[k], torch.Tensor) and k != last
-        row = row_of(name, request.loss(k), request.params, retain_graph=retain)
+        retain = request.retain_graph or (isinstance(request.given[k], torch.Tensor) and k != last)
+        row = row_of(name, loss, request.params, retain_graph=retain)
+        del loss
         require_reach(name, row)
         yield row
         del row
@@ -139,7 +172,7 @@ def _rows_in_turn(request: Request) -> Iterator[Row]:
 def _rows_one_by_one(request: Request, losses: Sequence[torch.Tensor]) -> Iterator[Row]:
     last = len(losses) - 1
     for k, name in enumerate(request.names):
-        row = row_of(name, losses[k], request.params, retain_graph=k < last)
+        row = row_of(name, losses[k], request.params, retain_graph=k < last or request.retain_graph)
         require_reach(name, row)
         yield row
         del row

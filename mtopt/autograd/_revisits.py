@@ -40,11 +40,11 @@ def combine_revisited(
     if combiner.visited is not None:
         with _at(places, combiner.visited), buffers_kept():
             again = Request(visits.second(), places, scaler)
+            before, _, _ = rows_of(again)  # which of the losses are there is known only now
             if (again.objectives, again.present) != (request.objectives, request.present):
                 raise ValueError(
                     f"losses must be the same whenever they are run, found {request.names}, then {again.names}"
                 )
-            before, _, _ = rows_of(again)
         plan += "; and once more at the parameters of the step before"
     step = Step.of(request, private=private, trunk=None, strict=strict, plan=plan)
     backwards = len(rows) * (1 if before is None else 2)

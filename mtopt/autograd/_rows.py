@@ -119,7 +119,9 @@ def heads_of(
     return Ends(features, inside, outside, rows)
 
 
-def rows_through_features(names: Sequence[str], params: Sequence[torch.Tensor], ends: Ends) -> Iterator[Row]:
+def rows_through_features(
+    names: Sequence[str], params: Sequence[torch.Tensor], ends: Ends, *, retain_graph: bool = False
+) -> Iterator[Row]:
     """The rows behind the heads: one trunk backward a loss."""
     for k, name in enumerate(names):
         seen = [(f, g) for f, g in zip(ends.features, ends.rows[k], strict=False) if g is not None]
@@ -127,8 +129,9 @@ def rows_through_features(names: Sequence[str], params: Sequence[torch.Tensor], 
         if seen and ends.inside:
             outputs, cotangents = zip(*seen, strict=True)
             with set_aside(outputs):  # where they retain their gradient they have had it from the heads
+                retain = retain_graph or k + 1 < len(names)
                 gradients = torch.autograd.grad(
-                    outputs, list(ends.inside), cotangents, retain_graph=k + 1 < len(names), allow_unused=True
+                    outputs, list(ends.inside), cotangents, retain_graph=retain, allow_unused=True
                 )
             through = _dense(name, gradients)
             del gradients

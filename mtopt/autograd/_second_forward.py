@@ -51,7 +51,7 @@ def run(losses: Any) -> Losses:
                 f"plan='matrix_free' runs the losses twice, and loss {objective.name!r} is a tensor; give a callable "
                 "that computes them all, such as lambda: losses(batch)"
             )
-    return {o: None if v is None else value_of(v) for o, v in zip(objectives, values, strict=True)}
+    return {objective: value_of(value) for objective, value in zip(objectives, values, strict=True)}
 
 
 def forward_with(model: nn.Module, losses: Any, replaced: Mapping[int, torch.Tensor], generators: Generators) -> Losses:

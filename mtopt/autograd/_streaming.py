@@ -4,24 +4,19 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from typing import Any
 
 import torch
-from torch.utils.weak import WeakIdKeyDictionary
 
 from mtopt.autograd._combine import (
     groups_of,
     non_finite,
     own_weight,
-    reach_of_rows,
     rule_of,
     shared_groups,
     skipped,
 )
 from mtopt.autograd._finite import WHAT, refusal
 from mtopt.autograd._graph import reach_behind
-from mtopt.autograd._keeping import Laid
-from mtopt.autograd._plans import LOG
 from mtopt.autograd._record import StepRecord
 from mtopt.autograd._request import Features, Request, source_of
 from mtopt.autograd._rows import Row
@@ -36,9 +31,6 @@ LEAST = 3
 KEPT_BYTES = 1 << 24
 """Bytes of K gradients up to which they are kept: adding them up as they come takes longer than it saves memory."""
 
-_SEEN: Any = WeakIdKeyDictionary()
-"""By the first parameter: which losses reached each one when they were given as callables last."""
-
 _LOW_PRECISION = (torch.float16, torch.bfloat16)
 
 
@@ -46,52 +38,25 @@ def is_streamed(request: Request, combiner: Combiner, store: object) -> bool:
     """Whether the rows of this step are to be added up as they come."""
     separable = isinstance(combiner, NormCombiner) and combiner.separable
     count = len(request.present)
-    if not separable or count < LEAST or store not in (None, "recompute"):
+    if not separable or not request.all_tensors or count < LEAST or store not in (None, "recompute"):
         return False
     return store == "recompute" or count * sum([p.numel() * p.element_size() for p in request.params]) > KEPT_BYTES
 
 
-def stream(
-    request: Request, combiner: Combiner, features: Features, private: Private, strict: bool
-) -> StepRecord | None:
+def stream(request: Request, combiner: Combiner, features: Features, private: Private, strict: bool) -> StepRecord:
     """K backwards with two gradients alive, the sum and the next, whatever K.
 
-    Which losses reach a parameter must be known before the first row is weighed. The graph says so; of callables, whose
-    graphs are not there yet, the step before. None where it does not, or no longer: rows are then to be kept.
+    Which losses reach a parameter must be known before the first row is weighed. The graph says so; callables have none
+    yet, and are not run a second time where they turn out to reach others than was thought: their rows are kept.
     """
-    reaches = _reaches_of(request)
-    if reaches is None:
-        return None
     source = source_of(request, features)
+    found = reach_behind([request.given[k] for k in request.present])  # type: ignore[misc]
+    reaches = [found.get(id(param), ()) for param in request.params]
     total = _Total(request, combiner, private, source.trunk, reaches)
     for position, row in enumerate(source.rows):
-        if not request.all_tensors and any(
-            (g is not None) != (position in r) for g, r in zip(row, reaches, strict=True)
-        ):
-            LOG.debug("loss %r reaches other parameters than in the step before: run again", request.names[position])
-            del _SEEN[request.params[0]]
-            return None
         total.add(position, row)
         del row
     return total.finish(strict, f"{source.plan}, added up as they come: the rule weighs each by its own norm")
-
-
-def remember(request: Request, rows: Sequence[Row], laid: Laid | None) -> None:
-    """Keep which losses of callables reach which parameters, for the next step."""
-    if not request.all_tensors:
-        _SEEN[request.params[0]] = (_key(request), reach_of_rows(rows, laid))
-
-
-def _reaches_of(request: Request) -> list[Reach] | None:
-    if request.all_tensors:
-        found = reach_behind([request.given[k] for k in request.present])  # type: ignore[misc]
-        return [found.get(id(param), ()) for param in request.params]
-    key, reaches = _SEEN.get(request.params[0], (None, None))
-    return reaches if key == _key(request) else None
-
-
-def _key(request: Request) -> tuple[object, ...]:
-    return (*request.names, *map(id, request.params))
 
 
 class _Total:

@@ -29,7 +29,9 @@ def weigh_losses(request: Request, combiner: Combiner, strict: bool) -> StepReco
         return record
     before = state_before(combiner, [], step)
     weights = combiner.weigh(step.minimised, step.present, len(step.objectives)).tolist()
-    gradients = torch.autograd.grad(losses, request.params, seeds(losses, weights), allow_unused=True)
+    gradients = torch.autograd.grad(
+        losses, request.params, seeds(losses, weights), retain_graph=request.retain_graph, allow_unused=True
+    )
     if all(gradient is None for gradient in gradients):
         raise ValueError(f"none of the losses {step.names} reaches params; give the parameters they were computed from")
     found = Weighted([(range(len(gradients)), gradients)], dict(enumerate(weights)), 1)
@@ -68,7 +70,7 @@ def keep_weights(
     reason = non_finite([], [], step)
     if reason is not None:
         return skipped(reason, groups, step, backwards=0)
-    found = source.weighted(groups, shared, weights, combiner, step)
+    found = source.weighted(groups, shared, weights, combiner, step, retain_graph=request.retain_graph)
     if found.backwards > 1:
         step = step.with_plan(f"{step.plan}; {found.backwards - 1} more for what not all the losses reach")
     reason = found.refusal(step)

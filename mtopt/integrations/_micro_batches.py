@@ -117,7 +117,6 @@ def micro_batches_of(model: torch.nn.Module) -> MicroBatches:
 
 def _noted(objective: Objective, loss: LossValue, factor: float, values: list[torch.Tensor]) -> torch.Tensor:
     """``factor`` times the loss, whose own value, as it is minimised, goes into ``values``."""
-    assert loss is not None
     value = check_loss(objective.name, run_loss(loss))
     values.append(objective.sign * value.detach().double().reshape(()))
     return value if factor == 1.0 else value * factor

@@ -8,7 +8,7 @@ from typing import Any
 
 import torch
 
-from mtopt.autograd import Generators, Losses, Objective, StepRecord, measure_loss, read_losses, second_look
+from mtopt.autograd import Generators, Losses, Objective, StepRecord, run_losses, second_look
 from mtopt.combiners import Combiner
 
 
@@ -59,8 +59,7 @@ class Means:
 
 def values_of(losses: Losses) -> tuple[dict[str, float], float]:
     """The value of each loss that is present, run if it is a callable, and the sum of what is minimised."""
-    objectives, given = read_losses(losses)
-    values = {o: measure_loss(loss) for o, loss in zip(objectives, given, strict=True) if loss is not None}
+    values = {objective: float(value.detach()) for _, objective, value in run_losses(losses)}
     return {o.name: value for o, value in values.items()}, sum(o.sign * value for o, value in values.items())
 
 
@@ -100,9 +99,7 @@ def reevaluate(
     sums: dict[int, float] = {}
     for one in seen:
         with second_look(*owners, generators=one.generators, needs_graph=needs_graph, told="the module"):
-            objectives, given = read_losses(losses_of(one.batch))
-            for k, (objective, loss) in enumerate(zip(objectives, given, strict=True)):
-                if loss is not None:
-                    sums[k] = sums.get(k, 0.0) + one.share * objective.sign * measure_loss(loss)
+            for k, objective, value in run_losses(losses_of(one.batch)):
+                sums[k] = sums.get(k, 0.0) + one.share * objective.sign * float(value.detach())
     present = sorted(sums)
     combiner.reevaluate(torch.tensor([sums[k] for k in present], dtype=torch.float64), present)

@@ -10,7 +10,7 @@ from typing import Any
 
 import torch
 
-from mtopt.autograd import Generators, Losses, StepRecord, buffers_kept, read_losses, run_loss
+from mtopt.autograd import Generators, Losses, StepRecord, buffers_kept, run_losses
 from mtopt.combiners import Combiner
 from mtopt.training._gradients import losses_of
 from mtopt.training._kept_state import keeper
@@ -104,10 +104,9 @@ def step_by_closure(
 
 def weighted_sum(losses: Losses, weights: Mapping[str, float]) -> torch.Tensor:
     """The losses as they are minimised, each times its weight."""
-    objectives, values = read_losses(losses)
     terms = [
-        weights[objective.name] * objective.sign * run_loss(value)
-        for objective, value in zip(objectives, values, strict=True)
-        if value is not None and objective.name in weights
+        weights[objective.name] * objective.sign * value
+        for _, objective, value in run_losses(losses)
+        if objective.name in weights
     ]
     return torch.stack([term.reshape(()) for term in terms]).sum()

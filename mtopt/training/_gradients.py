@@ -15,15 +15,18 @@ from mtopt.autograd import (
     JacobianAccumulator,
     Losses,
     MatrixFree,
+    NoLossError,
     Objective,
     StepRecord,
     as_matrix_free,
     backward,
     buffers_kept,
-    measure_loss,
+    nothing_present,
     read_losses,
     run_loss,
+    run_losses,
     second_look,
+    without_nan,
 )
 from mtopt.training._protocol import LossSource, Stepping
 
@@ -50,6 +53,10 @@ def step_gradients(trainer: Stepping, batch: Any) -> StepRecord:
             return backward(again, params if free is None else trainer.model, rule, **options)
         losses = losses_of(trainer, batch)
         return backward(losses, params, rule, features=trainer.features, **options)
+    except NoLossError:
+        if trainer.absent is None:
+            raise
+        return nothing_present()
     finally:
         trainer.features = None  # it would keep activations alive
 
@@ -63,7 +70,8 @@ def losses_of(trainer: LossSource, batch: Any) -> Losses:
     """The trainer's losses of one batch, computed in its precision."""
     with trainer.precision.autocast():
         losses = trainer.losses(batch)
-    return trainer.precision.wrapped(losses)
+    losses = trainer.precision.wrapped(losses)
+    return losses if trainer.absent is None else without_nan(losses)
 
 
 def generators_of(trainer: LossSource) -> Generators:
@@ -95,10 +103,10 @@ def _means(
     totals: dict[int, float] = {}
     with second_look(trainer, generators=generators, needs_graph=trainer.needs_graph):
         for batch in batches:
-            objectives, losses = read_losses(losses_of(trainer, batch))
-            for k, loss in enumerate(losses):
-                if loss is not None:
-                    totals[k] = totals.get(k, 0.0) + measure_loss(loss)
+            losses = losses_of(trainer, batch)
+            objectives, _ = read_losses(losses, some=False)
+            for k, _, value in run_losses(losses):
+                totals[k] = totals.get(k, 0.0) + float(value.detach())
     trainer.features = None
     return objectives, {k: totals[k] / len(batches) for k in sorted(totals)}
 
@@ -133,7 +141,7 @@ def _accumulated(trainer: Stepping, batches: Sequence[Any], params: Any, scaler:
     """The gradients of the mean over ``batches``; the graph of each is freed before the next is made."""
     accumulator: JacobianAccumulator | None = None
     for batch in batches:
-        objectives, losses = read_losses(_losses_alone(trainer, batch))
+        objectives, losses = read_losses(_losses_alone(trainer, batch), some=trainer.absent is None)
         if accumulator is None:
             accumulator = JacobianAccumulator(params, objectives, scaler=scaler)
         elif accumulator.objectives != objectives:
@@ -143,9 +151,9 @@ def _accumulated(trainer: Stepping, batches: Sequence[Any], params: Any, scaler:
             )
         shared = [k for k, loss in enumerate(losses) if isinstance(loss, torch.Tensor)]
         for k, loss in enumerate(losses):
-            if loss is not None:
-                mean = run_loss(loss) / len(batches)
-                accumulator.add(k, mean, retain_graph=k in shared[:-1])
+            value = run_loss(loss)
+            if value is not None:
+                accumulator.add(k, value / len(batches), retain_graph=k in shared[:-1])
     assert accumulator is not None
     return accumulator
 

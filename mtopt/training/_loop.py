@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, replace
@@ -39,6 +40,10 @@ class Fitting(Stepping, Protocol):
     def training_step(self, batch: Any) -> StepRecord: ...
 
     def state_dict(self) -> dict[str, Any]: ...
+
+
+SKIPS = 20
+"""Skipped steps in a row that are worth a warning."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -122,5 +127,17 @@ def _one_step(trainer: Fitting, batches: list[Any], feed: Feed) -> None:
         probe=trainer.probe,
     )
     trainer.history.append(record)
+    if record.skipped:
+        _warn_of_skips(trainer, record.reason)
     for callback in trainer.callbacks:
         callback.on_step_end(trainer, record)
+
+
+def _warn_of_skips(trainer: Fitting, reason: str | None) -> None:
+    """Warn once when many steps in a row were skipped: nothing is trained meanwhile."""
+    last = trainer.history["skipped"][-SKIPS - 1 :]
+    if last[-SKIPS:].sum() == SKIPS and last.sum() == SKIPS:
+        warnings.warn(
+            f"the last {SKIPS} steps were all skipped, and nothing was trained in them; the last one for: {reason}",
+            stacklevel=4,
+        )

@@ -7,7 +7,7 @@ from typing import Any, Protocol
 
 import torch
 
-from mtopt.autograd import Losses, MatrixFree, Plan, Private, Store
+from mtopt.autograd import Absent, Losses, MatrixFree, Plan, Private, Store
 from mtopt.combiners import Combiner
 from mtopt.training._precision import Precision
 
@@ -17,6 +17,7 @@ class LossSource(Protocol):
 
     features: torch.Tensor | Sequence[torch.Tensor] | None
     needs_graph: bool
+    absent: Absent
 
     @property
     def model(self) -> torch.nn.Module: ...

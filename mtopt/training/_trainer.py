@@ -13,6 +13,7 @@ import torch
 
 from mtopt._counts import check_count
 from mtopt.autograd import (
+    Absent,
     Losses,
     MatrixFree,
     Objective,
@@ -22,8 +23,9 @@ from mtopt.autograd import (
     StepRecord,
     Store,
     buffers_kept,
-    measure_loss,
-    read_losses,
+    check_absent,
+    run_losses,
+    without_nan,
 )
 from mtopt.combiners import Combiner
 from mtopt.training._checks import check_accumulate, check_callbacks, check_how, check_limits, check_parts, read_rule
@@ -93,6 +95,8 @@ class MultiLossTrainer(ABC):
         needs_graph: the losses differentiate inside (gradient penalties, forces, residuals of differential equations),
             so they keep a graph wherever they are run for their values alone: evaluation, FAMO's second look, probes.
             Default: the class attribute, False.
+        absent: ``"nan"``: a loss whose value is NaN, such as a cross-entropy whose labels are all ignored, is absent
+            from its step, as None is, see :func:`mtopt.backward`. Default: the class attribute, None.
 
     Attributes:
         step: steps done, skipped ones included.
@@ -110,6 +114,7 @@ class MultiLossTrainer(ABC):
     """
 
     needs_graph: bool = False
+    absent: Absent = None
 
     def __init__(
         self,
@@ -129,6 +134,7 @@ class MultiLossTrainer(ABC):
         clip_norm: float | None = None,
         deterministic: bool = False,
         needs_graph: bool | None = None,
+        absent: Absent = None,
     ) -> None:
         check_parts(model, optimizer, scheduler)
         self.combiner = read_rule(combiner, seed)
@@ -141,6 +147,9 @@ class MultiLossTrainer(ABC):
         self.deterministic = deterministic
         if needs_graph is not None:
             self.needs_graph = needs_graph
+        if absent is not None:
+            self.absent = absent
+        check_absent(self.absent)
         self.model, self.optimizer, self.scheduler = model, optimizer, scheduler
         self.callbacks = check_callbacks(list(callbacks))
         self.seed, self.private, self.strict = seed, private, strict
@@ -168,12 +177,9 @@ class MultiLossTrainer(ABC):
 
     def metrics(self, batch: Any) -> Mapping[str, float]:
         """What :meth:`evaluate` averages, for one batch, without a graph. Default: the losses."""
-        objectives, values = read_losses(self.losses(batch))
-        return {
-            objective.name: measure_loss(value)
-            for objective, value in zip(objectives, values, strict=True)
-            if value is not None
-        }
+        losses = self.losses(batch)
+        found = run_losses(losses if self.absent is None else without_nan(losses))
+        return {objective.name: float(value.detach()) for _, objective, value in found}
 
     def batch_size(self, batch: Any) -> int:
         """The weight of a batch in :meth:`evaluate`. Default: the first dimension of the first tensor in it."""

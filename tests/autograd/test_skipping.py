@@ -77,7 +77,8 @@ def test_the_step_is_skipped_and_nothing_is_touched(name: str, spoilt, how: str)
     gradients, state = flat_gradient(params), rule.state_dict()
     record = mtopt.backward(spoilt_losses(model, spoilt, how), params, rule)
     assert record.skipped
-    assert record.reason == f"non-finite {'gradient' if spoilt is infinite_gradient else 'loss'}: bad"
+    hint = "; absent='nan' takes a NaN loss, one without labels in this batch, as absent" if spoilt is nan_loss else ""
+    assert record.reason == f"non-finite {'gradient' if spoilt is infinite_gradient else 'loss'}: bad{hint}"
     assert record.weights is None
     assert list(record.losses) == ["good", "bad"]
     assert torch.equal(flat_gradient(params), gradients)

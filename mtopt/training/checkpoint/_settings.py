@@ -32,6 +32,7 @@ def settings_of(trainer: Checkpointed) -> Settings:
             "autocast": repr(trainer.precision.dtype),
             "clip_norm": repr(trainer.precision.clip_norm),
             "private": repr(trainer.private),
+            "absent": repr(trainer.absent),
         },
     }
 

@@ -66,9 +66,11 @@ def merit_of(measured: Measured, objective: Mix, unit: float) -> Merit | None:
     counted = False
     for each, loss in zip(objectives, values, strict=True):
         factor = factors.get(each.name, 0.0)
-        if factor == 0.0 or loss is None:
+        if factor == 0.0:
             continue
         value = run_loss(loss)
+        if value is None:
+            continue
         total += factor * each.sign * _number(value)
         error = max(error, _unit_of(value, unit))
         counted = True

@@ -84,6 +84,10 @@ class SVGDTrainer(SetTrainer):
                 f"SVGDTrainer keeps a gradient of each loss of each model and mixes them all; leave {refused} out"
             )
         super().__init__(model, optimizer, MOOSVGD(repulsion=repulsion, bandwidth=bandwidth), **options)
+        if self.absent is not None:
+            raise ValueError(
+                f"absent={self.absent!r}: MOO-SVGD takes all losses of every model in every step; leave it out"
+            )
         self._coordinates(self._places())
 
     def make_gradients(self, batch: Any) -> StepRecord:
