@@ -10,6 +10,13 @@ from mtopt.combiners._base import JacobianCombiner
 from mtopt.combiners._random import rule_generator
 from mtopt.combiners._registry import register_combiner
 
+_COLUMNS = 32_768
+"""Columns looked at together, so that what is made of them stays in the cache: a multiple of what a generator's kernel
+fills at once."""
+
+_COLUMNS_ELSEWHERE = 1 << 22
+"""The same on an accelerator, where each part costs the start of its kernels."""
+
 
 @register_combiner("graddrop")
 class GradDrop(JacobianCombiner):
@@ -59,22 +66,16 @@ class GradDrop(JacobianCombiner):
 
     def direction(self, jacobian: torch.Tensor, losses: torch.Tensor | None = None) -> torch.Tensor:
         """The sum of what is not dropped: (D,) for a Jacobian (K, D)."""
-        leaks = self._leaks(len(jacobian))
-        dtype = torch.promote_types(jacobian.dtype, torch.float32)
-        sums = (jacobian.new_zeros(jacobian.shape[1], dtype=dtype) for _ in range(5))
-        positive, negative, kept_positive, kept_negative, leaked = sums
-        for row, leak in zip(jacobian, leaks, strict=True):
-            row = row.to(dtype)
-            above, below = row.clamp(min=0), row.clamp(max=0)
-            positive += above
-            negative += below
-            kept_positive.add_(above, alpha=1.0 - leak)
-            kept_negative.add_(below, alpha=1.0 - leak)
-            leaked.add_(row, alpha=leak)
-        drawn = torch.rand(jacobian.shape[1], generator=self._random, dtype=torch.float32).to(jacobian.device)
-        # P = positive / (positive + |negative|), which needs no epsilon; where both are zero either choice gives zero
-        upward = (positive > drawn * (positive - negative)) | (negative == 0)
-        return (leaked + torch.where(upward, kept_positive, kept_negative)).to(jacobian.dtype)
+        leaks = torch.tensor(self._leaks(len(jacobian)), dtype=torch.float64)
+        direction = jacobian.new_empty(jacobian.shape[1])
+        columns = _COLUMNS if jacobian.is_cpu else _COLUMNS_ELSEWHERE
+        wide = torch.promote_types(jacobian.dtype, torch.float32)
+        part = jacobian.new_empty(len(jacobian) * min(columns, len(direction)), dtype=wide)
+        for block, out in zip(jacobian.split(columns, 1), direction.split(columns), strict=True):
+            # numbers that are drawn in parts are those that are drawn at once
+            drawn = torch.rand(len(out), generator=self._random, dtype=torch.float32).to(out.device)
+            out.copy_(_dropped(block.to(wide), leaks, drawn, part[: block.numel()].view(block.shape)))
+        return direction
 
     def _leaks(self, count: int) -> list[float]:
         """The leak of each row of this step."""
@@ -85,3 +86,23 @@ class GradDrop(JacobianCombiner):
         if len(values) != total:
             raise ValueError(f"leak has {len(values)} entries for {total} objectives; give one entry an objective")
         return [float(values[k]) for k in objectives]
+
+
+def _dropped(block: torch.Tensor, leaks: torch.Tensor, drawn: torch.Tensor, part: torch.Tensor) -> torch.Tensor:
+    """The sum of what is not dropped of some columns (K, n); ``part`` is as large, and written over."""
+    torch.clamp(block, min=0, out=part)
+    positive = part.sum(0)
+    alike = bool((leaks == leaks[0]).all())
+    factors = None if alike else (1.0 - leaks)[:, None].to(block)
+    kept_positive = positive if factors is None else part.mul_(factors).sum(0)
+    torch.clamp(block, max=0, out=part)
+    negative = part.sum(0)
+    kept_negative = negative if factors is None else part.mul_(factors).sum(0)
+    # P = positive / (positive + |negative|), which needs no epsilon; where both are zero either choice gives zero
+    upward = torch.gt(positive, (positive - negative).mul_(drawn)).logical_or_(negative == 0)
+    kept = torch.where(upward, kept_positive, kept_negative)
+    if factors is not None:
+        torch.mul(block, leaks[:, None].to(block), out=part)
+        return kept.add_(part.sum(0))
+    leak = float(leaks[0])
+    return kept if leak == 0.0 else kept.mul_(1.0 - leak).add_(positive.add_(negative), alpha=leak)

@@ -1,9 +1,12 @@
 """GradDrop: one sign a coordinate, drawn as the paper says."""
 
+from typing import Any
+
 import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from torch.utils._python_dispatch import TorchDispatchMode
 
 from mtopt.combiners import Context
 from mtopt.combiners.graddrop import GradDrop
@@ -104,3 +107,38 @@ def test_bad_leaks_are_refused(leak):
 def test_a_leak_of_the_wrong_length_is_refused():
     with pytest.raises(ValueError, match="leak has 2 entries for 3 objectives"):
         GradDrop(leak=[0.1, 0.2])(torch.ones(3, 2))
+
+
+@pytest.mark.parametrize("leak", [0.0, 0.3, [0.0, 1.0, 0.5]])
+@pytest.mark.parametrize("dtype", [torch.float64, torch.float32, torch.bfloat16])
+def test_many_columns_are_those_of_the_formula_on_all_of_them(dtype: torch.dtype, leak: Any) -> None:
+    columns = 3 * 32_768 + 5
+    jacobian = torch.randn(3, columns, generator=torch.Generator().manual_seed(1)).to(dtype)
+    found = GradDrop(seed=2, leak=leak).direction(jacobian)
+    drawn = torch.rand(columns, generator=torch.Generator().manual_seed(2)).double()
+    rows = jacobian.double()
+    chance = 0.5 * (1 + rows.sum(0) / rows.abs().sum(0))
+    kept = torch.where(chance > drawn, rows > 0, rows < 0)
+    leaks = torch.as_tensor(leak, dtype=torch.float64).expand(3)[:, None]
+    expected = ((leaks + (1 - leaks) * kept) * rows).sum(0)
+    off = (found.double() - expected).abs() > 8 * torch.finfo(dtype).eps * rows.abs().sum(0)
+    assert int(off.sum()) <= 2  # a coin may fall otherwise where the chance is rounded
+    assert found.dtype == dtype
+
+
+def test_no_temporary_is_as_large_as_a_gradient() -> None:
+    class Largest(TorchDispatchMode):
+        sizes: list[int] = []  # noqa: RUF012
+
+        def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+            found = func(*args, **(kwargs or {}))
+            made = [found] if isinstance(found, torch.Tensor) and not found._is_view() else []
+            self.sizes.extend(tensor.numel() for tensor in made)
+            return found
+
+    jacobian = torch.randn(4, 1 << 20)
+    rule = GradDrop()
+    with Largest() as seen:
+        direction = rule.direction(jacobian)
+    assert sorted(seen.sizes)[-2:] != [len(direction)] * 2
+    assert sum(size >= len(direction) // 4 for size in set(seen.sizes)) == 1  # the direction itself
