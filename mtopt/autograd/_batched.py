@@ -6,6 +6,7 @@ from collections.abc import Sequence
 
 import torch
 
+from mtopt.autograd._complex import as_reals
 from mtopt.autograd._retained import add_retained, retained_behind, set_aside
 from mtopt.autograd._rows import Row
 
@@ -49,7 +50,10 @@ def batched_rows(
     found = batches[: len(params)]
     add_retained(retained, batches[len(params) :])
     return [
-        [None if batch is None or k not in reach else batch[k] for batch, reach in zip(found, reaches, strict=True)]
+        [
+            None if batch is None or k not in reach else as_reals(batch[k])
+            for batch, reach in zip(found, reaches, strict=True)
+        ]
         for k in range(count)
     ]
 

@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 
 import torch
 
+from mtopt.autograd._complex import like_reals
 from mtopt.autograd._finite import WHAT, Piece, are_finite, refusal, state_before
 from mtopt.autograd._keeping import Laid
 from mtopt.autograd._record import StepRecord, geometry
@@ -85,7 +86,7 @@ class Own:
                 gradient = rows[k][index]
                 if gradient is None:  # a copy, since a view would keep the matrix
                     assert step.laid is not None
-                    gradient = step.laid.gradient(k, index, step.places[index].parameter).clone()
+                    gradient = step.laid.gradient(k, index, like_reals(step.places[index].parameter)).clone()
                 own.losses.append(k)
                 own.indices.append(index)
                 own.gradients.append(gradient)
@@ -192,7 +193,7 @@ def _dense(
     dense = [row[index] for index in indices]
     for position, index in enumerate(indices):
         if dense[position] is None and not (skip and laid is not None and index in laid.columns):
-            like = step.places[index].parameter
+            like = like_reals(step.places[index].parameter)
             here = laid is not None and laid.has(number, index)
             dense[position] = laid.gradient(number, index, like) if here else torch.zeros_like(like)  # type: ignore[union-attr]
     return dense
@@ -250,7 +251,7 @@ def skipped(reason: str, groups: Sequence[Group], step: Step, *, backwards: int)
 
 
 def _size(group: Group, step: Step) -> tuple[int, int]:
-    return len(group.reach), sum(step.places[i].parameter.numel() for i in group.indices)
+    return len(group.reach), sum(like_reals(step.places[i].parameter).numel() for i in group.indices)
 
 
 def direction_of(outcome: Outcome, gradients: Gradients, group: Group, step: Step) -> list[torch.Tensor]:
@@ -263,7 +264,7 @@ def direction_of(outcome: Outcome, gradients: Gradients, group: Group, step: Ste
     if gradients.scale != 1.0:
         direction = direction * gradients.scale
     # copied: a view would keep the whole vector alive, and in-place work on one .grad must not reach another
-    params = [step.places[i].parameter for i in group.indices]
+    params = [like_reals(step.places[i].parameter) for i in group.indices]
     pieces = cut_to_shapes(direction, [param.shape for param in params])
     return [piece.to(param.dtype, copy=True) for piece, param in zip(pieces, params, strict=True)]
 

@@ -8,6 +8,7 @@ from typing import Any
 
 import torch
 
+from mtopt.autograd._complex import as_gradient
 from mtopt.autograd._step import Step
 from mtopt.combiners import Combiner
 from mtopt.linalg import Gradients
@@ -46,6 +47,7 @@ def refusal(
             if gradient is None:
                 continue
             param = step.places[index].parameter
+            gradient = as_gradient(gradient, param)
             if not bound < _limit(param.dtype):
                 unknown.append(gradient.to(param.dtype))
             if param.grad is not None:

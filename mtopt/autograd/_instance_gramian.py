@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 import torch
 
 from mtopt.autograd._calls import Calls
+from mtopt.autograd._complex import as_reals, like_reals
 from mtopt.autograd._graph import Edge
 from mtopt.autograd._layer_gramians import gramian_of_parts
 from mtopt.autograd._layer_parts import Part
@@ -60,7 +61,7 @@ class InstancePass:
         small: list[torch.Tensor] = []
         rest: dict[str, torch.Tensor] = {}
         for key, (name, param) in params.items():
-            parts = _parts(uses[key], cotangents) if key in uses else None
+            parts = _parts(uses[key], cotangents) if key in uses and not param.is_complex() else None
             if parts is None:
                 rest[name] = param
             elif len(parts) == 1 and isinstance(parts[0], torch.Tensor) and parts[0].shape[1] <= CHUNK:
@@ -97,7 +98,7 @@ def _parts(uses: Sequence[Use], cotangents: Mapping[Edge, torch.Tensor | None]) 
     for use in uses:
         cotangent = cotangents[use.edge]
         if cotangent is not None:
-            part = use.part(cotangent)
+            part = None if cotangent.is_complex() else use.part(cotangent)
             if part is None:
                 return None
             parts.append(part)
@@ -112,10 +113,11 @@ def _rows(losses: torch.Tensor, params: Sequence[torch.Tensor], seeds: torch.Ten
         require_dense(row)
         for index, (gradient, param) in enumerate(zip(row, params, strict=True)):
             if k == 0:
-                dtype = torch.promote_types(param.dtype, torch.float32)
-                found.append(torch.zeros(len(losses), param.numel(), dtype=dtype, device=param.device))
+                like = like_reals(param)
+                dtype = torch.promote_types(like.dtype, torch.float32)
+                found.append(torch.zeros(len(losses), like.numel(), dtype=dtype, device=param.device))
             if gradient is not None:
-                found[index][k] = gradient.reshape(-1)
+                found[index][k] = as_reals(gradient).reshape(-1)
     return found
 
 

@@ -8,6 +8,7 @@ from dataclasses import dataclass, replace
 
 import torch
 
+from mtopt.autograd._complex import like_reals
 from mtopt.autograd._rows import Row
 from mtopt.linalg import PackedTensors, Place
 
@@ -86,7 +87,8 @@ class Laid:
         return [*parts, self._part(positions, start, end, places)] if positions else parts
 
     def _part(self, positions: Sequence[int], start: int, end: int, places: Sequence[Place]) -> PackedTensors:
-        return PackedTensors(positions, [places[p].parameter.shape for p in positions], self.matrix[:, start:end])
+        shapes = [like_reals(places[p].parameter).shape for p in positions]
+        return PackedTensors(positions, shapes, self.matrix[:, start:end])
 
 
 def kept_in_matrix(
@@ -98,6 +100,7 @@ def kept_in_matrix(
     is for small tensors, those with fewer than ``below`` entries, where they are many and on the CPU: kept one by one
     they would leave holes in the heap as activations come and go, more than a Jacobian on a transformer.
     """
+    params = [like_reals(param) for param in params]
     small = [p.numel() for p in params if p.numel() < below and p.is_cpu] if below < math.inf else None
     if small is not None and count * sum(small) <= LITTLE:
         return list(rows), None

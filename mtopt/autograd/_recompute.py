@@ -7,6 +7,7 @@ from collections.abc import Sequence
 import torch
 
 from mtopt.autograd._combine import groups_of, non_finite, record_of, rule_of, shared_groups, skipped
+from mtopt.autograd._complex import like_reals
 from mtopt.autograd._graph import leaves_behind
 from mtopt.autograd._passes import OnGraph
 from mtopt.autograd._record import StepRecord
@@ -86,7 +87,9 @@ def _inner_products(losses: Sequence[torch.Tensor], groups: Sequence[Group], ste
         for number in {group_of[index][0] for index in block}:
             group = groups[number]
             indices = [index for index in block if group_of[index][0] == number]
-            parts = [[_or_zeros(rows[k].get(i), step.places[i].parameter) for i in indices] for k in group.reach]
+            parts = [
+                [_or_zeros(rows[k].get(i), like_reals(step.places[i].parameter)) for i in indices] for k in group.reach
+            ]
             totals[number] += Gradients(parts, scale=step.scale).gramian
             del parts
         del rows, row
@@ -114,7 +117,7 @@ def blocks_of(indices: Sequence[int], step: Step) -> list[list[int]]:
 
 def _known(gramian: torch.Tensor, group: Group, step: Step) -> Gradients:
     """Gradients of which nothing but the inner products is left."""
-    empty = step.places[group.indices[0]].parameter.detach().new_empty(0)
+    empty = like_reals(step.places[group.indices[0]].parameter).detach().new_empty(0)
     known = Gradients(
         [[empty] for _ in group.reach],
         objectives=[step.present[k] for k in group.reach],

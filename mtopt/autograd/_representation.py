@@ -15,6 +15,7 @@ from mtopt.autograd._combine import (
     rule_of,
     skipped,
 )
+from mtopt.autograd._complex import as_gradient, like_reals
 from mtopt.autograd._finite import WHAT, Piece, refusal, state_before
 from mtopt.autograd._record import StepRecord
 from mtopt.autograd._request import Features, Request, boundary_of, trunk_behind
@@ -78,7 +79,7 @@ def weigh_representation(
     trained = [step.places[i].parameter for i in behind]
     if trained:  # all frozen, the heads are left to train
         with set_aside(boundary):  # where they retain their gradient they have had it from the heads
-            cotangents = representation.combined(weights)
+            cotangents = [as_gradient(g, f) for g, f in zip(representation.combined(weights), boundary, strict=True)]
             through = torch.autograd.grad(
                 boundary, trained, cotangents, retain_graph=request.retain_graph, allow_unused=True
             )
@@ -106,7 +107,7 @@ def _head_weights(
 
 
 def _dense(row: Row, like: Sequence[torch.Tensor]) -> list[torch.Tensor]:
-    return [torch.zeros_like(t) if g is None else g for g, t in zip(row, like, strict=True)]
+    return [torch.zeros_like(like_reals(t)) if g is None else g for g, t in zip(row, like, strict=True)]
 
 
 def _spread(row: Row, params: Sequence[torch.Tensor | None]) -> Row:

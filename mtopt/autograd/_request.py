@@ -9,6 +9,7 @@ from typing import Any
 import torch
 
 from mtopt.autograd._batched import NotBatchedError, batched_rows, unit_cotangents
+from mtopt.autograd._complex import as_gradient
 from mtopt.autograd._graph import edge_of, leaves_behind, nested, reach_behind, refuse_reentrant
 from mtopt.autograd._objective import ABSENT, Losses, NoLossError, check_loss, read_losses
 from mtopt.autograd._retained import set_aside
@@ -189,7 +190,7 @@ def _batch(
     else:
         zeros = [torch.zeros_like(feature) for feature in ends.features]
         columns = [
-            torch.stack([zero if (seen := row[index]) is None else seen for row in ends.rows])
+            torch.stack([zero if (seen := row[index]) is None else as_gradient(seen, zero) for row in ends.rows])
             for index, zero in enumerate(zeros)
         ]
         inside = [reached.get(id(param), ()) for param in ends.inside]

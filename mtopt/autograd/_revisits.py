@@ -12,6 +12,7 @@ import torch
 
 from mtopt.autograd._buffers import buffers_kept
 from mtopt.autograd._combine import combine_rows, groups_of, reach_of_rows, skipped
+from mtopt.autograd._complex import like_reals
 from mtopt.autograd._generators import Generators
 from mtopt.autograd._objective import Losses, Objective, read_losses
 from mtopt.autograd._record import StepRecord
@@ -129,7 +130,9 @@ class _AtBoth(Combiner):
         for objective in gradients.objectives:
             row = self.before[self.step.present.index(objective)]
             found = [(row[at[id(place.parameter)]], place.parameter) for place in gradients.places]
-            rows.append([torch.zeros_like(param) if gradient is None else gradient for gradient, param in found])
+            rows.append(
+                [torch.zeros_like(like_reals(param)) if gradient is None else gradient for gradient, param in found]
+            )
         return Gradients(
             rows,
             objectives=gradients.objectives,

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 import torch
 
+from mtopt.autograd._complex import as_gradient, as_reals
 from mtopt.autograd._retained import set_aside
 from mtopt.autograd._sharded import refuse_sharded
 from mtopt.linalg import Place
@@ -50,13 +51,13 @@ def trainable(params: Params) -> list[Place]:
 
 
 def row_of(name: str, loss: torch.Tensor, params: Sequence[torch.Tensor], *, retain_graph: bool) -> Row:
-    """The gradient of ``loss`` with respect to ``params``."""
+    """The gradient of ``loss`` with respect to ``params``; that of a complex one as pairs of reals."""
     return _dense(name, torch.autograd.grad(loss, list(params), retain_graph=retain_graph, allow_unused=True))
 
 
 def _dense(name: str, gradients: Sequence[torch.Tensor | None]) -> Row:
     require_dense((name,), gradients)
-    return list(gradients)
+    return [None if gradient is None else as_reals(gradient) for gradient in gradients]
 
 
 def require_dense(names: Sequence[str], gradients: Sequence[torch.Tensor | None]) -> None:
@@ -124,7 +125,7 @@ def rows_through_features(
 ) -> Iterator[Row]:
     """The rows behind the heads: one trunk backward a loss."""
     for k, name in enumerate(names):
-        seen = [(f, g) for f, g in zip(ends.features, ends.rows[k], strict=False) if g is not None]
+        seen = [(f, as_gradient(g, f)) for f, g in zip(ends.features, ends.rows[k], strict=False) if g is not None]
         through: Sequence[torch.Tensor | None] = [None] * len(ends.inside)
         if seen and ends.inside:
             outputs, cotangents = zip(*seen, strict=True)

@@ -15,6 +15,7 @@ from mtopt.autograd._combine import (
     shared_groups,
     skipped,
 )
+from mtopt.autograd._complex import like_reals
 from mtopt.autograd._finite import WHAT, refusal
 from mtopt.autograd._graph import reach_behind
 from mtopt.autograd._record import StepRecord
@@ -110,7 +111,12 @@ class _Total:
         places = [self.step.places[index] for index in group.indices]
         found = [row[index] for index in group.indices]
         return Gradients(
-            [[torch.zeros_like(p.parameter) if g is None else g for g, p in zip(found, places, strict=True)]],
+            [
+                [
+                    torch.zeros_like(like_reals(p.parameter)) if g is None else g
+                    for g, p in zip(found, places, strict=True)
+                ]
+            ],
             objectives=[self.step.present[position]],
             total=len(self.step.objectives),
             scale=self.step.scale,

@@ -6,6 +6,7 @@ from collections.abc import Iterable
 
 import torch
 
+from mtopt.autograd._complex import as_gradient
 from mtopt.autograd._finite import Piece
 from mtopt.autograd._step import Step
 
@@ -19,6 +20,7 @@ def write_pieces(pieces: Iterable[Piece], step: Step) -> None:
             param = step.places[index].parameter
             if gradient is None:
                 continue
+            gradient = as_gradient(gradient, param)
             if param.grad is None:
                 param.grad = gradient if gradient.dtype == param.dtype else gradient.to(param.dtype)
             elif takes_writes(param.grad):

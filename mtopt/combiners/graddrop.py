@@ -71,7 +71,7 @@ class GradDrop(JacobianCombiner):
         columns = _COLUMNS if jacobian.is_cpu else _COLUMNS_ELSEWHERE
         wide = torch.promote_types(jacobian.dtype, torch.float32)
         part = jacobian.new_empty(len(jacobian) * min(columns, len(direction)), dtype=wide)
-        for block, out in zip(jacobian.split(columns, 1), direction.split(columns), strict=True):
+        for block, out in zip(torch.split(jacobian, columns, 1), torch.split(direction, columns), strict=True):
             # numbers that are drawn in parts are those that are drawn at once
             drawn = torch.rand(len(out), generator=self._random, dtype=torch.float32).to(out.device)
             out.copy_(_dropped(block.to(wide), leaks, drawn, part[: block.numel()].view(block.shape)))

@@ -210,4 +210,9 @@ class Gradients:
         total = torch.zeros_like(like, dtype=torch.promote_types(like.dtype, dtype))
         for row, coefficient in zip(self.rows, coefficients, strict=True):
             total.add_(row[index], alpha=coefficient)
-        return total.to(like.dtype if self.places is None else self.places[index].parameter.dtype)
+        return total.to(like.dtype if self.places is None else _real_dtype(self.places[index].parameter.dtype))
+
+
+def _real_dtype(dtype: torch.dtype) -> torch.dtype:
+    """Of the pairs of reals that the gradients of a complex parameter are."""
+    return dtype.to_real() if dtype.is_complex else dtype

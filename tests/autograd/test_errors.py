@@ -166,17 +166,6 @@ def test_a_rule_that_raises_leaves_grad_as_it_was() -> None:
     assert by_two.grad is None
 
 
-@pytest.mark.parametrize("name", ["ngdiff", "mgda", "pcgrad", "graddrop", "trimmed_mean"])
-@pytest.mark.parametrize("plan", ["auto", "loop", "batched"])
-def test_complex_parameters_are_refused_where_their_gradients_are_compared(name: str, plan: Any) -> None:
-    """Their imaginary parts would be left out of every inner product."""
-    param = nn.Parameter(torch.tensor([1.0 + 2.0j, 3.0 - 1.0j]))
-    losses = [param.abs().square().sum(), (param - 1.0j).abs().square().sum()] * 2
-    with pytest.raises(TypeError, match=r"complex64.*torch\.view_as_real"):
-        mtopt.backward(losses, [param], mtopt.create_combiner(name), plan=plan)
-    assert param.grad is None
-
-
 def test_a_rule_on_losses_trains_complex_parameters() -> None:
     param = nn.Parameter(torch.tensor([1.0 + 2.0j, 3.0 - 1.0j]))
     losses = [param.abs().square().sum(), 3.0 * param.abs().square().sum()]

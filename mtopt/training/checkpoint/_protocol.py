@@ -74,3 +74,6 @@ class Checkpointed(Stateful, Protocol):
 
     @property
     def private(self) -> str | None: ...
+
+    @property
+    def absent(self) -> str | None: ...

@@ -1,0 +1,28 @@
+"""Complex parameters are pairs of reals: the gradient of one is that of ``torch.view_as_real`` of it."""
+
+from __future__ import annotations
+
+import torch
+
+
+def as_reals(tensor: torch.Tensor) -> torch.Tensor:
+    """``tensor`` itself, or the pairs of a complex one, in a last dimension of two.
+
+    Autograd's gradient of a real loss is the derivative by the real part and i times that by the imaginary one, so its
+    pairs are what a model of pairs of reals would get.
+    """
+    if not tensor.is_complex() or tensor.layout != torch.strided:  # sparse ones are refused by name
+        return tensor
+    return torch.view_as_real(tensor.detach().resolve_conj())
+
+
+def like_reals(tensor: torch.Tensor) -> torch.Tensor:
+    """What is as large as the gradients by ``tensor``: it itself, or its pairs. A view, which moves no gradient."""
+    return torch.view_as_real(tensor.detach()) if tensor.is_complex() else tensor
+
+
+def as_gradient(gradient: torch.Tensor, param: torch.Tensor) -> torch.Tensor:
+    """What ``as_reals`` made pairs of, as the gradient of ``param``."""
+    if not param.is_complex() or gradient.is_complex():
+        return gradient
+    return torch.view_as_complex(gradient.to(param.dtype.to_real()).contiguous())
