@@ -350,7 +350,7 @@ def test_a_part_without_a_forward_derivative_is_named_and_displacement_needs_non
             ValueError,
             "leave store out",
         ),
-        (lambda m: mtopt.backward(m.losses, m, create_combiner("mgda")), TypeError, "sequence or a mapping"),
+        (lambda m: mtopt.backward(7, m, create_combiner("mgda")), TypeError, "sequence or a mapping"),
         (lambda m: MatrixFree("other"), ValueError, "product must be"),
         (lambda m: MatrixFree(iterations=0), ValueError, "iterations must be"),
         (lambda m: MatrixFree(rate=2.0), ValueError, "rate must be"),

@@ -45,6 +45,7 @@ def test_callables_run_in_autocast_though_they_run_later():
     assert product() == torch.float32
 
 
+@pytest.mark.filterwarnings("ignore:the last 20 steps were all skipped")  # the first scale is far too large
 @pytest.mark.parametrize("rule", ["linear", "famo", "mgda", "ngdiff", "graddrop"])
 def test_an_overflow_skips_the_step_and_lowers_the_scale(rule):
     """Losses near 10 times a scale of 2**16 are beyond float16's 65504; the gradients then show it."""
@@ -116,15 +117,15 @@ class Steep(PointTrainer):
         return [(self.model.x - 2).abs().sqrt().sum(), self.model.x.sum()]
 
 
-def test_a_direction_that_is_not_finite_cannot_be_clipped():
+def test_a_direction_that_is_not_finite_is_skipped_before_it_is_clipped():
     base = point()
     trainer = Steep(base.model, base.optimizer, "linear", clip_norm=1.0)
     record = trainer.fit(steps=1)[0]
     assert record.skipped
-    assert "norm of the direction is" in record.reason
+    assert "non-finite gradient" in record.reason
     assert record.weights is None
     assert base.model.x.tolist() == [2.0, 3.0]
-    with pytest.raises(mtopt.NonFiniteError, match="norm of the direction"):
+    with pytest.raises(mtopt.NonFiniteError, match="non-finite gradient"):
         Steep(base.model, base.optimizer, "linear", clip_norm=1.0, strict=True).fit(steps=1)
 
 
