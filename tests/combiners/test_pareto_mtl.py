@@ -72,7 +72,7 @@ def test_neither_a_loss_nor_an_active_constraint_rises_in_phase_2(
     assert float(direction.norm()) <= float(jacobian.norm(dim=1).min()) * (1 + 1e-9)
     assert rule.certificate is not None
     # what long rows that nearly cancel leave of short ones is known to fewer digits
-    assert rule.certificate.residual <= 1e-8 or decades > 1.0
+    assert rule.certificate.residual <= 1e-6 or decades > 1.0
 
 
 def test_in_the_sector_it_is_mgda() -> None:

