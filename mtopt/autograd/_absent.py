@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from typing import Any, Literal
 
 import torch
@@ -65,3 +67,11 @@ def nothing_present() -> StepRecord:
         reason="no loss is present: all of them are NaN (or None), which absent='nan' takes as absent",
         plan="no backward",
     )
+
+
+def with_hint(record: StepRecord) -> StepRecord:
+    """``record``, whose reason says what to do where a step was skipped for a NaN loss."""
+    if not record.skipped or not any(map(math.isnan, record.losses.values())):
+        return record
+    hint = "where NaN means that this batch has no labels of it, give None for the loss, or absent='nan'"
+    return replace(record, reason=f"{record.reason}; {hint}")

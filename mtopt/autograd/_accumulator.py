@@ -8,7 +8,7 @@ from typing import Any
 
 import torch
 
-from mtopt.autograd._absent import Absent, check_absent, nothing_present, without_nan
+from mtopt.autograd._absent import Absent, check_absent, nothing_present, with_hint, without_nan
 from mtopt.autograd._backward import check_rule, refuse_ranks
 from mtopt.autograd._combine import combine_rows
 from mtopt.autograd._graph import refuse_reentrant
@@ -172,7 +172,7 @@ class JacobianAccumulator:
             places=self._places,
         )
         record = combine_rows([self._rows[k] for k in present], combiner, step)
-        return replace(record, backwards=self._backwards)
+        return with_hint(replace(record, backwards=self._backwards))
 
     def _factor(self) -> float:
         if self._scaler is None:

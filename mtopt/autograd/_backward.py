@@ -7,7 +7,7 @@ from typing import Any
 
 import torch
 
-from mtopt.autograd._absent import Absent, check_absent, nothing_present, without_nan
+from mtopt.autograd._absent import Absent, check_absent, nothing_present, with_hint, without_nan
 from mtopt.autograd._combine import combine_rows
 from mtopt.autograd._draws import Draws, combine_draws
 from mtopt.autograd._hints import Hints
@@ -118,18 +118,29 @@ def backward(
     try:
         if free is None:
             places = trainable(params)
-            return logged(
-                _step(losses, places, combiner, features, scaler, private, strict, plan, store, absent, retain_graph)  # type: ignore[arg-type]
+            record = _step(
+                losses,  # type: ignore[arg-type]
+                places,
+                combiner,
+                features,
+                scaler,
+                private,
+                strict,
+                plan,  # type: ignore[arg-type]
+                store,
+                absent,
+                retain_graph,
             )
-        follow: Any = follow_weights
-        if combiner.draws > 1:
-            follow = follow_draws
-            if absent is not None:
-                raise ValueError(
-                    f"plan='matrix_free' takes the same losses from all of {combiner!r}'s mini-batches; leave "
-                    f"absent={absent!r} out, or the plan"
-                )
-        return logged(follow(losses, params, combiner, free, scaler=scaler, private=private or "own", strict=strict))
+            return logged(with_hint(record))
+        how: dict[str, Any] = {"scaler": scaler, "private": private or "own", "strict": strict}
+        if combiner.draws == 1:
+            return logged(with_hint(follow_weights(losses, params, combiner, free, **how)))
+        if absent is not None:
+            raise ValueError(
+                f"plan='matrix_free' takes the same losses from all of {combiner!r}'s mini-batches; leave "
+                f"absent={absent!r} out, or the plan"
+            )
+        return logged(follow_draws(losses, params, combiner, free, **how))
     except NoLossError:
         if absent is None:
             raise

@@ -221,8 +221,7 @@ def non_finite(
     """Which losses or gradients are NaN or infinite, in words; None when all is well."""
     if not all(map(math.isfinite, step.values)):
         bad = [name for name, value in step.losses.items() if not math.isfinite(value)]
-        hint = "; absent='nan' takes a NaN loss, one without labels in this batch, as absent"
-        return f"non-finite loss: {', '.join(bad)}{hint if any(map(math.isnan, step.values)) else ''}"
+        return f"non-finite loss: {', '.join(bad)}"
     rows: set[int] = set()
     single = [] if own is None else list(zip(own.losses, own.gradients, strict=True))
     for group, found in zip(groups, gradients, strict=True):

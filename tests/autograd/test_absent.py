@@ -114,6 +114,23 @@ def test_where_none_is_left_the_step_is_skipped(name: str, form: str) -> None:
     assert torch.equal(flat_gradient([*model.parameters()]), before)
 
 
+def test_the_option_is_named_only_where_there_is_one() -> None:
+    model = MultiHead(2)
+    losses = Ways(model, (0,), torch.nan).tensors
+    accumulator = mtopt.JacobianAccumulator(model, 2)
+    for k, loss in enumerate(losses()):
+        accumulator.add(k, loss, retain_graph=True)
+    assert "absent='nan'" in str(accumulator.combine(mtopt.create_combiner("mgda")).reason)
+    for plan, named in (("auto", True), ("matrix_free", False)):
+        record = mtopt.backward([losses] * 3, model, mtopt.create_combiner("modo"), plan=plan)  # type: ignore[arg-type]
+        assert record.skipped
+        assert ("absent='nan'" in str(record.reason)) == named
+    for name in ("linear", "mgda"):
+        with mtopt.per_instance(model) as instances:
+            found = model.heads[0](model.features())[:, 0] * torch.nan
+        assert "absent" not in str(instances.backward(found, mtopt.create_combiner(name)).reason)
+
+
 def test_a_cross_entropy_whose_labels_are_all_ignored() -> None:
     torch.manual_seed(0)
     model = nn.Linear(3, 4)
