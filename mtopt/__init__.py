@@ -6,8 +6,9 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 from mtopt._errors import CheckpointError, InUseError, NonFiniteError, SolverError, UnknownNameError
+from mtopt._losses import Objective
 from mtopt._version import __version__
-from mtopt.autograd import JacobianAccumulator, MatrixFree, Objective, StepRecord, backward, per_instance
+from mtopt.autograd import JacobianAccumulator, MatrixFree, StepRecord, backward, per_instance
 from mtopt.combiners import (
     Clipped,
     Combiner,
@@ -29,6 +30,7 @@ if TYPE_CHECKING:
     from mtopt import (
         autograd,
         combiners,
+        distributed,
         experiments,
         integrations,
         linalg,
@@ -76,6 +78,7 @@ __all__ = [
     "combiners",
     "compare",
     "create_combiner",
+    "distributed",
     "experiments",
     "integrations",
     "linalg",
@@ -95,6 +98,7 @@ __all__ = [
 _LAZY: dict[str, tuple[str, str | None]] = {
     "autograd": ("mtopt.autograd", None),
     "combiners": ("mtopt.combiners", None),
+    "distributed": ("mtopt.distributed", None),
     "linalg": ("mtopt.linalg", None),
     "solvers": ("mtopt.solvers", None),
     "pareto": ("mtopt.pareto", None),

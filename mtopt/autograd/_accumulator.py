@@ -3,21 +3,31 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import replace
 from typing import Any
 
 import torch
 
-from mtopt.autograd._absent import Absent, check_absent, nothing_present, with_hint, without_nan
-from mtopt.autograd._backward import check_rule, refuse_ranks
-from mtopt.autograd._combine import combine_rows
-from mtopt.autograd._graph import refuse_reentrant
-from mtopt.autograd._hints import Hints
-from mtopt.autograd._objective import LossValue, NoLossError, Objective, check_loss, value_of
+from mtopt._losses import (
+    Absent,
+    Batch,
+    LossValue,
+    NoLossError,
+    Objective,
+    check_absent,
+    check_loss,
+    run_loss,
+    without_nan,
+)
+from mtopt.autograd._backward import nothing_present
+from mtopt.autograd._call import Call, Params, Private, check_rule, factor_of, trainable
+from mtopt.autograd._reach import refuse_reentrant, require_reach
 from mtopt.autograd._record import StepRecord
-from mtopt.autograd._rows import Params, Row, require_reach, row_of, trainable
-from mtopt.autograd._step import Private, Step
+from mtopt.autograd._rows import row_of
+from mtopt.autograd._step import run_step
+from mtopt.autograd.plans import KeptRows
 from mtopt.combiners import Combiner
+from mtopt.distributed import refuse_ranks
+from mtopt.linalg import Row
 
 
 class JacobianAccumulator:
@@ -74,7 +84,6 @@ class JacobianAccumulator:
         self._backwards = 0
         self._lacking = False  # a loss that was added was absent by its value
 
-    @Hints()
     def add(self, k: int | str, loss: LossValue, *, retain_graph: bool = False) -> None:
         """Differentiate one loss of a micro-batch and add its gradient to that objective's.
 
@@ -89,7 +98,7 @@ class JacobianAccumulator:
             TypeError, ValueError: no scalar with a graph, or one that reaches none of the parameters.
         """
         index = self._index(k)
-        value = value_of(loss)
+        value = run_loss(loss)
         if self._absent is not None and value is not None:
             (value,) = without_nan([value])
             self._lacking |= value is None
@@ -157,27 +166,24 @@ class JacobianAccumulator:
                 "call scaler.update() only after combine and the optimizer's step"
             )
         present = sorted(self._rows)
-        if combiner.needs == "losses" and private in (None, "weighted"):
-            private = "combined"  # a weighted sum of whole rows is what a weighted backward gives
-        step = Step(
-            objectives=self.objectives,
-            present=present,
-            values=torch.stack([self._values[k] for k in present]).tolist(),
-            private=private or "own",
-            trunk=None,
+        call = Call(
+            None,
+            self._places,
+            self._params,
+            combiner,
             scale=self._scale,
             scaled=self._scaler is not None,
+            private=private,
             strict=strict,
-            plan=f"{self._backwards} backwards accumulated, {len(present)} gradients combined",
-            places=self._places,
         )
-        record = combine_rows([self._rows[k] for k in present], combiner, step)
-        return with_hint(replace(record, backwards=self._backwards))
+        values = torch.stack([self._values[k] for k in present]).tolist()
+        plan = KeptRows(call, Batch.of_values(self.objectives, present, values), [self._rows[k] for k in present])
+        plan.told = f"{self._backwards} backwards accumulated, {len(present)} gradients combined"
+        plan.backwards = self._backwards
+        return run_step(call, plan)
 
     def _factor(self) -> float:
-        if self._scaler is None:
-            return 1.0
-        return float(self._scaler.scale(torch.ones((), device=self._params[0].device)))
+        return factor_of(self._scaler, self._params[0].device)[0]
 
     def _index(self, k: int | str) -> int:
         names = [objective.name for objective in self.objectives]

@@ -6,9 +6,8 @@ from collections.abc import Sequence
 
 import torch
 
-from mtopt.autograd._complex import as_reals
 from mtopt.autograd._retained import add_retained, retained_behind, set_aside
-from mtopt.autograd._rows import Row
+from mtopt.linalg import Row, split_complex
 
 
 class NotBatchedError(Exception):
@@ -51,7 +50,7 @@ def batched_rows(
     add_retained(retained, batches[len(params) :])
     return [
         [
-            None if batch is None or k not in reach else as_reals(batch[k])
+            None if batch is None or k not in reach else split_complex(batch[k])
             for batch, reach in zip(found, reaches, strict=True)
         ]
         for k in range(count)

@@ -6,13 +6,12 @@ from collections.abc import Mapping, Sequence
 
 import torch
 
-from mtopt.autograd._calls import Calls
-from mtopt.autograd._complex import as_reals, like_reals
-from mtopt.autograd._graph import Edge
 from mtopt.autograd._layer_gramians import gramian_of_parts
+from mtopt.autograd._layer_hooks import LayerHooks
 from mtopt.autograd._layer_parts import Part
-from mtopt.autograd._uses import LossGraph, Use, uses_of
-from mtopt.linalg import CHUNK, gramian_of
+from mtopt.autograd._parameter_uses import LossGraph, Use, uses_of
+from mtopt.autograd._reach import Edge
+from mtopt.linalg import CHUNK, gramian_of, split_complex, view_reals
 
 
 class InstancePass:
@@ -25,23 +24,23 @@ class InstancePass:
         dtype: of the least exact numbers that the gradients come from.
     """
 
-    def __init__(self, calls: Calls, losses: torch.Tensor, scale: float) -> None:
-        calls.listening = False
+    def __init__(self, hooks: LayerHooks, losses: torch.Tensor, scale: float) -> None:
+        hooks.listening = False
         graph = LossGraph(losses)
-        params = {id(p): (name, p) for name, p in calls.model.named_parameters() if p.requires_grad}
+        params = {id(p): (name, p) for name, p in hooks.model.named_parameters() if p.requires_grad}
         self.reached = {key for key in params if key in graph.leaves}
         if not self.reached:
             raise ValueError(
                 "losses reach no trainable parameter of the model: was another model given to per_instance?"
             )
-        _require_samples_first(calls, graph, len(losses))
+        _require_samples_first(hooks, graph, len(losses))
         with torch.no_grad(), torch.autocast(losses.device.type, enabled=False):
-            self._run(graph, calls, losses, scale, {key: params[key] for key in params if key in self.reached})
+            self._run(graph, hooks, losses, scale, {key: params[key] for key in params if key in self.reached})
 
     def _run(
         self,
         graph: LossGraph,
-        calls: Calls,
+        hooks: LayerHooks,
         losses: torch.Tensor,
         scale: float,
         params: dict[int, tuple[str, torch.Tensor]],
@@ -51,7 +50,7 @@ class InstancePass:
         # then belongs to no set of gradients that gives the direction, not even with equal weights, and it shows.
         factors = torch.tensor([0.5 if bin(k).count("1") % 2 else 1.0 for k in range(count)], dtype=torch.float64)
         seeds = (factors * scale).to(losses.device, losses.dtype)
-        uses = uses_of(graph, calls.found, [p for _, p in params.values()], count)
+        uses = uses_of(graph, hooks.found, [p for _, p in params.values()], count)
         edges = list({use.edge: None for found in uses.values() for use in found})
         cotangents = dict(zip(edges, _gradients(losses, edges, seeds), strict=True))
         dtypes = {losses.dtype, *(p.dtype for _, p in params.values())}
@@ -81,7 +80,7 @@ class InstancePass:
         self.plan = f"layer by layer: {len(params) - len(rest)} tensors from inputs and output gradients"
         if rest:
             shown = ", ".join(list(rest)[:4]) + (", ..." if len(rest) > 4 else "")
-            self.plan += f"; {len(rest)} by a backward a loss ({shown})"
+            self.plan += f"; {len(rest)} by one backward pass per loss ({shown})"
 
 
 def _gradients(losses: torch.Tensor, edges: Sequence[Edge], seeds: torch.Tensor) -> Sequence[torch.Tensor | None]:
@@ -106,18 +105,18 @@ def _parts(uses: Sequence[Use], cotangents: Mapping[Edge, torch.Tensor | None]) 
 
 
 def _rows(losses: torch.Tensor, params: Sequence[torch.Tensor], seeds: torch.Tensor) -> list[torch.Tensor]:
-    """(B, numel) for each of ``params``: a backward a loss."""
+    """(B, numel) for each of ``params``: one backward pass per loss."""
     found: list[torch.Tensor] = []
     for k, seed in enumerate(seeds.diag()):
         row = list(torch.autograd.grad(losses, list(params), seed, retain_graph=True, allow_unused=True))
         require_dense(row)
         for index, (gradient, param) in enumerate(zip(row, params, strict=True)):
             if k == 0:
-                like = like_reals(param)
+                like = view_reals(param)
                 dtype = torch.promote_types(like.dtype, torch.float32)
                 found.append(torch.zeros(len(losses), like.numel(), dtype=dtype, device=param.device))
             if gradient is not None:
-                found[index][k] = as_reals(gradient).reshape(-1)
+                found[index][k] = split_complex(gradient).reshape(-1)
     return found
 
 
@@ -130,9 +129,9 @@ def require_dense(gradients: Sequence[torch.Tensor | None]) -> None:
             )
 
 
-def _require_samples_first(calls: Calls, graph: LossGraph, count: int) -> None:
+def _require_samples_first(hooks: LayerHooks, graph: LossGraph, count: int) -> None:
     """Raise when no layer saw as many samples as there are losses."""
-    seen = [call for call in calls.found if call.edge[0] in graph.users]
+    seen = [call for call in hooks.found if call.edge[0] in graph.users]
     if seen and not any(call.has_samples(count) for call in seen):
         shapes = sorted({tuple(call.shape) for call in seen})[:3]
         raise ValueError(

@@ -3,28 +3,23 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from types import TracebackType
 from typing import Any, Self
 
 import torch
 from torch import nn
 
-from mtopt.autograd._calls import Calls
-from mtopt.autograd._combine import record_of, skipped
-from mtopt.autograd._finite import state_before
-from mtopt.autograd._graph import refuse_reentrant
-from mtopt.autograd._inner_products import InnerProducts, require_gramian_rule
+from mtopt._losses import Batch, Objective
+from mtopt.autograd._call import Call, check_rule, weighs_by_products
 from mtopt.autograd._instance_gramian import InstancePass, require_dense
-from mtopt.autograd._objective import Objective
-from mtopt.autograd._passes import Weighted
+from mtopt.autograd._layer_hooks import LayerHooks
+from mtopt.autograd._reach import Grouping, Reach, refuse_reentrant
 from mtopt.autograd._record import StepRecord
-from mtopt.autograd._request import Request
-from mtopt.autograd._rows import trainable
-from mtopt.autograd._step import Group, Step
-from mtopt.autograd._weighted import weigh_losses
-from mtopt.combiners import Combiner
-from mtopt.linalg import norm_of
+from mtopt.autograd._step import Evidence, Plan, Update, run_step
+from mtopt.autograd.plans import WHAT, LossValues
+from mtopt.combiners import Combiner, Outcome
+from mtopt.linalg import InnerProducts, norm_of
 
 
 def per_instance(model: nn.Module) -> Instances:
@@ -45,8 +40,8 @@ def per_instance(model: nn.Module) -> Instances:
     batch normalisation in training mode is refused. Taken apart are linear layers, convolutions, embeddings, layer,
     group, instance, RMS and (in eval mode) batch normalisation, the projections of ``nn.MultiheadAttention``,
     transformers' ``Conv1D``, and parameters that are added to a tensor with samples or multiplied with one; a
-    parameter with several such uses is exact, too. All others (recurrent layers, say) take a backward a loss, which
-    ends at them; the record's ``plan`` names them.
+    parameter with several such uses is exact, too. All others (recurrent layers, say) take one backward pass per
+    loss, which ends at them; the record's ``plan`` names them.
 
     Args:
         model: the module whose trainable parameters get their ``.grad``. Not compiled; nothing of it is changed.
@@ -61,18 +56,18 @@ class Instances:
         if not isinstance(model, nn.Module):
             raise TypeError(f"model must be a torch.nn.Module, found {type(model).__name__}")
         self._model = model
-        self._calls = Calls(model)
+        self._hooks = LayerHooks(model)
         self._has_listened = False
 
     def __enter__(self) -> Self:
-        self._calls.listen()
+        self._hooks.listen()
         self._has_listened = True
         return self
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
-        self._calls.stop()
+        self._hooks.stop()
 
     def gramian(self, losses: torch.Tensor) -> torch.Tensor:
         """``G[i, j] = <g_i, g_j>`` (B, B), float64 on the CPU, of the gradients of ``losses`` (B,).
@@ -80,7 +75,7 @@ class Instances:
         The graph is kept, so that :meth:`backward` may follow.
         """
         self._check(losses)
-        return InstancePass(self._calls, losses, 1.0).gramian
+        return InstancePass(self._hooks, losses, 1.0).gramian
 
     def backward(
         self,
@@ -111,58 +106,17 @@ class Instances:
             NonFiniteError: in strict mode, naming the losses.
         """
         self._check(losses)
-        require_gramian_rule(combiner)
-        places = trainable(self._model)
-        self._calls.listening = False
+        check_rule(combiner, None)
+        _require_gramian_rule(combiner)
+        options: dict[str, Any] = {"scaler": scaler, "strict": strict, "takes_absent": False}
+        call = Call.of(losses, self._model, combiner, retain_graph=retain_graph, **options)
+        self._hooks.listening = False
         if combiner.needs == "losses":
-            request = Request(list(losses.unbind()), places, scaler, retain_graph=retain_graph)
-            return weigh_losses(request, combiner, strict)
-        count = len(losses)
-        scaled = scaler is not None and scaler.is_enabled()
-        scale = float(scaler.scale(torch.ones((), device=losses.device))) if scaled else 1.0
-        step = Step(
-            objectives=[Objective(f"loss_{k}") for k in range(count)],
-            present=range(count),
-            values=losses.detach().double().tolist(),
-            private="combined",
-            trunk=None,
-            scale=scale,
-            scaled=scaled,
-            strict=strict,
-            plan="",
-            places=places,
-        )
-        bad = [k for k, value in enumerate(step.values) if not math.isfinite(value)]
-        if bad:
-            everything = Group(tuple(range(count)), shared=True, indices=list(range(len(places))))
-            return skipped(f"non-finite loss: {_named(bad)}", [everything], step.with_plan("no backward"), backwards=0)
-        found = InstancePass(self._calls, losses, scale)
-        step = step.with_plan(found.plan)
-        indices = [index for index, place in enumerate(places) if id(place.parameter) in found.reached]
-        group = Group(tuple(range(count)), shared=True, indices=indices)
-        bad = (~found.gramian.diagonal().isfinite()).nonzero()[:, 0].tolist()
-        if bad:
-            return skipped(f"non-finite gradient: {_named(bad)}", [group], step, backwards=found.backwards)
-        gradients = InnerProducts(found.gramian, [places[index] for index in indices], found.dtype)
-        before = state_before(combiner, [], step)
-        weights = combiner.combine(gradients, step.minimised).weights
-        assert weights is not None  # the rule declares that it is weighted
-        seeds = (weights * scale).to(losses.device, losses.dtype)
-        params = [places[index].parameter for index in indices]
-        direction = torch.autograd.grad(losses, params, seeds, retain_graph=retain_graph, allow_unused=True)
+            return run_step(call, LossValues(call, Batch(losses, call.scale, retain_graph=retain_graph)))
+        record = run_step(call, _ByLayers(call, losses, self._hooks))
         if not retain_graph:
-            self._calls.found = []
-        require_dense(direction)
-        made = Weighted([(indices, direction)], {}, 1)
-        reason = made.refusal(step)
-        if reason is not None:
-            if before is not None:
-                combiner.load_state_dict(before)
-            return skipped(reason, [group], step, backwards=found.backwards + 1)
-        _require_agreement(direction, found, weights, scale)
-        made.write(step)
-        by_position = dict(enumerate(weights.tolist()))
-        return record_of((group, gradients), by_position, combiner, step, backwards=found.backwards + 1)
+            self._hooks.found = []
+        return record
 
     def _check(self, losses: torch.Tensor) -> None:
         if not self._has_listened:
@@ -180,13 +134,49 @@ class Instances:
         if not losses.requires_grad:
             raise ValueError("losses have no graph: nothing they were computed from requires gradients")
         refuse_reentrant([losses])
-        if torch.distributed.is_available() and torch.distributed.is_initialized():
-            ranks = torch.distributed.get_world_size()
-            if ranks > 1:
-                raise RuntimeError(
-                    f"the samples of {ranks} ranks would each be combined on their own, and the ranks drift apart; "
-                    "train in one process"
-                )
+
+
+class _ByLayers(Plan):
+    """The Gramian layer by layer, and one weighted backward pass."""
+
+    told = "no backward"
+
+    def __init__(self, call: Call, losses: torch.Tensor, hooks: LayerHooks) -> None:
+        count = len(losses)
+        objectives = [Objective(f"loss_{k}") for k in range(count)]
+        super().__init__(call, Batch.of_values(objectives, range(count), losses.detach().double().tolist()))
+        self.private = "combined"
+        self.losses, self.hooks = losses, hooks
+
+    def reach(self) -> Sequence[Reach]:
+        self.found: InstancePass | None = None
+        if self.batch.non_finite():  # all that the step might have written to
+            return [(0,)] * len(self.call.params)
+        found = self.found = InstancePass(self.hooks, self.losses, self.call.scale)
+        self.told, self.backwards = found.plan, found.backwards
+        return [(0,) if id(param) in found.reached else () for param in self.call.params]
+
+    def evidence(self, grouping: Grouping) -> Iterator[Evidence]:
+        assert self.found is not None
+        places = [self.call.places[index] for index in grouping.indices]
+        yield Evidence([InnerProducts(self.found.gramian, self.found.dtype, places=places)])
+
+    def realise(self, grouping: Grouping, outcomes: Sequence[Outcome], weights: Mapping[int, float]) -> Update:
+        (outcome,) = outcomes
+        assert outcome.weights is not None  # the rule declares that it is weighted
+        assert self.found is not None
+        indices = grouping.indices
+        direction = torch.autograd.grad(
+            self.losses,
+            [self.call.params[index] for index in indices],
+            (outcome.weights * self.call.scale).to(self.losses.device, self.losses.dtype),
+            retain_graph=self.call.retain_graph,
+            allow_unused=True,
+        )
+        self.backwards += 1
+        require_dense(direction)
+        _require_agreement(direction, self.found, outcome.weights, self.call.scale)
+        return Update([(indices, direction)], what=WHAT, borrowed=True)
 
 
 def _require_agreement(
@@ -194,6 +184,8 @@ def _require_agreement(
 ) -> None:
     """Raise unless ``||d||² = w' G w`` for the direction d that autograd gave."""
     square = (norm_of([piece for piece in direction if piece is not None]) / scale) ** 2
+    if not math.isfinite(square):
+        return  # such a step is skipped
     expected = float(weights @ found.gramian @ weights)
     bound = float((weights.abs() * found.gramian.diagonal().sqrt()).sum()) ** 2
     tolerance = min(1000 * torch.finfo(found.dtype).eps, 0.02)
@@ -202,9 +194,17 @@ def _require_agreement(
             f"the inner products of the samples' gradients do not belong to the direction: its squared length is "
             f"{square:.6g}, and they say {expected:.6g}. Samples must lie along the first dimension of every layer "
             "(and no other dimension that comes first may be as long), and no sample's loss may depend on another's "
-            "activations; else give mtopt.backward(list(losses), ...) a backward a loss"
+            "activations; else give mtopt.backward(list(losses), ...), which takes one backward pass per loss"
         )
 
 
-def _named(positions: Sequence[int]) -> str:
-    return ", ".join(f"loss_{k}" for k in positions)
+def _require_gramian_rule(combiner: Combiner) -> None:
+    """Raise unless ``combiner`` answers with weights for inner products, norms or losses."""
+    if combiner.draws > 1:
+        raise ValueError(f"{combiner!r} takes {combiner.draws} mini-batches a step, and instances are those of one")
+    if not weighs_by_products(combiner):
+        raise ValueError(
+            f"{combiner!r} works on the coordinates of the gradients, which are never made for single instances; take "
+            "a rule on inner products, norms or losses (mtopt.list_combiners(needs='gramian')), or give "
+            "mtopt.backward(list(losses), ...), which takes one backward pass per loss"
+        )

@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
-import torch
 
 from mtopt.autograd._probe import Probe
 from mtopt.solvers import Certificate
@@ -53,19 +51,3 @@ class StepRecord:
         if self.cosines is None:
             return None
         return int((self.cosines < 0).sum()) // 2  # symmetric, and no gradient conflicts with itself
-
-
-def geometry(gramian: torch.Tensor) -> tuple[list[float], Vector]:
-    """Norms (K,) and cosines (K, K) from a Gramian."""
-    if len(gramian) > 8:
-        matrix = gramian.numpy()
-        norms = np.sqrt(matrix.diagonal())
-        safe = np.where(norms > 0, norms, 1.0)
-        cosines = matrix / safe / safe[:, None]
-        return norms.tolist(), 0.5 * (cosines + cosines.T)
-    rows = gramian.tolist()  # a few numbers take Python less time than starting numpy's loops
-    lengths = [math.sqrt(row[k]) for k, row in enumerate(rows)]
-    whole = [length or 1.0 for length in lengths]
-    return lengths, np.array(
-        [[0.5 * (rows[i][j] + rows[j][i]) / a / b for j, b in enumerate(whole)] for i, a in enumerate(whole)]
-    )

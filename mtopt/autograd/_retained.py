@@ -10,7 +10,7 @@ from contextlib import contextmanager
 
 import torch
 
-from mtopt.autograd._graph import edge_of, nodes_behind
+from mtopt.autograd._reach import edge_of, nodes_behind
 
 
 class _Search:

@@ -1,89 +1,130 @@
-"""From K losses to K gradient rows: one backward a loss, nothing concatenated."""
+"""From K losses to K gradient rows: one by one, features first, or in a batch; nothing is concatenated."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import torch
 
-from mtopt.autograd._complex import as_gradient, as_reals
+from mtopt._losses import Batch
+from mtopt.autograd._batched import NotBatchedError, batched_rows, unit_cotangents
+from mtopt.autograd._reach import (
+    boundary_of,
+    losses_on_graph,
+    reach_behind,
+    refuse_reentrant,
+    require_dense,
+    require_reach,
+    trunk_behind,
+)
 from mtopt.autograd._retained import set_aside
-from mtopt.autograd._sharded import refuse_sharded
-from mtopt.linalg import Place
-
-Params = torch.nn.Module | Iterable[torch.Tensor] | Iterable[tuple[str, torch.Tensor]]
-"""What gradients are written to; with their names, where a rule tells layers apart."""
-
-Row = list[torch.Tensor | None]
-"""One loss's gradient, a tensor a parameter; None where the loss does not reach the parameter."""
+from mtopt.linalg import Row, join_complex, split_complex
 
 
-def trainable(params: Params) -> list[Place]:
-    """The parameters to write gradients to: leaves that require gradients, each once."""
-    used_up = isinstance(params, Iterator)  # if it holds nothing now
-    if isinstance(params, torch.nn.Module):
-        params = params.named_parameters()
-    elif isinstance(params, torch.Tensor):
-        raise TypeError("params must be an iterable of parameters (or a module), found one tensor; give [tensor]")
-    found: dict[int, Place] = {}
-    for index, entry in enumerate(params):
-        name, param = entry if isinstance(entry, tuple) and len(entry) == 2 else (None, entry)
-        used_up = False
-        if not isinstance(param, torch.Tensor) or not (name is None or isinstance(name, str)):
-            raise TypeError(f"params[{index}] must be a tensor, found {type(entry).__name__}; give model.parameters()")
-        if not param.requires_grad or id(param) in found:
-            continue  # frozen, as in LoRA, or given twice
-        if not param.is_leaf:
-            raise ValueError(
-                f"params[{index}] of shape {tuple(param.shape)} is no leaf: it was computed from others; give those"
-            )
-        found[id(param)] = Place(param, index, name)
-    if used_up:
-        raise ValueError(
-            "params is an iterator that holds nothing (any more): model.parameters() can be gone through once, and not "
-            "again in the next step; give the model itself, or list(model.parameters())"
-        )
-    if not found:
-        raise ValueError("params holds no parameter that requires gradients; unfreeze some or give the right ones")
-    refuse_sharded([place.parameter for place in found.values()])
-    return list(found.values())
+def make_rows(
+    batch: Batch,
+    params: Sequence[torch.Tensor],
+    features: torch.Tensor | Sequence[torch.Tensor] | None,
+    *,
+    batched: bool = False,
+) -> tuple[Iterator[Row], set[int] | None, str]:
+    """One gradient row for each loss present, made in order and let go once handed out; heads first with ``features``.
+
+    Also the ids of the trunk's parameters, where features name them, and how the rows are made, in words.
+    """
+    if not batch.all_tensors:
+        if features is not None:
+            raise ValueError("features names a graph that the losses share, and callables share none; leave one out")
+        why = "; not batched, since they have no graph in common" if batched else ""
+        return _make_in_turn(batch, params), None, f"one batch after the other: the losses are callables{why}"
+    losses = losses_on_graph(batch)
+    why = ""
+    trunk: set[int] | None = None
+    heads: HeadRows | None = None
+    if features is not None:
+        boundary = boundary_of(features)
+        trunk, obstacle = trunk_behind(boundary, losses, params)
+        if obstacle is None:
+            heads = heads_of(batch.names, losses, params, boundary, trunk)
+        else:
+            why = f"; not features first, since {obstacle}"
+    if batched:
+        try:
+            rows = _make_in_batch(batch.names, losses, params, heads)
+        except NotBatchedError as error:
+            why += f"; not batched, since {error}"
+        else:
+            told = "features first: heads once, then the trunk for all losses" if heads else "all losses"
+            return iter(rows), trunk, f"{told} in one batched backward pass{why}"
+    if heads is not None:
+        told = f"features first: heads once, then one backward pass of the trunk per loss{why}"
+        return _make_through_features(batch, params, heads), trunk, told
+    return _make_one_by_one(batch, losses, params), trunk, f"one backward pass per loss{why}"
+
+
+def _make_in_turn(batch: Batch, params: Sequence[torch.Tensor]) -> Iterator[Row]:
+    """Rows of losses of which some are callables: each is run, differentiated and freed."""
+    last = batch.present[-1]
+    for name, k in zip(batch.names, list(batch.present), strict=True):
+        loss = batch.run(k)
+        if loss is None:
+            continue
+        refuse_reentrant([loss])
+        # a tensor among the callables may share its graph with a later one
+        retain = batch.retain_graph or (isinstance(batch.given[k], torch.Tensor) and k != last)
+        row = row_of(name, loss, params, retain_graph=retain)
+        del loss
+        require_reach(name, row)
+        yield row
+        del row
+
+
+def _make_one_by_one(batch: Batch, losses: Sequence[torch.Tensor], params: Sequence[torch.Tensor]) -> Iterator[Row]:
+    last = len(losses) - 1
+    for k, name in enumerate(batch.names):
+        row = row_of(name, losses[k], params, retain_graph=k < last or batch.retain_graph)
+        require_reach(name, row)
+        yield row
+        del row
+
+
+def _make_in_batch(
+    names: Sequence[str], losses: Sequence[torch.Tensor], params: Sequence[torch.Tensor], heads: HeadRows | None
+) -> list[Row]:
+    reached = reach_behind(losses)
+    count = len(losses)
+    if heads is None:
+        rows = batched_rows(losses, unit_cotangents(losses), params, [reached.get(id(p), ()) for p in params], count)
+    else:
+        zeros = [torch.zeros_like(feature) for feature in heads.features]
+        columns = [
+            torch.stack([zero if (seen := row[index]) is None else join_complex(seen, zero) for row in heads.rows])
+            for index, zero in enumerate(zeros)
+        ]
+        inside = [reached.get(id(param), ()) for param in heads.inside]
+        with set_aside(heads.features):
+            through = batched_rows(heads.features, columns, heads.inside, inside, count) if inside else [[]] * count
+        rows = [heads.joined(k, row, params) for k, row in enumerate(through)]
+    for name, row in zip(names, rows, strict=True):
+        require_reach(name, row)
+    return rows
 
 
 def row_of(name: str, loss: torch.Tensor, params: Sequence[torch.Tensor], *, retain_graph: bool) -> Row:
     """The gradient of ``loss`` with respect to ``params``; that of a complex one as pairs of reals."""
-    return _dense(name, torch.autograd.grad(loss, list(params), retain_graph=retain_graph, allow_unused=True))
+    return _require_dense_row(
+        name, torch.autograd.grad(loss, list(params), retain_graph=retain_graph, allow_unused=True)
+    )
 
 
-def _dense(name: str, gradients: Sequence[torch.Tensor | None]) -> Row:
+def _require_dense_row(name: str, gradients: Sequence[torch.Tensor | None]) -> Row:
     require_dense((name,), gradients)
-    return [None if gradient is None else as_reals(gradient) for gradient in gradients]
-
-
-def require_dense(names: Sequence[str], gradients: Sequence[torch.Tensor | None]) -> None:
-    """Raise where a gradient of the losses of these names is sparse."""
-    for gradient in gradients:
-        if gradient is not None and gradient.layout != torch.strided:
-            which = f"loss {names[0]!r} has" if len(names) == 1 else f"losses {', '.join(map(repr, names))} have"
-            raise TypeError(
-                f"{which} a sparse gradient of shape {tuple(gradient.shape)}; rules need dense ones: "
-                "build the embedding with sparse=False"
-            )
-
-
-def require_reach(name: str, row: Row) -> None:
-    """Raise when a loss reaches none of the parameters."""
-    if all(gradient is None for gradient in row):
-        raise ValueError(unreached(name))
-
-
-def unreached(name: str) -> str:
-    """What to say of a loss that reaches none of the parameters."""
-    return f"loss {name!r} reaches none of params: give the parameters it was computed from, or None for the loss"
+    return [None if gradient is None else split_complex(gradient) for gradient in gradients]
 
 
 @dataclass(frozen=True, slots=True)
-class Ends:
+class HeadRows:
     """The heads' part of the rows: gradients of each loss with respect to ``features`` and to what is beside the trunk.
 
     Attributes:
@@ -110,33 +151,32 @@ def heads_of(
     params: Sequence[torch.Tensor],
     features: Sequence[torch.Tensor],
     trunk: set[int],
-) -> Ends:
+) -> HeadRows:
     """The heads, differentiated once each down to ``features``. ``trunk`` holds the ids of what is behind these."""
     outside = [p for p in params if id(p) not in trunk]
     inside = [p for p in params if id(p) in trunk]
     rows = [
         row_of(name, loss, [*features, *outside], retain_graph=True) for name, loss in zip(names, losses, strict=True)
     ]
-    return Ends(features, inside, outside, rows)
+    return HeadRows(features, inside, outside, rows)
 
 
-def rows_through_features(
-    names: Sequence[str], params: Sequence[torch.Tensor], ends: Ends, *, retain_graph: bool = False
-) -> Iterator[Row]:
-    """The rows behind the heads: one trunk backward a loss."""
+def _make_through_features(batch: Batch, params: Sequence[torch.Tensor], heads: HeadRows) -> Iterator[Row]:
+    """The rows behind the heads: one backward pass of the trunk per loss."""
+    names = batch.names
     for k, name in enumerate(names):
-        seen = [(f, as_gradient(g, f)) for f, g in zip(ends.features, ends.rows[k], strict=False) if g is not None]
-        through: Sequence[torch.Tensor | None] = [None] * len(ends.inside)
-        if seen and ends.inside:
+        seen = [(f, join_complex(g, f)) for f, g in zip(heads.features, heads.rows[k], strict=False) if g is not None]
+        through: Sequence[torch.Tensor | None] = [None] * len(heads.inside)
+        if seen and heads.inside:
             outputs, cotangents = zip(*seen, strict=True)
             with set_aside(outputs):  # where they retain their gradient they have had it from the heads
-                retain = retain_graph or k + 1 < len(names)
+                retain = batch.retain_graph or k + 1 < len(names)
                 gradients = torch.autograd.grad(
-                    outputs, list(ends.inside), cotangents, retain_graph=retain, allow_unused=True
+                    outputs, list(heads.inside), cotangents, retain_graph=retain, allow_unused=True
                 )
-            through = _dense(name, gradients)
+            through = _require_dense_row(name, gradients)
             del gradients
-        row = ends.joined(k, through, params)
+        row = heads.joined(k, through, params)
         del through
         require_reach(name, row)
         yield row

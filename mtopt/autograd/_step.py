@@ -1,111 +1,328 @@
-"""What is known of a step before its gradients, and the parameters that the same losses reach."""
+"""One step, one way: evidence, rule, realisation."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass, field, replace
-from typing import Literal
+import math
+from abc import ABC, abstractmethod
+from collections.abc import Iterable, Iterator, Mapping, Sequence, Set
+from dataclasses import dataclass
+from typing import Any
 
 import torch
 
 from mtopt._errors import NonFiniteError
-from mtopt.autograd._keeping import Laid
-from mtopt.autograd._objective import Objective
+from mtopt._losses import Batch
+from mtopt.autograd._call import Call, Private
+from mtopt.autograd._reach import Grouping, Reach
 from mtopt.autograd._record import StepRecord
-from mtopt.autograd._request import Request
-from mtopt.linalg import Place
+from mtopt.combiners import Combiner, Outcome
+from mtopt.linalg import (
+    Gradients,
+    are_finite,
+    copy_unless_alone,
+    finite_limit,
+    join_complex,
+    read_geometry,
+    sums_are_finite,
+    takes_writes,
+)
 
-Private = Literal["own", "weighted", "combined"]
+Piece = tuple[Sequence[int], Sequence[torch.Tensor | None]]
+"""Indices of parameters, and the gradient of each; None for one that is not reached after all."""
 
-Reach = tuple[int, ...]
-"""The losses that reach a parameter, as positions among those present."""
+_SHORT = 1e-3
+"""Gradients shorter than this share of their dtype's largest number make no infinite direction by any rule on
+coordinates, whose direction is at most some times as long."""
 
 
-@dataclass(slots=True)
-class Step:
-    """What is known of a step before its gradients.
+@dataclass(frozen=True, slots=True)
+class Evidence:
+    """What a rule is to see.
 
     Attributes:
-        objectives: all K of them.
-        present: positions in ``objectives`` of the losses that this step has.
-        values: their values as the user knows them.
-        private: what a parameter gets that a single loss reaches: its own gradient, that times the loss's weight, or a
-            place in the rule's rows.
-        trunk: ids of parameters that are shared whatever reaches them in this step; None when nobody said.
-        scale: a GradScaler's factor, which the rows carry and ``.grad`` keeps; 1 without one.
-        scaled: there is a GradScaler, which must see it when a step is skipped.
-        strict: raise on a NaN or infinite row instead of skipping the step.
-        plan: how the rows were made.
-        places: the parameters.
-        factors: what each row is to be multiplied with, where rows are kept in another form; None for one each.
-        laid: which of the rows' tensors lie in a matrix; None where none do.
+        gradients: of shared groups, those of a grouping in order; none for a rule that needs no gradients.
+        which: the positions of these groups; None for all.
+        own: losses whose gradients are NaN or infinite in parameters that they alone reach: see ``find_non_finite``.
+        bad: what else is not finite, in words.
     """
 
-    objectives: Sequence[Objective]
-    present: Sequence[int]
-    values: Sequence[float]
-    private: Private
-    trunk: set[int] | None
-    scale: float
-    scaled: bool
-    strict: bool
-    plan: str
-    places: Sequence[Place]
-    factors: Sequence[float] | None = None
-    laid: Laid | None = None
-
-    @classmethod
-    def outline(cls, request: Request, *, private: Private, trunk: set[int] | None) -> Step:
-        """The step of losses that have not been run: without values."""
-        return cls(
-            objectives=request.objectives,
-            present=request.present,
-            values=(),
-            private=private,
-            trunk=trunk,
-            scale=request.scale,
-            scaled=request.scaled,
-            strict=False,
-            plan="",
-            places=request.places,
-        )
-
-    @classmethod
-    def of(cls, request: Request, *, private: Private, trunk: set[int] | None, strict: bool, plan: str) -> Step:
-        """The step of losses that have all been run."""
-        step = cls.outline(request, private=private, trunk=trunk)
-        step.values, step.strict, step.plan = request.values(), strict, plan
-        return step
-
-    def with_plan(self, plan: str) -> Step:
-        return replace(self, plan=plan)
-
-    @property
-    def names(self) -> list[str]:
-        return [self.objectives[k].name for k in self.present]
-
-    @property
-    def losses(self) -> dict[str, float]:
-        """The values by name."""
-        return dict(zip(self.names, self.values, strict=True))
-
-    @property
-    def minimised(self) -> torch.Tensor:
-        """The values with the sign that the rule sees: (K,), float64 on the CPU."""
-        signed = [self.objectives[k].sign * value for k, value in zip(self.present, self.values, strict=True)]
-        return torch.tensor(signed, dtype=torch.float64)
-
-    def skip(self, reason: str, *, backwards: int) -> StepRecord:
-        """The record of a skipped step, or the error in strict mode."""
-        if self.strict:
-            raise NonFiniteError(f"{reason}; lower the learning rate, or leave strict=False to skip such steps")
-        return StepRecord(losses=self.losses, skipped=True, reason=reason, plan=self.plan, backwards=backwards)
+    gradients: Sequence[Gradients] = ()
+    which: Sequence[int] | None = None
+    own: Set[int] = frozenset()
+    bad: str = ""
 
 
-@dataclass(slots=True)
-class Group:
-    """Parameters that the same losses reach."""
+@dataclass(frozen=True, slots=True)
+class Update:
+    """What is to be added to ``.grad``.
 
-    reach: Reach
-    shared: bool  # the rule is applied to it
-    indices: list[int] = field(default_factory=list)
+    Attributes:
+        pieces: the gradients.
+        bounds: for each piece what no entry of it is larger than; infinity, or no bounds, where nobody knows.
+        what: what the pieces are, for the reason of a skip.
+        borrowed: autograd made them, which may hand out the same or an expanded tensor twice.
+        obstacle: why the rule was not asked in full, which strict mode does not let pass.
+    """
+
+    pieces: Sequence[Piece]
+    bounds: Sequence[float] | None = None
+    what: str = "direction, of finite gradients"
+    borrowed: bool = False
+    obstacle: str = ""
+
+
+class Plan(ABC):
+    """How the gradients of a step are made and combined. A plan never skips, writes, or moves a rule but in ``ask``.
+
+    Attributes:
+        batch: the losses, of which the record tells.
+        told: how the gradients are made, in words.
+        backwards: passes that were run so far.
+        trunk: ids of parameters that are shared whatever reaches them in this step; None when nobody said.
+        late: what is written is differentiated only after the rule was asked, so it may be anything.
+    """
+
+    told: str = ""
+    trunk: Set[int] | None = None
+    late: bool = False
+
+    def __init__(self, call: Call, batch: Batch) -> None:
+        self.call, self.batch = call, batch
+        # a weighted sum of whole rows is what the weighted backward of a rule on losses gives
+        weighs_losses = call.rule.needs == "losses" and call.private in (None, "weighted")
+        self.private: Private = "combined" if weighs_losses else call.private or "own"
+        self.backwards = 0
+
+    @abstractmethod
+    def reach(self) -> Sequence[Reach]:
+        """Which losses reach each parameter. After it all losses of ``batch`` are run."""
+
+    def group(self) -> Grouping:
+        """The parameters by the losses that reach them."""
+        reaches = self.reach()  # which tells how many losses are present
+        combined = self.private == "combined"
+        return Grouping.of(reaches, self.call.places, len(self.batch.present), combined=combined, trunk=self.trunk)
+
+    @abstractmethod
+    def evidence(self, grouping: Grouping) -> Iterator[Evidence]:
+        """What the rule is to see: once, or in several rounds, each of which is realised before the next."""
+
+    def ask(self, grouping: Grouping, evidence: Evidence) -> list[Outcome]:
+        """The rule's answer for each group of the evidence."""
+        rules = grouping.rules if evidence.which is None else [grouping.rules[n] for n in evidence.which]
+        return [
+            rule.combine(found, self.batch.signed(found.objectives))
+            for rule, found in zip(rules, evidence.gradients, strict=True)
+        ]
+
+    @abstractmethod
+    def realise(self, grouping: Grouping, outcomes: Sequence[Outcome], weights: Mapping[int, float]) -> Update:
+        """What these outcomes, whose main group has these weights by the positions of losses, come to."""
+
+    def reached(self, grouping: Grouping) -> Iterable[torch.Tensor]:
+        """The parameters that a skipped step would have written to."""
+        return [self.call.params[index] for index in grouping.indices]
+
+    def note_written(self, grouping: Grouping) -> None:
+        """The update was written."""
+        return
+
+    def own_factors(
+        self, grouping: Grouping, weights: Mapping[int, float], among: int | None = None
+    ) -> dict[int, float]:
+        """By the loss, the factors on gradients of parameters that it alone reaches; ``among``: of this one alone."""
+        losses = {group.loss for group in grouping.own} if among is None else {among}
+        return {k: self._own_factor(k, weights) for k in losses}
+
+    def _own_factor(self, k: int, weights: Mapping[int, float]) -> float:
+        batch, rule = self.batch, self.call.rule
+        if self.private == "own":
+            objective = batch.present[k]
+            return rule.own_factor(batch.objectives[objective].sign * batch.values[k], objective)
+        if k not in weights:
+            raise ValueError(
+                f"private='weighted' needs a weight for loss {batch.names[k]!r}, and {rule!r} gives none here; "
+                "use private='own'"
+            )
+        return weights[k]
+
+
+def run_step(call: Call, plan: Plan) -> StepRecord:
+    """Take the step that ``plan`` makes: the only code that skips, restores the rule, writes ``.grad`` and records.
+
+    Everything is computed before anything is written, so that a rule that raises leaves ``.grad`` as it was.
+    """
+    grouping = plan.group()
+    grouping.rules = rules_of(grouping, call.rule, plan.batch)
+    reason = plan.batch.non_finite()
+    if reason:
+        return _skip(reason, plan, grouping)
+    before: dict[str, Any] | None = None
+    weights: dict[int, float] = {}
+    norms: dict[int, float] = {}
+    cosines = None
+    bad: list[str] = []
+    update = Update(())
+    for number, evidence in enumerate(plan.evidence(grouping)):
+        reason = reason or evidence.bad
+        bad += [] if reason else name_non_finite(evidence, plan.batch)
+        if reason or bad:
+            continue  # the rows to come are looked at, too
+        before = _state_before(plan, evidence) if number == 0 else before
+        outcomes = plan.ask(grouping, evidence)
+        if grouping.shared and (evidence.which is None or 0 in evidence.which):
+            main = evidence.gradients[0] if evidence.gradients else None
+            positions = _positions_of(main, grouping, plan.batch)
+            if outcomes[0].weights is not None:
+                weights.update(zip(positions, outcomes[0].weights.tolist(), strict=True))
+            if main is not None:
+                lengths, of_round = read_geometry(main.gramian)
+                norms.update(zip(positions, lengths, strict=True))
+                cosines = of_round if number == 0 else None
+        update = plan.realise(grouping, outcomes, weights)
+        del outcomes
+    if bad:
+        reason = f"non-finite gradient: {', '.join(bad)}"
+    reason = reason or _refusal(update, call)
+    if update.obstacle and call.strict and not reason:
+        call.rule.load_state_dict(before or {})
+        raise NonFiniteError(f"{update.obstacle}; leave strict=False to keep the weights in such steps")
+    if reason:
+        if before is not None:
+            call.rule.load_state_dict(before)
+        return _skip(reason, plan, grouping)
+    _write(update, call)
+    plan.note_written(grouping)
+    names = plan.batch.names
+    told = plan.told if grouping.shared else f"{plan.told}; no parameter is shared, each loss kept its own gradient"
+    return StepRecord(
+        losses=plan.batch.named_values,
+        weights={names[k]: weights[k] for k in sorted(weights)} or None,
+        norms={names[k]: norms[k] for k in sorted(norms)} or None,
+        cosines=cosines,
+        certificate=call.rule.certificate if grouping.shared else None,
+        plan=told,
+        backwards=plan.backwards,
+    )
+
+
+def rules_of(grouping: Grouping, rule: Combiner, batch: Batch) -> list[Combiner]:
+    """The rule for each shared group: itself for the first, with a state of its own for each of the others."""
+    rest = [rule.for_group(",".join(batch.names[k] for k in group.reach)) for group in grouping.shared[1:]]
+    return [rule, *rest] if grouping.shared else []
+
+
+def _positions_of(gradients: Gradients | None, grouping: Grouping, batch: Batch) -> Sequence[int]:
+    """Which of the losses present the rows of the main group are of."""
+    reach = grouping.shared[0].reach
+    if gradients is None or len(gradients.objectives) == len(reach):
+        return reach
+    return [batch.present.index(objective) for objective in gradients.objectives]
+
+
+def _state_before(plan: Plan, evidence: Evidence) -> dict[str, Any] | None:
+    """The rule's state, to go back to where what comes of it is not finite; None where it has none.
+
+    That of a rule on coordinates is as large as the gradients, and is copied only where they are long: what such a rule
+    tracks or projects is not longer than a few of them.
+    """
+    rule = plan.call.rule
+    if not (rule.stateful or rule.matrix_free):
+        return None
+    if not plan.late and rule.needs == "jacobian":
+        longest = max((float(g.gramian.diagonal().max()) ** 0.5 * g.scale for g in evidence.gradients), default=0.0)
+        if longest < _SHORT * min(torch.finfo(dtype).max for dtype in {param.dtype for param in plan.call.params}):
+            return None
+    return rule.state_dict()
+
+
+def _skip(reason: str, plan: Plan, grouping: Grouping) -> StepRecord:
+    """The record of a skipped step, which a GradScaler is shown; or the error in strict mode."""
+    call, losses = plan.call, plan.batch.named_values
+    if call.strict:
+        raise NonFiniteError(f"{reason}; lower the learning rate, or leave strict=False to skip such steps")
+    if call.scaled:
+        _spoil(plan.reached(grouping))
+    if call.takes_absent and any(map(math.isnan, losses.values())):
+        reason += "; where NaN means that this batch has no labels of it, give None for the loss, or absent='nan'"
+    return StepRecord(losses=losses, skipped=True, reason=reason, plan=plan.told, backwards=plan.backwards)
+
+
+def find_non_finite(gradients: Sequence[tuple[int, torch.Tensor]]) -> set[int]:
+    """The losses of which a gradient is NaN or infinite."""
+    if are_finite([gradient for _, gradient in gradients]):
+        return set()
+    return {k for k, gradient in gradients if not bool(gradient.isfinite().all())}
+
+
+def name_non_finite(evidence: Evidence, batch: Batch) -> list[str]:
+    """The losses whose gradients are NaN or infinite, as their inner products tell."""
+    found = set(evidence.own)
+    for gradients in evidence.gradients:
+        squares = gradients.gramian.diagonal().tolist()
+        if not all(map(math.isfinite, squares)):
+            objectives = [
+                o for o, square in zip(gradients.objectives, squares, strict=True) if not math.isfinite(square)
+            ]
+            found.update(map(batch.present.index, objectives))
+    return [batch.names[k] for k in sorted(found)]
+
+
+def _refusal(update: Update, call: Call) -> str:
+    """Why an update cannot be written, in words; none where all that would stand in ``.grad`` is finite."""
+    unknown: list[torch.Tensor] = []
+    added: list[tuple[torch.Tensor, torch.Tensor, float]] = []
+    for number, (indices, gradients) in enumerate(update.pieces):
+        bound = math.inf if update.bounds is None else update.bounds[number]
+        for index, gradient in zip(indices, gradients, strict=True):
+            if gradient is None:
+                continue
+            param = call.params[index]
+            gradient = join_complex(gradient, param)
+            if not bound < finite_limit(param.dtype):  # else it is known without a look
+                unknown.append(gradient.to(param.dtype))
+            if param.grad is not None:
+                added.append((param.grad, gradient, bound))
+    if not are_finite(unknown):
+        return f"non-finite {update.what}"
+    return "" if sums_are_finite(added) else f"non-finite sum of the {update.what} and what .grad holds"
+
+
+def _write(update: Update, call: Call) -> None:
+    """Accumulate as ``loss.backward()`` does, then fire the hooks that wait for it. The tensors become the parameters'
+    own."""
+    taken: set[int] = set()
+    written: list[torch.Tensor] = []
+    with torch.no_grad():  # a gradient may require one itself
+        for index, gradient in [pair for piece in update.pieces for pair in zip(*piece, strict=True)]:
+            if gradient is None:
+                continue
+            param = call.params[index]
+            gradient = join_complex(copy_unless_alone(gradient, taken) if update.borrowed else gradient, param)
+            if param.grad is None:
+                param.grad = gradient if gradient.dtype == param.dtype else gradient.to(param.dtype)
+            elif takes_writes(param.grad):
+                param.grad.add_(gradient)
+            else:
+                param.grad = (gradient + param.grad).to(param.grad.dtype)  # in this order for a sparse one
+            written.append(param)
+        # all is written by then: a hook may step an optimizer, free .grad, or raise
+        for param in written:
+            # Autograd calls these where it accumulates itself. Letting it do so (a backward from the parameter) would
+            # call the parameter's other hooks a second time.
+            hooks = getattr(param, "_post_accumulate_grad_hooks", None)
+            for hook in list(hooks.values()) if hooks else ():
+                hook(param)
+
+
+def _spoil(params: Iterable[torch.Tensor]) -> None:
+    """Write NaN to ``.grad``: a GradScaler skips its step and lowers its factor only when it meets such a gradient.
+
+    The gradients themselves will not do: those of an infinite loss may be finite.
+    """
+    with torch.no_grad():
+        for param in params:
+            if param.grad is not None and takes_writes(param.grad):
+                param.grad.fill_(torch.nan)
+            else:
+                param.grad = torch.full_like(param, torch.nan)

@@ -163,7 +163,7 @@ class _Judge(Callback):
 
 
 class _Tracer(Callback):
-    """Where the training went, how many backwards a step took, how often gradients conflicted and how much."""
+    """Where the training went, how many backward passes a step took, how often gradients conflicted and how much."""
 
     def __init__(self, task: Task, *, every: int) -> None:
         self.task, self.every = task, every

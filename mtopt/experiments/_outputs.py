@@ -12,7 +12,7 @@ import numpy as np
 import torch
 
 from mtopt._errors import TaskError
-from mtopt.autograd import Objective
+from mtopt._losses import Objective
 from mtopt.experiments._shapes import TASK as SHAPE
 from mtopt.experiments._shapes import check_shape
 from mtopt.experiments._task import Budget, Task

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from mtopt.autograd import Objective
+from mtopt._losses import Objective
 from mtopt.combiners import Combiner
 from mtopt.experiments._contestant import Contestant
 from mtopt.experiments._fingerprint import fingerprint

@@ -8,19 +8,8 @@ from weakref import WeakKeyDictionary
 
 import torch
 
-from mtopt.autograd import (
-    JacobianAccumulator,
-    Losses,
-    LossValue,
-    Objective,
-    Private,
-    StepRecord,
-    backward,
-    check_loss,
-    check_rule,
-    read_losses,
-    run_loss,
-)
+from mtopt._losses import Losses, LossValue, Objective, check_loss, read_losses, run_loss
+from mtopt.autograd import JacobianAccumulator, Private, StepRecord, backward, check_rule
 from mtopt.combiners import Combiner
 from mtopt.integrations._records import total_of
 

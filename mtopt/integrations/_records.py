@@ -8,7 +8,9 @@ from typing import Any
 
 import torch
 
-from mtopt.autograd import Generators, Losses, Objective, StepRecord, run_losses, second_look
+from mtopt._losses import Losses, Objective, run_losses
+from mtopt._replay import Generators, second_look
+from mtopt.autograd import StepRecord
 from mtopt.combiners import Combiner
 
 

@@ -6,7 +6,8 @@ from typing import Any
 
 import torch
 
-from mtopt.autograd import Losses, Private, StepRecord, check_rule
+from mtopt._losses import Losses
+from mtopt.autograd import Private, StepRecord, check_rule
 from mtopt.combiners import Combiner
 from mtopt.integrations._extras import require
 from mtopt.integrations._micro_batches import micro_batches_of

@@ -12,7 +12,9 @@ from typing import Any
 import torch
 
 from mtopt._errors import CheckpointError
-from mtopt.autograd import Generators, Losses, Private, StepRecord, check_rule, graph_where_needed
+from mtopt._losses import Losses
+from mtopt._replay import Generators, graph_where_needed
+from mtopt.autograd import Private, StepRecord, check_rule
 from mtopt.combiners import Combiner
 from mtopt.integrations._extras import require
 from mtopt.integrations._micro_batches import MicroBatches

@@ -5,7 +5,7 @@ from __future__ import annotations
 import copy
 from collections.abc import Iterator, Sequence
 from functools import cached_property
-from typing import NamedTuple, Self
+from typing import NamedTuple, NoReturn, Self
 
 import numpy as np
 import torch
@@ -216,3 +216,31 @@ class Gradients:
 def _real_dtype(dtype: torch.dtype) -> torch.dtype:
     """Of the pairs of reals that the gradients of a complex parameter are."""
     return dtype.to_real() if dtype.is_complex else dtype
+
+
+class InnerProducts(Gradients):
+    """K gradients that were never made as a whole: nothing but their Gramian (K, K), free of any scale, is known.
+
+    ``dtype`` is that of the least exact numbers they would be made of, by which a rule judges what is noise.
+    """
+
+    def __init__(
+        self,
+        gramian: torch.Tensor,
+        dtype: torch.dtype,
+        *,
+        objectives: Sequence[int] | None = None,
+        total: int | None = None,
+        places: Sequence[Place] | None = None,
+    ) -> None:
+        empty = torch.empty(0, dtype=dtype)
+        super().__init__([[empty] for _ in gramian], objectives=objectives, total=total, places=places)
+        self.gramian = gramian
+
+    def jacobian(self) -> NoReturn:
+        """There is none."""
+        raise TypeError("these gradients are never made, only their inner products are known")
+
+    def combined(self, weights: torch.Tensor | Sequence[float], *, spend: bool = False) -> NoReturn:
+        """There is nothing to combine: a weighted backward makes the sum."""
+        self.jacobian()

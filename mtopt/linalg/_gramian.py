@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 import numpy as np
 import numpy.typing as npt
 import torch
@@ -62,3 +64,19 @@ def normalize_live_rows(matrix: Array) -> tuple[Array, Array, Live]:
 def take_block(matrix: Array, chosen: Live) -> Array:
     """The rows and columns of ``matrix`` that are chosen."""
     return matrix if isinstance(chosen, slice) else matrix[chosen[:, None], chosen]
+
+
+def read_geometry(gramian: torch.Tensor) -> tuple[list[float], Array]:
+    """Norms (K,) and cosines (K, K) from a Gramian."""
+    if len(gramian) > 8:
+        matrix = gramian.numpy()
+        norms = np.sqrt(matrix.diagonal())
+        safe = np.where(norms > 0, norms, 1.0)
+        cosines = matrix / safe / safe[:, None]
+        return norms.tolist(), 0.5 * (cosines + cosines.T)
+    rows = gramian.tolist()  # a few numbers take Python less time than starting numpy's loops
+    lengths = [math.sqrt(row[k]) for k, row in enumerate(rows)]
+    whole = [length or 1.0 for length in lengths]
+    return lengths, np.array(
+        [[0.5 * (rows[i][j] + rows[j][i]) / a / b for j, b in enumerate(whole)] for i, a in enumerate(whole)]
+    )

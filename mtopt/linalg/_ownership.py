@@ -50,3 +50,27 @@ def _calibrated() -> set[Counts]:
 
 _COUNTED = hasattr(torch.Tensor, "_use_count") and hasattr(torch._C, "_storage_Use_Count")
 _ALONE = _calibrated() if _COUNTED else set()
+
+
+def copy_unless_alone(gradient: torch.Tensor, taken: set[int]) -> torch.Tensor:
+    """``gradient`` with memory of its own, which is not among what is ``taken`` and now is.
+
+    Autograd may hand out the same or an expanded tensor twice.
+    """
+    if gradient.layout != torch.strided:
+        return gradient
+    storage = gradient.untyped_storage()
+    memory = storage.data_ptr()
+    alone = storage.nbytes() == gradient.numel() * gradient.element_size() and memory not in taken
+    taken.add(memory)
+    return gradient if alone else gradient.clone(memory_format=torch.contiguous_format)
+
+
+def takes_writes(gradient: torch.Tensor) -> bool:
+    """Whether there is a place for each entry: not in a sparse tensor, nor in one that was expanded."""
+    if gradient.layout != torch.strided or gradient.is_inference():
+        return False
+    if gradient.is_contiguous():
+        return True
+    reach = sum((size - 1) * stride for size, stride in zip(gradient.shape, gradient.stride(), strict=True))
+    return reach + 1 >= gradient.numel()

@@ -7,7 +7,7 @@ from typing import Any
 import torch
 
 from mtopt._counts import check_count
-from mtopt.autograd import MatrixFree, Plan, Store, as_matrix_free, check_plan
+from mtopt.autograd import MatrixFree, PlanName, Store, as_matrix_free, check_plan
 from mtopt.combiners import Combiner, combiner_class, create_combiner
 from mtopt.training.callbacks import Callback
 
@@ -71,7 +71,11 @@ def check_accumulate(accumulate: int, combiner: Combiner, plan: object, store: o
 
 
 def check_how(
-    plan: Plan | MatrixFree, store: Store, combiner: Combiner, model: torch.nn.Module, optimizer: torch.optim.Optimizer
+    plan: PlanName | MatrixFree,
+    store: Store,
+    combiner: Combiner,
+    model: torch.nn.Module,
+    optimizer: torch.optim.Optimizer,
 ) -> None:
     """``plan`` and ``store``, as far as they can be judged before the first step."""
     if as_matrix_free(plan, None, store) is None:

@@ -10,7 +10,9 @@ from typing import Any
 
 import torch
 
-from mtopt.autograd import Generators, Losses, StepRecord, buffers_kept, run_losses
+from mtopt._losses import Losses, run_losses
+from mtopt._replay import Generators, buffers_kept
+from mtopt.autograd import StepRecord
 from mtopt.combiners import Combiner
 from mtopt.training._gradients import losses_of
 from mtopt.training._kept_state import keeper

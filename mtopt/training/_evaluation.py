@@ -8,7 +8,7 @@ from typing import Any
 
 import torch
 
-from mtopt.autograd import graph_where_needed
+from mtopt._replay import graph_where_needed
 from mtopt.training._random import (
     generator_state,
     generators_in,

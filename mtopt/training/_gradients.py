@@ -10,24 +10,9 @@ from typing import Any
 
 import torch
 
-from mtopt.autograd import (
-    Generators,
-    JacobianAccumulator,
-    Losses,
-    MatrixFree,
-    NoLossError,
-    Objective,
-    StepRecord,
-    as_matrix_free,
-    backward,
-    buffers_kept,
-    nothing_present,
-    read_losses,
-    run_loss,
-    run_losses,
-    second_look,
-    without_nan,
-)
+from mtopt._losses import Losses, NoLossError, Objective, read_losses, run_loss, run_losses, without_nan
+from mtopt._replay import Generators, buffers_kept, second_look
+from mtopt.autograd import JacobianAccumulator, MatrixFree, StepRecord, as_matrix_free, backward, nothing_present
 from mtopt.training._protocol import LossSource, Stepping
 
 

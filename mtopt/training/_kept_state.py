@@ -9,7 +9,7 @@ from typing import Any
 
 import torch
 
-from mtopt.autograd import takes_writes
+from mtopt.linalg import takes_writes
 
 _PLAIN = (type(None), bool, int, float, complex, str, bytes)
 

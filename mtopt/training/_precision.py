@@ -9,7 +9,7 @@ from typing import Any
 
 import torch
 
-from mtopt.autograd import Losses, LossValue
+from mtopt._losses import Losses, LossValue
 from mtopt.linalg import norm_of
 
 

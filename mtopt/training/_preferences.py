@@ -9,7 +9,8 @@ from typing import Any
 import numpy as np
 import torch
 
-from mtopt.autograd import Objective, StepRecord
+from mtopt._losses import Objective
+from mtopt.autograd import StepRecord
 from mtopt.combiners import Combiner
 from mtopt.pareto import Front, trace_front
 from mtopt.training._random import generator_state, set_generator_state

@@ -7,7 +7,8 @@ from typing import Any, Protocol
 
 import torch
 
-from mtopt.autograd import Absent, Losses, MatrixFree, Plan, Private, Store
+from mtopt._losses import Absent, Losses
+from mtopt.autograd import MatrixFree, PlanName, Private, Store
 from mtopt.combiners import Combiner
 from mtopt.training._precision import Precision
 
@@ -44,7 +45,7 @@ class Stepping(LossSource, Protocol):
     def strict(self) -> bool: ...
 
     @property
-    def plan(self) -> Plan | MatrixFree: ...
+    def plan(self) -> PlanName | MatrixFree: ...
 
     @property
     def store(self) -> Store: ...

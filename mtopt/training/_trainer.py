@@ -12,21 +12,9 @@ from typing import Any
 import torch
 
 from mtopt._counts import check_count
-from mtopt.autograd import (
-    Absent,
-    Losses,
-    MatrixFree,
-    Objective,
-    Plan,
-    Private,
-    Probe,
-    StepRecord,
-    Store,
-    buffers_kept,
-    check_absent,
-    run_losses,
-    without_nan,
-)
+from mtopt._losses import Absent, Losses, Objective, check_absent, run_losses, without_nan
+from mtopt._replay import buffers_kept
+from mtopt.autograd import MatrixFree, PlanName, Private, Probe, StepRecord, Store
 from mtopt.combiners import Combiner
 from mtopt.training._checks import check_accumulate, check_callbacks, check_how, check_limits, check_parts, read_rule
 from mtopt.training._closure import check_closure
@@ -127,7 +115,7 @@ class MultiLossTrainer(ABC):
         seed: int | None = None,
         private: Private | None = None,
         strict: bool = False,
-        plan: Plan | MatrixFree = "auto",
+        plan: PlanName | MatrixFree = "auto",
         store: Store = None,
         accumulate: int = 1,
         autocast: torch.dtype | None = None,

@@ -1,4 +1,4 @@
-"""The Gramian of single samples' gradients by a backward a loss, to hold the layers' against."""
+"""The Gramian of single samples' gradients by one backward pass per loss, to hold the layers' against."""
 
 from __future__ import annotations
 
@@ -52,4 +52,4 @@ def check_layers(model: nn.Module, losses_of: Callable[[], torch.Tensor], slow: 
     record = instances.backward(losses, mtopt.create_combiner("ngdiff"))
     assert not record.skipped
     assert record.backwards == (2 + len(losses) if slow else 2), record.plan
-    assert (f"; {slow} by a backward a loss (" in record.plan) == bool(slow), record.plan
+    assert (f"; {slow} by one backward pass per loss (" in record.plan) == bool(slow), record.plan

@@ -7,7 +7,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import nn
 
-from mtopt.autograd._graph import reach_behind
+from mtopt.autograd._reach import reach_behind
 from tests.autograd.helpers import MultiHead, Reference
 from tests.autograd.test_direction import Branching
 

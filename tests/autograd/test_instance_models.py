@@ -1,4 +1,4 @@
-"""Whole models: layers together, tied weights, several calls, and what takes a backward a loss."""
+"""Whole models: layers together, tied weights, several calls, and what takes one backward pass per loss."""
 
 from __future__ import annotations
 
@@ -292,7 +292,7 @@ RULES = [
 
 @pytest.mark.parametrize("name", RULES)
 def test_the_direction_of_every_rule(name: str) -> None:
-    """It is that of a backward a loss, and so are weights, norms and cosines."""
+    """It is that of one backward pass per loss, and so are weights, norms and cosines."""
     found: list[Any] = []
     for how in ("layers", "losses"):
         torch.manual_seed(0)

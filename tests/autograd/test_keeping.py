@@ -10,8 +10,7 @@ import torch
 from torch import nn
 
 import mtopt
-from mtopt.autograd import _keeping
-from mtopt.autograd._keeping import kept_in_matrix
+from mtopt.linalg import _row_storage, store_in_matrix
 from tests.autograd.helpers import MultiHead, Reference, close, flat_gradient
 from tests.autograd.models import MODELS, build
 
@@ -23,8 +22,8 @@ def packing(monkeypatch: pytest.MonkeyPatch) -> Callable[[int], None]:
     """Moves all tensors below a size, however few there are."""
 
     def below(size: int) -> None:
-        monkeypatch.setattr(_keeping, "LITTLE", 0)
-        monkeypatch.setattr("mtopt.autograd._backward.STAYS_APART", size)
+        monkeypatch.setattr(_row_storage, "LITTLE", 0)
+        monkeypatch.setattr("mtopt.autograd.plans._kept_rows.STAYS_APART", size)
 
     return below
 
@@ -34,11 +33,11 @@ def moved(monkeypatch: pytest.MonkeyPatch) -> list[int]:
     seen: list[int] = []
 
     def watched(*args: Any, **options: Any) -> Any:
-        rows, laid = kept_in_matrix(*args, **options)
+        rows, laid = store_in_matrix(*args, **options)
         seen.append(0 if laid is None else len(laid.columns))
         return rows, laid
 
-    monkeypatch.setattr("mtopt.autograd._backward.kept_in_matrix", watched)
+    monkeypatch.setattr("mtopt.autograd.plans._kept_rows.store_in_matrix", watched)
     return seen
 
 
@@ -59,7 +58,7 @@ def test_the_direction_is_the_one_computed_by_hand(
     if name != "mlp":  # where some parameters are reached by two of three losses, they have a rule of their own
         close(flat_gradient(params), wanted.direction(mtopt.create_combiner(rule)))
     unpacked = [param.grad for param in params]
-    monkeypatch.setattr(_keeping, "LITTLE", 1 << 40)
+    monkeypatch.setattr(_row_storage, "LITTLE", 1 << 40)
     model.zero_grad()
     mtopt.backward(model.losses(), model, mtopt.create_combiner(rule))
     for param, before in zip(params, unpacked, strict=True):
@@ -148,14 +147,14 @@ def test_a_row_that_is_not_finite_is_skipped(packing: Callable[[int], None]) -> 
 
 def test_what_no_rule_needs_together_stays_where_it_is() -> None:
     """A few small tensors, or big ones, are not copied."""
-    params = [torch.zeros(10), torch.zeros(_keeping.STAYS_APART)]
-    rows = [[torch.ones(10), torch.ones(_keeping.STAYS_APART)] for _ in range(2)]
-    kept, laid = kept_in_matrix(iter(rows), params, 2, below=_keeping.STAYS_APART)
+    params = [torch.zeros(10), torch.zeros(_row_storage.STAYS_APART)]
+    rows = [[torch.ones(10), torch.ones(_row_storage.STAYS_APART)] for _ in range(2)]
+    kept, laid = store_in_matrix(iter(rows), params, 2, below=_row_storage.STAYS_APART)
     assert laid is None
     assert kept == rows
     many = [torch.zeros(100_000) for _ in range(8)]
     rows = [[torch.full((100_000,), float(k)) for _ in many] for k in range(2)]
-    kept, laid = kept_in_matrix(iter(rows), many, 2, below=_keeping.STAYS_APART)
+    kept, laid = store_in_matrix(iter(rows), many, 2, below=_row_storage.STAYS_APART)
     assert laid is not None
     assert laid.matrix.shape == (2, 800_000)
     assert kept == [[None] * 8] * 2

@@ -223,7 +223,7 @@ def test_a_loss_not_seen_before_asks_the_rule() -> None:
     losses = model.losses()
     mtopt.backward([losses[0], losses[1], None], model, rule)
     record = mtopt.backward(model.losses(), model, rule)
-    assert record.plan == "a backward a loss"
+    assert record.plan == "one backward pass per loss"
     losses = model.losses()
     record = mtopt.backward([None, losses[1], losses[2]], model, rule)
     assert record.plan.startswith("one weighted backward")

@@ -190,7 +190,7 @@ def test_a_call_on_a_jacobian_names_the_rule() -> None:
 
 def test_a_good_direction_is_not_looked_at(monkeypatch: pytest.MonkeyPatch) -> None:
     """Norms and weights prove it finite: no pass over it."""
-    import mtopt.autograd._finite as writing
+    import mtopt.autograd._step as writing
 
     looked: list[int] = []
     original = writing.are_finite

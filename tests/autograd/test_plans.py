@@ -13,7 +13,7 @@ from torch import nn
 
 import mtopt
 from benchmarks.speed._memory import peak_tensor_bytes
-from mtopt.autograd import _streaming
+from mtopt.autograd import _backward
 from tests.autograd.helpers import MultiHead, Reference, close, flat_gradient
 
 RULES = ("linear", "ngdiff", "mgda", "upgrad", "graddrop", "pcgrad")  # by losses, norms, Gramian, coordinates
@@ -147,7 +147,7 @@ class Partly(nn.Module):
 def test_partly_shared_modules_and_absent_losses(
     name: str, how: str, private: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(_streaming, "KEPT_BYTES", 0 if how == "callables" else _streaming.KEPT_BYTES)
+    monkeypatch.setattr(_backward, "KEPT_BYTES", 0 if how == "callables" else _backward.KEPT_BYTES)
     model = Partly()
     absent = 2
 
@@ -196,7 +196,7 @@ def test_partly_shared_modules_and_absent_losses(
 def test_callables_that_reach_other_parameters_than_before_are_run_once_all_the_same(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(_streaming, "KEPT_BYTES", 0)
+    monkeypatch.setattr(_backward, "KEPT_BYTES", 0)
     model = MultiHead(4)
     params = list(model.parameters())
     rule = mtopt.create_combiner("ngdiff")
@@ -325,7 +325,7 @@ def test_what_cannot_be_batched_is_looped_and_the_record_says_why(caplog: pytest
         found = taken(model, losses, "mgda", plan="batched")
     close(found, expected, 1e-12)
     (entry,) = caplog.messages
-    assert entry.startswith("3 backwards; a backward a loss; not batched, since ")
+    assert entry.startswith("3 backwards; one backward pass per loss; not batched, since ")
 
 
 def test_the_log_is_silent_unless_asked(caplog: pytest.LogCaptureFixture) -> None:

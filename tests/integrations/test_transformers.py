@@ -291,7 +291,8 @@ def test_famo_is_shown_the_losses_after_the_step(tmp_path):
             rule.reevaluate(torch.stack(list(EXAMPLE.Unlearning.compute_losses(None, after.model, whole).values())))
         found, expected = (each.state_dict()["state"]["_learned"]["values"] for each in (after.rule, rule))
         assert bool((expected != 0).any())
-        torch.testing.assert_close(found, expected, rtol=1e-4, atol=1e-7)
+        # the losses fall by some 1e-3 of themselves, and are known to some 1e-7 of that: the fall is, to 1e-3 of itself
+        torch.testing.assert_close(found, expected, rtol=1e-3, atol=1e-7)
 
 
 def test_several_processes_are_refused(tmp_path, monkeypatch):

@@ -10,7 +10,8 @@ from typing import Any, Literal
 import torch
 
 from mtopt._counts import check_count
-from mtopt.autograd import StepRecord, buffers_kept
+from mtopt._replay import buffers_kept
+from mtopt.autograd import StepRecord
 from mtopt.linalg import Gradients
 from mtopt.training._closure import weighted_sum
 from mtopt.training._evaluation import count_examples

@@ -14,7 +14,7 @@ import torch
 from mtopt._content import content_of
 from mtopt._counts import check_count
 from mtopt._errors import CheckpointError, unknown_name
-from mtopt.autograd import Objective
+from mtopt._losses import Objective
 from mtopt.pareto import is_nondominated
 from mtopt.training.callbacks._base import Callback
 from mtopt.training.callbacks._protocol import Training

@@ -12,7 +12,8 @@ from torch import nn
 from torch.optim.swa_utils import AveragedModel
 
 from mtopt._content import content_of
-from mtopt.autograd import StepRecord, buffers_kept
+from mtopt._replay import buffers_kept
+from mtopt.autograd import StepRecord
 from mtopt.training.callbacks._base import Callback
 from mtopt.training.callbacks._protocol import Training
 

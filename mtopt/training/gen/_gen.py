@@ -10,7 +10,8 @@ from typing import Any, Literal
 import torch
 
 from mtopt._errors import CheckpointError
-from mtopt.autograd import Probe, StepRecord, graph_where_needed
+from mtopt._replay import graph_where_needed
+from mtopt.autograd import Probe, StepRecord
 from mtopt.training._gradients import batches_of, losses_of
 from mtopt.training.callbacks import Callback
 from mtopt.training.gen._arguments import check_gen

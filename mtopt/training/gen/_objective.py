@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import torch
 
 from mtopt._errors import unknown_name
-from mtopt.autograd import Losses, read_losses, run_loss
+from mtopt._losses import Losses, read_losses, run_loss
 
 Mix = str | Mapping[str, float] | None
 """One objective by name, factors of several by name, or None for the sum of all."""

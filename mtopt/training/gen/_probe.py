@@ -8,7 +8,7 @@ from typing import TypeVar
 
 import torch
 
-from mtopt.autograd import Generators, buffers_kept
+from mtopt._replay import Generators, buffers_kept
 from mtopt.training._kept_state import optimizer_kept
 from mtopt.training._random import global_state, set_global_state
 

@@ -8,7 +8,7 @@ from typing import Any
 
 import torch
 
-from mtopt.autograd import Losses, LossValue, Objective, read_losses
+from mtopt._losses import Losses, LossValue, Objective, read_losses
 from mtopt.combiners import LossCombiner
 from mtopt.pareto import hypervolume_weights
 from mtopt.training._trainer import MultiLossTrainer

@@ -2,27 +2,23 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any
 
 import torch
 
+from mtopt._losses import Batch
 from mtopt.autograd import (
+    Call,
+    Evidence,
     Group,
-    Piece,
-    Request,
-    Row,
-    Step,
+    Grouping,
+    KeptRows,
     StepRecord,
-    direction_of,
-    gradients_of,
     logged,
-    non_finite,
-    refusal,
-    refuse_ranks,
-    rows_of,
-    skipped,
+    run_step,
     trainable,
-    write_pieces,
 )
 from mtopt.combiners import Combiner, Outcome
 from mtopt.linalg import Gradients, Place
@@ -92,53 +88,13 @@ class SVGDTrainer(SetTrainer):
 
     def make_gradients(self, batch: Any) -> StepRecord:
         """The MOO-SVGD direction in ``.grad``."""
-        assert isinstance(self.combiner, MOOSVGD)
-        refuse_ranks()
+        options: dict[str, Any] = {"scaler": self.precision.scaler, "strict": self.strict, "takes_absent": False}
         places = self._places()
-        coordinates = self._coordinates(places)
-        request = Request(losses_of(self, batch), places, self.precision.scaler)
+        call = Call.of(None, [place.parameter for place in places], self.combiner, **options)
+        plan = MixedModels(call, Batch(losses_of(self, batch), call.scale), self._coordinates(places))
         self.features = None
-        count = _losses_each(request, len(coordinates))
-        rows, _, plan = rows_of(request)
-        step = Step.of(
-            request,
-            private="combined",
-            trunk=None,
-            strict=self.strict,
-            plan=f"{plan}; MOO-SVGD mixes the gradients of {len(coordinates)} models",
-        )
-        groups = [
-            Group(tuple(range(n * count, (n + 1) * count)), shared=True, indices=indices)
-            for n, indices in enumerate(_reached(coordinates, rows))
-        ]
-        gradients = [gradients_of(group, rows, step) for group in groups]
-        backwards = len(rows)
-        rows.clear()
-        reason = non_finite(groups, gradients, step)
-        if reason is not None:
-            return logged(skipped(reason, groups, step, backwards=backwards))
-        jacobians = []
-        for found in gradients:
-            jacobians.append(found.jacobian())
-            found.let_go()
-        directions = self.combiner.of_set(step.minimised.reshape(-1, count), torch.stack(jacobians))
-        pieces: list[Piece] = [
-            (group.indices, direction_of(Outcome(None, direction), found, group, step))
-            for group, found, direction in zip(groups, gradients, directions, strict=True)
-        ]
-        bad = [n for n, piece in enumerate(pieces) if refusal([piece], step) is not None]
-        if bad:  # an overflow
-            return logged(skipped(f"non-finite direction: models {bad}", groups, step, backwards=backwards))
-        write_pieces(pieces, step)
-        norms = torch.cat([found.gramian.diagonal() for found in gradients]).sqrt().tolist()
-        return logged(
-            StepRecord(
-                losses=step.losses,
-                norms=dict(zip(step.names, norms, strict=True)),
-                plan=step.plan,
-                backwards=backwards,
-            )
-        )
+        record = run_step(call, plan)
+        return logged(record if record.skipped else replace(record, norms=plan.norms(), cosines=None))
 
     def _places(self) -> list[Place]:
         """The parameters to train."""
@@ -168,6 +124,38 @@ class SVGDTrainer(SetTrainer):
         return [[one[name] for name in trained[0]] for one in trained]
 
 
+class MixedModels(KeptRows):
+    """The rows of all models' losses, mixed coordinate by coordinate: ``coordinates`` has each model's parameters."""
+
+    def __init__(self, call: Call, batch: Batch, coordinates: Sequence[Sequence[int]]) -> None:
+        super().__init__(call, batch)
+        self.coordinates = coordinates
+        self.count = _losses_each(batch, len(coordinates))
+
+    def group(self) -> Grouping:
+        """The parameters of each model, in one order, without those that no loss of any model reaches."""
+        known, count = self.reach(), self.count
+        self.told += f"; MOO-SVGD mixes the gradients of {len(self.coordinates)} models"
+        kept = [alike for alike in zip(*self.coordinates, strict=True) if any(known[index] for index in alike)]
+        models = enumerate(zip(*kept, strict=True))
+        return Grouping([Group(tuple(range(n * count, (n + 1) * count)), True, list(indices)) for n, indices in models])
+
+    def ask(self, grouping: Grouping, evidence: Evidence) -> list[Outcome]:
+        rule = self.call.rule
+        assert isinstance(rule, MOOSVGD)
+        jacobians = []
+        for found in evidence.gradients:
+            jacobians.append(found.jacobian())
+            found.let_go()
+        points = self.batch.signed(self.batch.present).reshape(-1, self.count)
+        return [Outcome(None, direction) for direction in rule.of_set(points, torch.stack(jacobians))]
+
+    def norms(self) -> dict[str, float]:
+        """Those of all gradients."""
+        found = torch.cat([gradients.gramian.diagonal() for gradients in self.gradients]).sqrt().tolist()
+        return dict(zip(self.batch.names, found, strict=True))
+
+
 class MOOSVGD(Combiner):
     """The settings of MOO-SVGD where a trainer has its rule, so that checkpoints know them."""
 
@@ -184,6 +172,10 @@ class MOOSVGD(Combiner):
         """The direction (N, D) of N solutions with points (N, K) and Jacobians (N, K, D)."""
         return moo_svgd(points, jacobians, repulsion=self.repulsion, bandwidth=self.bandwidth)
 
+    def for_group(self, key: str) -> MOOSVGD:
+        """The rule itself: it mixes the groups."""
+        return self
+
     def _combine(self, gradients: Gradients, losses: torch.Tensor | None) -> Outcome:
         raise TypeError(f"{self!r} moves a set of models; train it by mtopt.training.SVGDTrainer")
 
@@ -192,23 +184,13 @@ def _look(param: torch.Tensor) -> tuple[Any, ...]:
     return param.shape, param.dtype, param.device
 
 
-def _losses_each(request: Request, models: int) -> int:
+def _losses_each(batch: Batch, models: int) -> int:
     """How many losses each model has, once it is clear that all have the same."""
-    lacking = [request.objectives[k].name for k in range(len(request.given)) if request.given[k] is None]
+    lacking = [batch.objectives[k].name for k in range(len(batch.given)) if batch.given[k] is None]
     if lacking:
         raise ValueError(f"losses {lacking} are None, and MOO-SVGD takes all losses of every model in every step")
-    count, rest = divmod(len(request.objectives), models)
-    named = [(objective.name.rpartition(" ")[0], objective.sense) for objective in request.objectives]
+    count, rest = divmod(len(batch.objectives), models)
+    named = [(objective.name.rpartition(" ")[0], objective.sense) for objective in batch.objectives]
     if rest or named != named[:count] * models:
-        raise ValueError(f"member_losses must name the same losses for each model, found {request.names}")
+        raise ValueError(f"member_losses must name the same losses for each model, found {batch.names}")
     return count
-
-
-def _reached(coordinates: list[list[int]], rows: list[Row]) -> list[list[int]]:
-    """``coordinates`` without those that no loss of any model reaches."""
-    kept = [
-        position
-        for position, indices in enumerate(zip(*coordinates, strict=True))
-        if any(row[index] is not None for index in indices for row in rows)
-    ]
-    return [[indices[position] for position in kept] for indices in coordinates]

@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch import nn
 
-from mtopt.autograd._buffers import buffers_kept
+from mtopt._replay import buffers_kept
 from mtopt.training.gen._probe import along_update
 
 INPUTS = torch.randn(16, 6, generator=torch.Generator().manual_seed(0))

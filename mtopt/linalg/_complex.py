@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 
 
-def as_reals(tensor: torch.Tensor) -> torch.Tensor:
+def split_complex(tensor: torch.Tensor) -> torch.Tensor:
     """``tensor`` itself, or the pairs of a complex one, in a last dimension of two.
 
     Autograd's gradient of a real loss is the derivative by the real part and i times that by the imaginary one, so its
@@ -16,13 +16,13 @@ def as_reals(tensor: torch.Tensor) -> torch.Tensor:
     return torch.view_as_real(tensor.detach().resolve_conj())
 
 
-def like_reals(tensor: torch.Tensor) -> torch.Tensor:
+def view_reals(tensor: torch.Tensor) -> torch.Tensor:
     """What is as large as the gradients by ``tensor``: it itself, or its pairs. A view, which moves no gradient."""
     return torch.view_as_real(tensor.detach()) if tensor.is_complex() else tensor
 
 
-def as_gradient(gradient: torch.Tensor, param: torch.Tensor) -> torch.Tensor:
-    """What ``as_reals`` made pairs of, as the gradient of ``param``."""
+def join_complex(gradient: torch.Tensor, param: torch.Tensor) -> torch.Tensor:
+    """What :func:`split_complex` made pairs of, as the gradient of ``param``."""
     if not param.is_complex() or gradient.is_complex():
         return gradient
     return torch.view_as_complex(gradient.to(param.dtype.to_real()).contiguous())

@@ -12,9 +12,9 @@ from dataclasses import dataclass
 import torch
 from torch import nn
 
-from mtopt.autograd._calls import Call
-from mtopt.autograd._graph import Edge, Node, edge_of
+from mtopt.autograd._layer_hooks import LayerCall
 from mtopt.autograd._layer_parts import Factors, Part, is_batched, part_of
+from mtopt.autograd._reach import Edge, Node, edge_of
 
 _CAST = "ToCopyBackward0"
 _PRODUCTS = {"AddmmBackward0": (1, "_saved_mat1"), "MmBackward0": (0, "_saved_self")}
@@ -56,7 +56,7 @@ class LossGraph:
                     pending.append(behind)
                 self.users[behind].append(node)
 
-    def region(self, call: Call) -> set[Node]:
+    def region(self, call: LayerCall) -> set[Node]:
         """The nodes between a call's inputs and its output."""
         stops = {node for node, _ in call.inputs}
         top = call.edge[0]
@@ -89,12 +89,13 @@ def _refuse_batch_statistics(node: Node) -> None:
         raise ValueError(
             "losses come through batch normalisation in training mode, where the loss of each sample depends on all "
             "samples of the batch, so that no layer's gradient falls apart into samples: put these layers into "
-            "eval mode (module.eval()), use GroupNorm, or give mtopt.backward(list(losses), ...) a backward a loss"
+            "eval mode (module.eval()), use GroupNorm, or give mtopt.backward(list(losses), ...), which takes one "
+            "backward pass per loss"
         )
 
 
 def uses_of(
-    graph: LossGraph, calls: Sequence[Call], params: Iterable[torch.Tensor], batch: int
+    graph: LossGraph, calls: Sequence[LayerCall], params: Iterable[torch.Tensor], batch: int
 ) -> dict[int, list[Use]]:
     """The uses of each parameter that is understood, by its id; of those in the graph that are not, there is no entry.
 
@@ -102,7 +103,7 @@ def uses_of(
     """
     calls = [call for call in calls if call.edge[0] in graph.users]
     regions = [graph.region(call) for call in calls]
-    by_param: dict[int, list[tuple[Call, str, set[Node]]]] = {}
+    by_param: dict[int, list[tuple[LayerCall, str, set[Node]]]] = {}
     for call, region in zip(calls, regions, strict=True):
         for name, param in call.parameters.items():
             by_param.setdefault(id(param), []).append((call, name, region))
@@ -125,7 +126,7 @@ def uses_of(
 
 
 def _uses_in_layers(
-    graph: LossGraph, node: Node, entries: Sequence[tuple[Call, str, set[Node]]], batch: int
+    graph: LossGraph, node: Node, entries: Sequence[tuple[LayerCall, str, set[Node]]], batch: int
 ) -> list[Use] | None:
     if not _stays_inside(graph, node, entries):
         return None
@@ -143,7 +144,7 @@ def _uses_in_layers(
     return uses
 
 
-def _stays_inside(graph: LossGraph, node: Node, entries: Sequence[tuple[Call, str, set[Node]]]) -> bool:
+def _stays_inside(graph: LossGraph, node: Node, entries: Sequence[tuple[LayerCall, str, set[Node]]]) -> bool:
     """Whether nothing but these calls uses the parameter, or what they make of it (its cast to 16 bits, say)."""
     inside = set().union(*(region for _, _, region in entries))
     outputs = {call.edge[0] for call, _, _ in entries}
@@ -158,7 +159,7 @@ def _stays_inside(graph: LossGraph, node: Node, entries: Sequence[tuple[Call, st
     return True
 
 
-def _use_in_layer(graph: LossGraph, call: Call, name: str, batch: int) -> Use | None:
+def _use_in_layer(graph: LossGraph, call: LayerCall, name: str, batch: int) -> Use | None:
     module, given, shape = call.module, call.given, call.shape
     if not is_batched(module, given):
         return None

@@ -8,9 +8,12 @@ from dataclasses import dataclass, replace
 
 import torch
 
-from mtopt.autograd._complex import like_reals
-from mtopt.autograd._rows import Row
-from mtopt.linalg import PackedTensors, Place
+from mtopt.linalg._complex import view_reals
+from mtopt.linalg._gradients import Place
+from mtopt.linalg._packed import PackedTensors
+
+Row = list[torch.Tensor | None]
+"""One loss's gradient, a tensor a parameter; None where the loss does not reach the parameter."""
 
 _TOP = 15
 """float16 rows are scaled so that their largest entry is just below 2**15: half of what the dtype holds."""
@@ -23,7 +26,7 @@ LITTLE = 1 << 20
 """Entries of all rows together up to which holes do not matter."""
 
 
-def kept_short(rows: Iterable[Row], dtype: torch.dtype) -> tuple[list[Row], list[float]]:
+def store_short(rows: Iterable[Row], dtype: torch.dtype) -> tuple[list[Row], list[float]]:
     """``rows`` in 16 bits, and what each is to be multiplied with.
 
     A float16 row is scaled by a power of two so that its entries fit; bfloat16 has the range of float32.
@@ -46,7 +49,7 @@ def _factor(row: Row) -> float:
 
 
 @dataclass(frozen=True, slots=True)
-class Laid:
+class RowMatrix:
     """Where rows lie in a matrix: a row holds None for what is in it.
 
     Attributes:
@@ -87,39 +90,39 @@ class Laid:
         return [*parts, self._part(positions, start, end, places)] if positions else parts
 
     def _part(self, positions: Sequence[int], start: int, end: int, places: Sequence[Place]) -> PackedTensors:
-        shapes = [like_reals(places[p].parameter).shape for p in positions]
+        shapes = [view_reals(places[p].parameter).shape for p in positions]
         return PackedTensors(positions, shapes, self.matrix[:, start:end])
 
 
-def kept_in_matrix(
+def store_in_matrix(
     rows: Iterable[Row], params: Sequence[torch.Tensor], count: int, *, below: float = math.inf, scale: float = 1.0
-) -> tuple[list[Row], Laid | None]:
+) -> tuple[list[Row], RowMatrix | None]:
     """``rows`` divided by ``scale``, with the tensors of the first row's parameters moved to one matrix.
 
     A rule that needs coordinates takes the matrix as it is, and no second Jacobian is made for it. For other rules it
     is for small tensors, those with fewer than ``below`` entries, where they are many and on the CPU: kept one by one
     they would leave holes in the heap as activations come and go, more than a Jacobian on a transformer.
     """
-    params = [like_reals(param) for param in params]
+    params = [view_reals(param) for param in params]
     small = [p.numel() for p in params if p.numel() < below and p.is_cpu] if below < math.inf else None
     if small is not None and count * sum(small) <= LITTLE:
         return list(rows), None
     kept: list[Row] = []
-    laid: Laid | None = None
+    matrix: RowMatrix | None = None
     for row in rows:
         if not kept:
-            laid = _laid_out(row, count, below)
-        if laid is not None:
-            _move(row, laid, len(kept), params, scale)
+            matrix = _lay_out(row, count, below)
+        if matrix is not None:
+            _move(row, matrix, len(kept), params, scale)
         if scale != 1.0:
             row[:] = [g if g is None else g / scale for g in row]  # may be another row's, too: not in place
         kept.append(row)
-    if laid is not None and len(kept) < count:  # a callable said that its loss is absent
-        laid = replace(laid, matrix=laid.matrix[: len(kept)])
-    return kept, laid
+    if matrix is not None and len(kept) < count:  # a callable said that its loss is absent
+        matrix = replace(matrix, matrix=matrix.matrix[: len(kept)])
+    return kept, matrix
 
 
-def _laid_out(row: Row, count: int, below: float) -> Laid | None:
+def _lay_out(row: Row, count: int, below: float) -> RowMatrix | None:
     columns: dict[int, tuple[int, int]] = {}
     first: torch.Tensor | None = None
     end = 0
@@ -132,20 +135,37 @@ def _laid_out(row: Row, count: int, below: float) -> Laid | None:
             continue
         columns[index] = end, end + size
         end += size
-    return None if first is None else Laid(columns, first.new_empty((count, end)), set())
+    return None if first is None else RowMatrix(columns, first.new_empty((count, end)), set())
 
 
-def _move(row: Row, laid: Laid, number: int, params: Sequence[torch.Tensor], scale: float) -> None:
+def _move(row: Row, matrix: RowMatrix, number: int, params: Sequence[torch.Tensor], scale: float) -> None:
     """Move a row's tensors to the matrix."""
     pieces = []
-    for index in laid.columns:
+    for index in matrix.columns:
         gradient = row[index]
         if gradient is None:
-            laid.absent.add((number, index))
+            matrix.absent.add((number, index))
             gradient = params[index].new_zeros(params[index].numel())
         pieces.append(gradient.reshape(-1))
         row[index] = None
-    line = laid.matrix[number]
+    line = matrix.matrix[number]
     torch.cat(pieces, out=line)
     if scale != 1.0:
         line.div_(scale)
+
+
+def rows_fit(params: Sequence[torch.Tensor], count: int) -> bool:
+    """Whether ``count`` gradients fit in the memory that is free on each CUDA device; elsewhere they always do."""
+    wanted: dict[torch.device, int] = {}
+    for param in params:
+        if param.is_cuda:
+            wanted[param.device] = wanted.get(param.device, 0) + count * param.numel() * param.element_size()
+    return all(_fits(device, size) for device, size in wanted.items())
+
+
+def _fits(device: torch.device, wanted: int) -> bool:
+    allocated = torch.cuda.memory_allocated(device)
+    if 2 * (wanted + allocated) < torch.cuda.get_device_properties(device).total_memory:
+        return True  # without asking the driver, which is slow
+    free, _ = torch.cuda.mem_get_info(device)
+    return wanted < 0.9 * (free + torch.cuda.memory_reserved(device) - allocated)

@@ -9,12 +9,12 @@ from typing import Any
 import torch
 from torch import nn
 
-from mtopt.autograd._graph import Edge, edge_of
 from mtopt.autograd._layer_parts import is_known
+from mtopt.autograd._reach import Edge, edge_of
 
 
 @dataclass(frozen=True, slots=True)
-class Call:
+class LayerCall:
     """One call of one layer.
 
     Attributes:
@@ -42,12 +42,12 @@ class Call:
         return 0 not in (self.given.ndim, len(self.shape)) and len(self.given) == self.shape[0] == count
 
 
-class Calls:
+class LayerHooks:
     """All calls of the layers of ``model`` whose parameters' gradients can be told apart by sample."""
 
     def __init__(self, model: nn.Module) -> None:
         self.model = model
-        self.found: list[Call] = []
+        self.found: list[LayerCall] = []
         self.listening = False
         self._handles: list[torch.utils.hooks.RemovableHandle] = []
 
@@ -59,7 +59,7 @@ class Calls:
             if hasattr(module, "_orig_mod") or getattr(module, "_compiled_call_impl", None) is not None:
                 raise ValueError(
                     f"model is compiled (at {name or 'its top'!r}), and a compiled graph shows no layers: give the "
-                    "model before torch.compile, or mtopt.backward(list(losses), ...) a backward a loss"
+                    "model before torch.compile, or mtopt.backward(list(losses), ...), one backward pass per loss"
                 )
         for module in self.model.modules():
             if isinstance(module, nn.MultiheadAttention) or is_known(module):
@@ -90,4 +90,6 @@ class Calls:
         whole = base is not None and base.requires_grad and base.numel() == result.numel()
         if base is None or not whole or not (base.is_contiguous() and result.is_contiguous()):
             base = result
-        self.found.append(Call(module, parameters, inputs[0].detach(), before, output, edge_of(base), result.shape))
+        self.found.append(
+            LayerCall(module, parameters, inputs[0].detach(), before, output, edge_of(base), result.shape)
+        )

@@ -1,0 +1,371 @@
+"""The step below K backward passes: one pass of weighted losses, and one product of the Gramian with the weights."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, cast
+
+import numpy as np
+import torch
+from torch import nn
+from torch.autograd import forward_ad
+
+from mtopt._forward_mode import forward_kernels, load_formulas, make_dual, scratch_like
+from mtopt._losses import Batch, Losses, Objective, read_losses, run_loss
+from mtopt._replay import Generators, exchanged, graph_where_needed
+from mtopt.autograd._call import Call
+from mtopt.autograd._matrix_free_options import MatrixFree
+from mtopt.autograd._reach import Group, Grouping, Reach, losses_on_graph
+from mtopt.autograd._step import Evidence, Plan, Update
+from mtopt.autograd.plans._weighted import WHAT, differentiate_weighted, reach_on_graph
+from mtopt.combiners import Combiner, Following, Outcome, list_combiners
+from mtopt.linalg import Array, Place, are_finite, copy_unless_alone, norm_of
+
+OFF = 0.5
+"""A product that misses ``w'Gw = ||d||²`` by more than this share of it moves no weights."""
+
+
+class FollowedWeights(Plan):
+    """A rule that follows its weights: the product that moves them belongs to the pass that was made with them."""
+
+    late = True
+
+    def __init__(self, call: Call) -> None:
+        _require_following(call.rule)
+        assert call.free is not None
+        self.options = call.free
+        self.model = require_module(call)
+        self.generators = Generators.of(self.model)
+        super().__init__(call, run_batch(call.losses, call))
+        self.made, self.off, self.obstacle = 0, 0.0, ""  # products, and the largest error of one along the weights
+        self.keeps: list[bool] = []
+
+    @property
+    def told(self) -> str:  # type: ignore[override]
+        """How the step was made so far."""
+        told = f"matrix-free: {_counted(self.backwards or 1, 'weighted backward')}"
+        if self.keeps and all(self.keeps):
+            return f"{told}: the rule keeps weights"
+        told = f"{told} and {_counted(self.made, kind_of(self.options))}" if self.backwards else told
+        if self.obstacle:
+            return f"{told}; {self.obstacle}"
+        return f"{told}, {self.off:.1e} off along the weights before correction" if self.made else told
+
+    def reach(self) -> Sequence[Reach]:
+        self.losses = losses_on_graph(self.batch)
+        return reach_on_graph(self.losses, self.call, self.batch)
+
+    def objectives(self, group: Group) -> tuple[int, ...]:
+        return tuple(self.batch.present[k] for k in group.reach)
+
+    def evidence(self, grouping: Grouping) -> Iterator[Evidence]:
+        self.point = point_of(self.call, self.model, self.batch, self.generators)
+        self.product = product_of(self.options)
+        total = len(self.batch.objectives)
+        each = list(zip(grouping.rules, grouping.shared, strict=True))
+        self.keeps = [rule.kept_weights(self.objectives(group), total) is not None for rule, group in each]
+        rounds = 1 if all(self.keeps) else self.options.iterations
+        for number in range(rounds):
+            self.weights = [_follows(rule).weights_to_follow(self.objectives(group)) for rule, group in each]
+            main = dict(zip(each[0][1].reach, self.weights[0].tolist(), strict=True)) if each else {}
+            own = self.own_factors(grouping, main)
+            keep = number + 1 < rounds
+            self.found = differentiate_weighted(
+                self.losses, grouping, self.weights, own, self.call, self.batch, retain_graph=keep
+            )
+            self.backwards += self.found.backwards
+            directions = [[g for g in gradients if g is not None] for gradients in self.found.shared]
+            self.lengths = [norm_of(each) / self.call.scale if each else 0.0 for each in directions]
+            if not all(map(math.isfinite, self.lengths)) or not are_finite(
+                [g for g in self.found.own if g is not None]
+            ):
+                yield Evidence(bad=f"non-finite {WHAT}")
+                return
+            yield Evidence()
+
+    def ask(self, grouping: Grouping, evidence: Evidence) -> list[Outcome]:
+        self.factors = []
+        for number, (rule, group) in enumerate(zip(grouping.rules, grouping.shared, strict=True)):
+            objectives, length = self.objectives(group), self.lengths[number]
+            if self.keeps[number]:
+                factor = _follows(rule).lengthening(objectives, length * length)
+            else:
+                products = self._products(group, self.found.shared[number], length, self.weights[number].numpy())
+                factor, _ = _follows(rule).follow(objectives, products, length * length, rate=self.options.rate)
+            self.factors.append(factor)
+        return [Outcome(weights * factor) for weights, factor in zip(self.weights, self.factors, strict=True)]
+
+    def _products(self, group: Group, gradients: Sequence[torch.Tensor | None], length: float, weights: Array) -> Array:
+        """``G w`` (K,) of a group, for a direction of this length."""
+        if length == 0.0:
+            return np.zeros(len(weights))
+        squared = length * length
+        if len(weights) == 1:
+            return np.asarray(squared / weights)
+        products = multiply(self.product, self.point, self.call, group, gradients, length, weights)
+        self.made += 1
+        along = float(weights @ products) / squared
+        if not abs(along - 1.0) <= OFF:
+            self.obstacle = (
+                f"the weights were kept: the product gives w'Gw = {along:.3g} ||d||², which is lost in rounding, in "
+                "curvature, or in losses that were not the same when they were run again"
+            )
+            return np.full(len(weights), math.nan)
+        self.off = max(self.off, abs(along - 1.0))
+        return products / along  # exact along w: the part of the error that all the losses share is gone
+
+    def realise(self, grouping: Grouping, outcomes: Sequence[Outcome], weights: Mapping[int, float]) -> Update:
+        for number, factor in enumerate(self.factors):
+            if factor != 1.0:
+                self.found.shared[number] = _lengthened(self.found.shared[number], factor)
+                if number == 0 and self.private == "weighted":  # heads are to be in proportion
+                    self.found.own = _lengthened(self.found.own, factor)
+        return Update(self.found.pieces(grouping), what=WHAT, borrowed=True, obstacle=self.obstacle)
+
+    def note_written(self, grouping: Grouping) -> None:
+        for rule, group, keeps in zip(grouping.rules, grouping.shared, self.keeps, strict=True):
+            if keeps:
+                rule.keep(self.objectives(group), len(self.batch.objectives))
+
+
+def _lengthened(gradients: Sequence[torch.Tensor | None], factor: float) -> list[torch.Tensor | None]:
+    taken: set[int] = set()
+    own = [g if g is None else copy_unless_alone(g, taken) for g in gradients]
+    torch._foreach_mul_([g for g in own if g is not None], factor)
+    return own
+
+
+def point_of(call: Call, model: nn.Module, batch: Batch, generators: Generators, losses: Any = None) -> Point:
+    """Where products are taken: the losses of ``batch``, run once more by what they were run by."""
+    assert call.free is not None
+    given = [batch.given[k] for k in batch.present]
+    return Point(
+        model,
+        call.losses if losses is None else losses,
+        generators,
+        batch.objectives,
+        batch.present,
+        np.array(batch.values),
+        [loss.dtype for loss in given],  # type: ignore[union-attr]
+        call.scale,
+        call.free.needs_graph,
+    )
+
+
+def product_of(options: MatrixFree) -> Product:
+    """How ``J d`` is made."""
+    return exact if options.product == "exact" else displaced(options.displacement)
+
+
+def kind_of(options: MatrixFree) -> str:
+    """What a product is called in a record."""
+    return "forward-mode product" if options.product == "exact" else "displaced forward"
+
+
+def multiply(
+    product: Product,
+    point: Point,
+    call: Call,
+    group: Group,
+    gradients: Sequence[torch.Tensor | None],
+    length: float,
+    weights: Array,
+) -> Array:
+    """``J d`` (K,) of a group, for the direction that its gradients with these weights are."""
+    reached = [(call.places[i], g) for i, g in zip(group.indices, gradients, strict=True) if g is not None]
+    full = np.zeros(len(point.present))
+    full[list(group.reach)] = weights
+    return product(point, [place for place, _ in reached], [g for _, g in reached], length, full)[list(group.reach)]
+
+
+def require_module(call: Call) -> nn.Module:
+    """The module of the call, whose parameters can be replaced."""
+    if call.model is None:
+        raise TypeError(
+            "plan='matrix_free' replaces the model's parameters for a second forward: params must be the module that "
+            "the losses run; several modules go into one nn.ModuleList"
+        )
+    return call.model
+
+
+def run_batch(losses: Any, call: Call) -> Batch:
+    """The losses of a callable, run with a graph."""
+    batch = Batch(run_losses_of(losses), call.scale)
+    if not batch.all_tensors:
+        raise TypeError("plan='matrix_free' takes a callable that returns losses, found one that returns callables")
+    return batch
+
+
+def _require_following(rule: Combiner) -> None:
+    """Raise for a rule that does not follow its weights."""
+    if not (isinstance(rule, Following) and rule.matrix_free):
+        names = ", ".join(list_combiners(matrix_free=True, draws=rule.draws))
+        raise ValueError(
+            f"plan='matrix_free' takes a rule that follows its weights by products of the Gramian with a vector, and "
+            f"{rule!r} does not: one of {names}, or Every around one"
+        )
+
+
+def _follows(rule: Combiner) -> Following:
+    return cast(Following, rule)  # one of a kind with the rule that was looked at in the beginning
+
+
+def _counted(count: int, what: str) -> str:
+    return f"{count} {what}" if count == 1 else f"{count} {what}s"
+
+
+@dataclass(frozen=True, slots=True)
+class Point:
+    """Where the products of a step are taken.
+
+    Attributes:
+        model: its parameters are replaced for the second forward.
+        losses: the callable, or the callables.
+        generators: as they were before the first forward.
+        objectives, present, values: of the first forward, as the user knows them.
+        dtypes: of the losses.
+        scale: a GradScaler's factor, which directions carry; 1 without one.
+        needs_graph: the losses differentiate inside.
+    """
+
+    model: nn.Module
+    losses: Any
+    generators: Generators
+    objectives: Sequence[Objective]
+    present: Sequence[int]
+    values: Array
+    dtypes: Sequence[torch.dtype]
+    scale: float
+    needs_graph: bool = False
+
+    def again(self, replaced: Mapping[int, torch.Tensor]) -> list[torch.Tensor]:
+        """The losses present, signed, from a forward with some parameters, by their ids, replaced."""
+        with graph_where_needed(self.needs_graph, "mtopt.MatrixFree (or to the trainer)"):
+            if self.needs_graph:  # they may differentiate with respect to parameters, too
+                replaced = {key: tensor.requires_grad_() for key, tensor in replaced.items()}
+            with exchanged(self.model, replaced), self.generators.replayed():
+                objectives, values = read_losses(run_losses_of(self.losses))
+        present = [k for k, value in enumerate(values) if value is not None]
+        if (objectives, present) != (list(self.objectives), list(self.present)):
+            raise ValueError(
+                "losses must give the same objectives when they are run again, found first "
+                f"{[self.objectives[k].name for k in self.present]}, then {[objectives[k].name for k in present]}"
+            )
+        found = [(values[k].reshape(()), objectives[k].sign) for k in present]  # type: ignore[union-attr]
+        return [-value if sign < 0.0 else value for value, sign in found]  # a factor would have a tangent, slowly
+
+
+def run_losses_of(losses: Any) -> Losses:
+    """The losses of a callable that returns them all, or of a collection of callables."""
+    if callable(losses):
+        found: Losses = losses()
+        return found
+    objectives, values = read_losses(losses)
+    for objective, value in zip(objectives, values, strict=True):
+        if isinstance(value, torch.Tensor):
+            raise TypeError(
+                f"plan='matrix_free' runs the losses twice, and loss {objective.name!r} is a tensor; give a callable "
+                "that computes them all, such as lambda: losses(batch)"
+            )
+    return {objective: run_loss(value) for objective, value in zip(objectives, values, strict=True)}
+
+
+Product = Callable[[Point, Sequence[Place], Sequence[torch.Tensor], float, Array], Array]
+"""``J d`` (K,) at a point, for d over some of the parameters (its tensors carry the point's scale), of a given length
+without that scale, which was made with weights (K,)."""
+
+
+def exact(
+    point: Point, places: Sequence[Place], direction: Sequence[torch.Tensor], length: float, weights: Array
+) -> Array:
+    """The directional derivatives of all losses, by forward-mode differentiation."""
+    # a tangent as long as the parameters: those of the activations are then of their size, in 16 bits, too
+    load_formulas()
+    size = _rough_norm([place.parameter for place in places]) or 1.0
+    with torch.no_grad(), forward_ad.dual_level(), forward_kernels(point.model):
+        replaced = {}
+        factor = size / (length * point.scale)
+        for place, along, tangent in zip(places, direction, _scratch(point, places), strict=True):
+            replaced[id(place.parameter)] = make_dual(place.parameter, torch.mul(along, factor, out=tangent))
+        # Zeros for heads: torch takes a millisecond an operation to add up a tangent and one that is not there.
+        for param in point.model.parameters():
+            if param.requires_grad and id(param) not in replaced:
+                replaced[id(param)] = make_dual(param, torch.zeros_like(param))
+        try:
+            found = [forward_ad.unpack_dual(loss) for loss in point.again(replaced)]  # type: ignore[no-untyped-call]
+        except NotImplementedError as error:
+            if "forward" not in str(error):
+                raise
+            raise NotImplementedError(
+                f"plan='matrix_free' differentiates forwards, and the model has a part that cannot: "
+                f"{str(error).splitlines()[0]} Use plan=mtopt.MatrixFree(product='displacement'), which needs no "
+                "derivative"
+            ) from error
+    values = _on_cpu([loss.primal for loss in found])
+    _check_same(point, values)
+    slopes = _on_cpu([torch.zeros_like(loss.primal) if loss.tangent is None else loss.tangent for loss in found])
+    return slopes * (length / size)
+
+
+def displaced(share: float | None) -> Product:
+    """``(L(x) - L(x - e d)) / e``: one more forward, without a graph.
+
+    Along d the weighted losses fall by ``e ||d||²`` to first order. With a fall of ``share`` of their size, rounding to
+    relative precision u costs ``u / share`` of the result, and curvature about ``share`` of it (a quarter of
+    it for a quadratic loss with minimum zero, a half for an exponential): both are small and alike at
+    ``share = sqrt(u)``, whatever the units of the losses and the parameters. Near a stationary point, where the losses
+    do not fall, e is bounded by a displacement of ``cbrt(u)`` of the parameters' norm.
+    """
+
+    def product(
+        point: Point, places: Sequence[Place], direction: Sequence[torch.Tensor], length: float, weights: Array
+    ) -> Array:
+        params = [place.parameter.detach() for place in places]
+        unit = max(torch.finfo(dtype).eps for dtype in [*point.dtypes, *(param.dtype for param in params)])
+        size = float(weights @ np.abs(point.values))
+        fall = (math.sqrt(unit) if share is None else share) * size / length  # e ||d||
+        bound = unit ** (1.0 / 3.0) * _rough_norm(params)
+        far = min(fall, bound) if bound > 0.0 and fall > 0.0 else max(fall, bound)
+        if not far > 0.0:
+            raise ValueError(
+                "the parameters and the losses are all zero, and tell no length to displace by; use product='exact'"
+            )
+        step = far / (length * point.scale)
+        replaced = {}
+        with torch.no_grad():
+            for place, along, moved in zip(places, direction, _scratch(point, places), strict=True):
+                replaced[id(place.parameter)] = torch.add(place.parameter, along, alpha=-step, out=moved)
+            values = _on_cpu(point.again(replaced))
+        signs = np.array([point.objectives[k].sign for k in point.present])
+        return np.asarray((point.values * signs - values) * (length / far))
+
+    return product
+
+
+def _check_same(point: Point, values: Array) -> None:
+    signs = np.array([point.objectives[k].sign for k in point.present])
+    change = float(np.linalg.norm(values * signs - point.values))
+    if change > 1e-2 * float(np.linalg.norm(point.values)):
+        raise ValueError(
+            f"losses must give the same values when they are run again, found a change of {change:.2g}: draw the batch "
+            "outside of them, and random numbers from torch's, numpy's or Python's global generators; where fused "
+            "attention drops out on a GPU, train with SDPBackend.MATH or use product='displacement'"
+        )
+
+
+def _scratch(point: Point, places: Sequence[Place]) -> list[torch.Tensor]:
+    return scratch_like(point.model, {str(place.name): place.parameter for place in places})
+
+
+def _rough_norm(tensors: Sequence[torch.Tensor]) -> float:
+    """The norm of all of them together to a few digits, in one pass: a length to measure others by."""
+    wide = [torch.promote_types(tensor.dtype, torch.float32) for tensor in tensors]
+    parts = [torch.linalg.vector_norm(t.detach(), dtype=dtype).double() for t, dtype in zip(tensors, wide, strict=True)]
+    found = float(torch.linalg.vector_norm(torch.stack([part.cpu() for part in parts])))
+    return found if 1e-12 < found < 1e15 else norm_of(tensors)
+
+
+def _on_cpu(scalars: Sequence[torch.Tensor]) -> Array:
+    return np.asarray(torch.stack([s.detach().reshape(()).double() for s in scalars]).cpu().numpy())

@@ -1,0 +1,151 @@
+"""A matrix-free step of a rule on several mini-batches, whose weights move by one product of its cross-Gramian."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from typing import cast
+
+import numpy as np
+import torch
+
+from mtopt._losses import Batch, check_loss, read_losses
+from mtopt._replay import Generators, graph_where_needed
+from mtopt.autograd._call import Call
+from mtopt.autograd._matrix_free_options import MatrixFree
+from mtopt.autograd._reach import Group, Grouping, Reach, losses_on_graph
+from mtopt.autograd._step import Evidence, Plan, Update
+from mtopt.autograd.plans._matrix_free import (
+    kind_of,
+    multiply,
+    point_of,
+    product_of,
+    require_module,
+    run_batch,
+    run_losses_of,
+)
+from mtopt.autograd.plans._several_batches import check_same, draws_of
+from mtopt.autograd.plans._weighted import WHAT, KeptWeights, differentiate_weighted, reach_on_graph
+from mtopt.combiners import Combiner, FollowingDraws, Outcome, list_combiners
+from mtopt.linalg import Array, norm_of
+
+
+class FollowedDraws(Plan):
+    """``J1 J2' w`` as ``J1 d``: a weighted pass on the second draw, a product along it on the first, and with the
+    weights that the rule makes of it a weighted pass on the third."""
+
+    late = True
+
+    @classmethod
+    def of_draws(cls, call: Call) -> Plan:
+        """The plan for a call with several draws; where the rule keeps weights, that of the last one alone."""
+        assert call.free is not None
+        _require_following(call.rule, call.free)
+        require_module(call)
+        draws = draws_of(call.losses, call.rule)
+        last: Batch | None = None
+        if call.rule.kept_weights((), 0) is not None:  # the last draw is all that such a step looks at
+            last = run_batch(draws[-1], call)
+            kept = KeptWeights(call, last) if last.all_tensors else None
+            if kept is not None and kept.are_kept():
+                return kept
+        return cls(call, draws, last)
+
+    def __init__(self, call: Call, draws: Sequence[object], last: Batch | None) -> None:
+        assert call.free is not None
+        self.options, self.model, self.draws, self.last = call.free, require_module(call), draws, last
+        self.generators = Generators.of(self.model)
+        self.first = _run_without_graph(draws[0], call)
+        super().__init__(call, run_batch(draws[1], call))
+        check_same(self.first, self.batch, 1)
+        self.told = f"matrix-free: one weighted backward on draws 1 and 2, one {kind_of(self.options)} on draw 0"
+
+    def reach(self) -> Sequence[Reach]:
+        self.losses = losses_on_graph(self.batch)
+        return reach_on_graph(self.losses, self.call, self.batch)
+
+    def evidence(self, grouping: Grouping) -> Iterator[Evidence]:
+        second = self.batch
+        self.batch = self.first  # whose losses the record tells of, where the step ends here
+        reason = self.first.non_finite()
+        if reason:
+            yield Evidence(bad=reason)
+            return
+        self.batch = second
+        self.objectives = [tuple(second.present[k] for k in group.reach) for group in grouping.shared]
+        rules = [cast(FollowingDraws, rule) for rule in grouping.rules]
+        weights = [rule.weights_to_follow(each) for rule, each in zip(rules, self.objectives, strict=True)]
+        shared = Grouping(grouping.shared)
+        along = differentiate_weighted(self.losses, shared, weights, {}, self.call, second)
+        self.backwards += along.backwards
+        self.products = [
+            self._product(group, gradients, given.numpy())
+            for group, gradients, given in zip(grouping.shared, along.shared, weights, strict=True)
+        ]
+        if not all(np.isfinite(product).all() for product in self.products):
+            yield Evidence(bad=f"non-finite {WHAT}, or product with it")
+            return
+        self.batch = run_batch(self.draws[2], self.call) if self.last is None else self.last
+        check_same(self.first, self.batch, 2)
+        self.losses = losses_on_graph(self.batch)
+        reason = self.batch.non_finite()
+        if reason:
+            yield Evidence(bad=reason)
+            return
+        again = self.group_again()
+        if [group.reach for group in again.shared] != [group.reach for group in grouping.shared]:
+            raise ValueError("the losses of the draws reach different parameters; leave plan='matrix_free' out")
+        grouping.shared, grouping.own = again.shared, again.own
+        yield Evidence()
+
+    def group_again(self) -> Grouping:
+        """The parameters by the losses of the last draw."""
+        reaches = reach_on_graph(self.losses, self.call, self.batch)
+        combined = self.private == "combined"
+        return Grouping.of(reaches, self.call.places, len(self.batch.present), combined=combined)
+
+    def _product(self, group: Group, gradients: Sequence[torch.Tensor | None], weights: Array) -> Array:
+        """``J1 d`` (K,) of a group; NaN where d is not finite."""
+        direction = [gradient for gradient in gradients if gradient is not None]
+        length = norm_of(direction) / self.call.scale if direction else 0.0
+        if not 0.0 < length < np.inf:
+            return np.full(len(weights), 0.0 if length == 0.0 else np.nan)
+        point = point_of(self.call, self.model, self.first, self.generators, self.draws[0])
+        return multiply(product_of(self.options), point, self.call, group, gradients, length, weights)
+
+    def ask(self, grouping: Grouping, evidence: Evidence) -> list[Outcome]:
+        each = zip(grouping.rules, self.objectives, self.products, strict=True)
+        return [Outcome(cast(FollowingDraws, rule).weights_of_product(known, product)) for rule, known, product in each]
+
+    def realise(self, grouping: Grouping, outcomes: Sequence[Outcome], weights: Mapping[int, float]) -> Update:
+        given = [outcome.weights for outcome in outcomes if outcome.weights is not None]
+        own = self.own_factors(grouping, weights)
+        made = differentiate_weighted(self.losses, grouping, given, own, self.call, self.batch)
+        self.backwards += made.backwards
+        return Update(made.pieces(grouping), what=WHAT, borrowed=True)
+
+
+def _run_without_graph(losses: object, call: Call) -> Batch:
+    """The losses of a draw as they are: what the product along a direction is checked, or made, with."""
+    assert call.free is not None
+    with graph_where_needed(call.free.needs_graph, "mtopt.MatrixFree (or to the trainer)"):
+        objectives, found = read_losses(run_losses_of(losses))
+    present = [k for k, loss in enumerate(found) if loss is not None]
+    given = [check_loss(objectives[k].name, found[k], graph=False) for k in present]
+    batch = Batch.of_values(objectives, present, [float(loss.detach()) for loss in given])
+    batch.given = found
+    return batch
+
+
+def _require_following(rule: Combiner, options: MatrixFree) -> None:
+    if not (isinstance(rule, FollowingDraws) and rule.matrix_free):
+        names = ", ".join(list_combiners(matrix_free=True, draws=rule.draws))
+        raise ValueError(
+            f"plan='matrix_free' takes a rule on draws that one product of their Gramian will do for, and {rule!r} "
+            f"needs more: {names}, or Every around it"
+        )
+    default = MatrixFree()
+    if (options.iterations, options.rate) != (default.iterations, default.rate):
+        raise ValueError(
+            f"iterations and rate are of rules that follow their weights, and {rule!r} makes its own step; leave "
+            "them out of MatrixFree"
+        )

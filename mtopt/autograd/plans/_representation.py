@@ -1,0 +1,126 @@
+"""The step of a rule that weighs by gradients of the shared representation: one backward of the trunk, whatever K."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+
+import torch
+
+from mtopt._losses import Batch
+from mtopt.autograd._call import Call
+from mtopt.autograd._reach import (
+    Group,
+    Grouping,
+    Reach,
+    boundary_of,
+    losses_on_graph,
+    reach_of_rows,
+    require_reach,
+    trunk_behind,
+)
+from mtopt.autograd._retained import set_aside
+from mtopt.autograd._rows import row_of
+from mtopt.autograd._step import Evidence, Piece, Update, find_non_finite
+from mtopt.autograd.plans._kept_rows import KeptRows
+from mtopt.combiners import Outcome
+from mtopt.linalg import Gradients, Row, join_complex, view_reals
+
+
+class Representation(KeptRows):
+    """Weights from the gradients with respect to ``features``, applied in one backward of what is behind them.
+
+    Parameters that only the heads have get what ``private`` says, or the rule applied to their rows where several
+    losses reach them.
+    """
+
+    told = "features only: the rule weighs by the gradients of the representation, then one trunk backward"
+
+    def __init__(self, call: Call, batch: Batch) -> None:
+        super().__init__(call, batch)
+        if call.features is None or not batch.all_tensors:
+            raise ValueError(
+                "plan='features' weighs by the gradients of a representation: give features, the trunk's output, and "
+                "losses that were computed from it, as tensors"
+            )
+        self.losses, self.boundary = losses_on_graph(batch), boundary_of(call.features)
+        self.trunk, self.obstacle = trunk_behind(self.boundary, self.losses, call.params)
+        self.carried: Sequence[Group] = ()  # heads that get the trunk's weights
+
+    def group(self) -> Grouping:
+        """The trunk first, whose weights are the step's; the heads by the losses that reach them."""
+        assert self.trunk is not None
+        params, width = self.call.params, len(self.boundary)
+        outside = [index for index, param in enumerate(params) if id(param) not in self.trunk]
+        heads = [params[index] for index in outside]
+        named = list(zip(self.batch.names, self.losses, strict=True))
+        ends = [row_of(name, loss, [*self.boundary, *heads], retain_graph=True) for name, loss in named]
+        for (name, _), row in zip(named, ends, strict=True):
+            require_reach(name, row)
+        reach = tuple(k for k, row in enumerate(ends) if any(g is not None for g in row[:width]))
+        self.rows = [_spread(row[width:], outside, len(params)) for row in ends]
+        self.representation = self._representation([ends[k][:width] for k in reach], reach)
+        main = Group(reach, True, [index for index, param in enumerate(params) if id(param) in self.trunk])
+        found = Grouping.of(self.reach(), self.call.places, len(ends), combined=self.private == "combined", trunk=set())
+        self.backwards = 0
+        if self.private == "own":
+            return Grouping([main, *found.shared], found.own)
+        self.carried = [*found.shared, *found.own]
+        return Grouping([main])
+
+    def reach(self) -> Sequence[Reach]:
+        assert self.rows is not None
+        return reach_of_rows(self.rows)
+
+    def _representation(self, rows: Sequence[Row], reach: Reach) -> Gradients:
+        zeros = [view_reals(feature) for feature in self.boundary]
+        return Gradients(
+            [[torch.zeros_like(zero) if g is None else g for g, zero in zip(row, zeros, strict=True)] for row in rows],
+            objectives=[self.batch.present[k] for k in reach],
+            total=len(self.batch.objectives),
+            scale=self.call.scale,
+        )
+
+    def evidence(self, grouping: Grouping) -> Iterator[Evidence]:
+        assert self.rows is not None
+        self.heads = [self.gradients_of(group, self.rows) for group in (*grouping.shared[1:], *grouping.own)]
+        self.carried_rows = [self.gradients_of(group, self.rows) for group in self.carried]
+        single = list(zip(grouping.own, self.heads[len(grouping.shared) - 1 :], strict=True))
+        looked = [(k, g) for group, found in single for k in group.reach for g in found.rows[0]]
+        for group, found in zip(self.carried, self.carried_rows, strict=True):
+            looked += [(k, g) for k, row in zip(group.reach, found.rows, strict=True) for g in row]
+        yield Evidence([self.representation, *self.heads[: len(grouping.shared) - 1]], own=find_non_finite(looked))
+
+    def realise(self, grouping: Grouping, outcomes: Sequence[Outcome], weights: Mapping[int, float]) -> Update:
+        pieces: list[Piece] = []
+        own = self.own_factors(grouping, weights)
+        given = [outcome.weights for outcome in outcomes[1:]] + [[own[group.loss]] for group in grouping.own]
+        for group, found, by in zip((*grouping.shared[1:], *grouping.own), self.heads, given, strict=True):
+            pieces.append((group.indices, found.combined(by)))  # type: ignore[arg-type]
+        for group, found in zip(self.carried, self.carried_rows, strict=True):
+            pieces.append((group.indices, found.combined([weights.get(k, 1.0) for k in group.reach])))
+        behind = grouping.shared[0].indices
+        self.backwards = 1
+        if behind:  # all frozen, the heads are left to train
+            assert outcomes[0].weights is not None
+            pieces.append((behind, self._differentiate_trunk(outcomes[0].weights, behind)))
+        return Update(pieces)
+
+    def _differentiate_trunk(self, weights: torch.Tensor, indices: Sequence[int]) -> list[torch.Tensor | None]:
+        made = self.representation.combined(weights)
+        with set_aside(self.boundary):  # where they retain their gradient they have had it from the heads
+            through = torch.autograd.grad(
+                self.boundary,
+                [self.call.params[index] for index in indices],
+                [join_complex(gradient, feature) for gradient, feature in zip(made, self.boundary, strict=True)],
+                retain_graph=self.batch.retain_graph,
+                allow_unused=True,
+            )
+        return [gradient if gradient is None else gradient.clone() for gradient in through]
+
+
+def _spread(row: Row, indices: Sequence[int], count: int) -> Row:
+    """A row over some parameters as one over all, with None for the others."""
+    spread: Row = [None] * count
+    for index, gradient in zip(indices, row, strict=True):
+        spread[index] = gradient
+    return spread

@@ -1,0 +1,143 @@
+"""A step of a rule on several independent mini-batches."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import Any
+
+import torch
+
+from mtopt._losses import Batch, Losses, NoLossError, without_nan
+from mtopt.autograd._call import Call
+from mtopt.autograd._reach import Grouping, Reach, losses_on_graph, reach_of_rows
+from mtopt.autograd._rows import make_rows
+from mtopt.autograd._step import Evidence, Plan, Update, name_non_finite
+from mtopt.autograd.plans._kept_rows import KeptRows
+from mtopt.autograd.plans._weighted import WHAT, KeptWeights, differentiate_weighted, reach_on_graph
+from mtopt.combiners import Combiner, Outcome
+from mtopt.linalg import Row
+
+Draws = Sequence[Losses | Callable[[], Losses]]
+"""The losses of each mini-batch, or a callable that returns them: run, differentiated and freed before the next."""
+
+
+class SeveralBatches(KeptRows):
+    """K rows of each draw but the last, the rule, and one weighted backward on the last."""
+
+    late = True
+
+    @classmethod
+    def of_draws(cls, call: Call) -> Plan:
+        """The plan for a call with several draws; where the rule keeps weights, that of the last one alone."""
+        draws = [draw if call.absent is None else without_nan(draw) for draw in draws_of(call.losses, call.rule)]
+        last: Batch | None = None
+        if call.rule.kept_weights((), 0) is not None:  # the last draw is all that such a step looks at
+            last = read_draw(draws, len(draws) - 1, call, retain_graph=call.retain_graph)
+            kept = KeptWeights(call, last) if last.all_tensors else None
+            if kept is not None and kept.are_kept():
+                return kept
+        return cls(call, draws, last)
+
+    def __init__(self, call: Call, draws: Draws, last: Batch | None) -> None:
+        self.draws: list[tuple[Batch, list[Row]]] = []
+        for number in range(len(draws) - 1):
+            batch = read_draw(draws, number, call)
+            self.draws.append((batch, list(make_rows(batch, call.params, None)[0])))
+            if call.absent is None:
+                check_same(self.draws[0][0], batch, number)
+        last = last or read_draw(draws, len(draws) - 1, call, retain_graph=call.retain_graph)
+        super().__init__(call, last, None if last.all_tensors else list(make_rows(last, call.params, None)[0]))
+        if call.absent is not None:
+            _keep_common([*self.draws, (last, self.rows or [])])
+        check_same(self.draws[0][0], last, len(draws) - 1)
+        count = len(last.present)
+        of_last = "one weighted backward" if self.rows is None else f"{count} backwards"
+        self.told = f"{count} backwards on each of {len(draws) - 1} draws, and {of_last} on the last"
+
+    def reach(self) -> Sequence[Reach]:
+        if self.rows is not None:
+            return reach_of_rows(self.rows)
+        self.losses = losses_on_graph(self.batch)
+        return reach_on_graph(self.losses, self.call, self.batch)
+
+    def evidence(self, grouping: Grouping) -> Iterator[Evidence]:
+        last, groups = self.batch, [*grouping.shared, *grouping.own]
+        self.backwards = len(last.present) * len(self.draws)
+        self.found = []
+        for batch, rows in self.draws:
+            self.batch = batch  # whose losses the record tells of, where the step ends here
+            found = [self.gradients_of(group, rows) for group in groups]
+            bad = batch.non_finite() or ", ".join(name_non_finite(Evidence(found), batch))
+            if bad:
+                yield Evidence(bad=bad if bad.startswith("non-finite") else f"non-finite gradient: {bad}")
+                return
+            self.found.append(found[: len(grouping.shared)])
+        self.batch = last
+        yield Evidence(self.found[0])
+
+    def ask(self, grouping: Grouping, evidence: Evidence) -> list[Outcome]:
+        outcomes = []
+        for number, rule in enumerate(grouping.rules):
+            draws = [found[number] for found in self.found]
+            outcome = rule.combine_draws(draws, self.batch.signed(draws[0].objectives))
+            if outcome.weights is None:
+                raise ValueError(f"{rule!r} gave no weights for the last of its {rule.draws} draws")
+            outcomes.append(Outcome(outcome.weights))
+        return outcomes
+
+    def realise(self, grouping: Grouping, outcomes: Sequence[Outcome], weights: Mapping[int, float]) -> Update:
+        given = [outcome.weights for outcome in outcomes if outcome.weights is not None]
+        own = self.own_factors(grouping, weights)
+        if self.rows is None:
+            made = differentiate_weighted(self.losses, grouping, given, own, self.call, self.batch)
+            self.backwards += made.backwards
+            return Update(made.pieces(grouping), what=WHAT, borrowed=True)
+        self.backwards += len(self.rows)
+        given += [torch.tensor([own[group.loss]], dtype=torch.float64) for group in grouping.own]
+        groups = (*grouping.shared, *grouping.own)
+        rows = self.rows
+        return Update(
+            [(g.indices, self.gradients_of(g, rows).combined(by)) for g, by in zip(groups, given, strict=True)],
+            what=WHAT,
+        )
+
+
+def draws_of(draws: object, rule: Combiner) -> Sequence[Any]:
+    """``draws`` itself, once it is as many collections of losses as the rule takes."""
+    wanted = f"{rule!r} takes {rule.draws} independent mini-batches a step: losses must be a sequence of "
+    wanted += f"{rule.draws} collections, one a mini-batch, each a sequence or a mapping of losses"
+    if not isinstance(draws, Sequence) or isinstance(draws, str):
+        raise TypeError(f"{wanted}; found {type(draws).__name__}")
+    if len(draws) != rule.draws or not all(
+        isinstance(draw, Sequence | Mapping | torch.Tensor) or callable(draw) for draw in draws
+    ):
+        raise ValueError(f"{wanted}; found {len(draws)}: {', '.join(type(draw).__name__ for draw in draws)}")
+    return draws
+
+
+def read_draw(draws: Draws, number: int, call: Call, *, retain_graph: bool = False) -> Batch:
+    """The losses of one draw."""
+    try:
+        return Batch(draws[number], call.scale, retain_graph=retain_graph)
+    except (TypeError, ValueError) as error:
+        error.add_note(f"in the losses of draw {number}")
+        raise
+
+
+def _keep_common(draws: Sequence[tuple[Batch, list[Row]]]) -> None:
+    """Leave out of all the draws, and of their rows, what one of them lacks."""
+    common = set.intersection(*[set(batch.present) for batch, _ in draws])
+    if not common:
+        raise NoLossError("the draws have no loss in common; skip this batch")
+    for batch, made in draws:
+        made[:] = [row for k, row in zip(batch.present, made, strict=False) if k in common]
+        batch.keep(common)
+
+
+def check_same(first: Batch, other: Batch, number: int) -> None:
+    """Raise where draw ``number`` has other losses than the first."""
+    if (first.objectives, first.present) != (other.objectives, other.present):
+        raise ValueError(
+            f"the draws must hold the same objectives, found {first.names} in draw 0 and {other.names} in draw {number}"
+            "; give None in all of them for a loss that is absent from one"
+        )

@@ -1,0 +1,127 @@
+"""A step of a rule that looks at each batch twice: at the parameters as they are, and as they were a step before."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from functools import partial
+from typing import Any
+
+import torch
+
+from mtopt._losses import Batch, Losses, Objective, read_losses
+from mtopt._replay import Generators, buffers_kept
+from mtopt.autograd._call import Call
+from mtopt.autograd._reach import Grouping
+from mtopt.autograd._rows import make_rows
+from mtopt.autograd._step import Evidence
+from mtopt.autograd.plans._kept_rows import KeptRows
+from mtopt.combiners import Outcome
+from mtopt.linalg import Place, Row, are_finite
+
+
+class TwoPoints(KeptRows):
+    """K rows here, K rows of the same batch at the parameters of the step before, and the rule on both.
+
+    The second visit draws the random numbers of the first, and leaves no trace: neither in the parameters, bit for bit,
+    nor in the models' buffers (running statistics), nor in the generators.
+    """
+
+    def __init__(self, call: Call) -> None:
+        visits = _Visits(call)
+        batch = Batch(visits.first(), call.scale)
+        source, _, self.told = make_rows(batch, call.params, None)
+        rows = list(source)
+        self.before: list[Row] | None = None
+        if call.rule.visited is not None:
+            with _at(call.places, call.rule.visited), buffers_kept():
+                again = Batch(visits.second(), call.scale)
+                self.before = list(make_rows(again, call.params, None)[0])
+                if (again.objectives, again.present) != (batch.objectives, batch.present):  # known only now
+                    raise ValueError(
+                        f"losses must be the same whenever they are run, found {batch.names}, then {again.names}"
+                    )
+            self.told += "; and once more at the parameters of the step before"
+        super().__init__(call, batch, rows)
+        self.backwards = len(rows) * (1 if self.before is None else 2)
+
+    def evidence(self, grouping: Grouping) -> Iterator[Evidence]:
+        bad = [
+            name
+            for name, row in zip(self.batch.names, self.before or (), strict=bool(self.before))
+            if not are_finite([gradient for gradient in row if gradient is not None])
+        ]
+        if bad:
+            yield Evidence(bad=f"non-finite gradient at the parameters of the step before: {', '.join(bad)}")
+            return
+        yield from super().evidence(grouping)
+
+    def ask(self, grouping: Grouping, evidence: Evidence) -> list[Outcome]:
+        self.here = [param.detach().clone() for param in self.call.params]  # before a hook steps an optimizer
+        outcomes = []
+        for rule, group, found in zip(grouping.rules, grouping.shared, evidence.gradients, strict=True):
+            before = None if self.before is None else self.gradients_of(group, self.before)
+            outcomes.append(rule.combine_revisited(found, before, self.batch.signed(found.objectives)))
+        return outcomes
+
+    def note_written(self, grouping: Grouping) -> None:
+        self.call.rule.visited = self.here
+
+
+class _Visits:
+    """The losses of a batch, run twice with the same random numbers."""
+
+    def __init__(self, call: Call) -> None:
+        self.losses, self.devices = call.losses, [param.device for param in call.params]
+        self.generators: dict[Objective | None, Generators] = {}
+        if not callable(self.losses):
+            objectives, values = read_losses(self.losses)
+            tensors = [o.name for o, v in zip(objectives, values, strict=True) if isinstance(v, torch.Tensor)]
+            if tensors:
+                raise ValueError(
+                    f"{call.rule!r} looks at each batch twice, also at the parameters of the step before, and losses "
+                    f"{tensors} are tensors, made once: give a callable that returns the losses of the batch, such as "
+                    "lambda: losses(batch), or callables for each"
+                )
+
+    def first(self) -> Losses:
+        return self._run(self._remembered)
+
+    def second(self) -> Losses:
+        return self._run(self._replayed)
+
+    def _run(self, how: Callable[[Objective | None, Callable[[], Any]], Any]) -> Mapping[Objective, Any]:
+        found = how(None, self.losses) if callable(self.losses) else self.losses
+        pairs = zip(*read_losses(found), strict=True)
+        return {objective: partial(how, objective, value) if callable(value) else value for objective, value in pairs}
+
+    def _remembered(self, objective: Objective | None, loss: Callable[[], Any]) -> Any:
+        self.generators[objective] = Generators(self.devices)
+        with self.generators[objective].recorded():
+            return loss()
+
+    def _replayed(self, objective: Objective | None, loss: Callable[[], Any]) -> Any:
+        with self.generators[objective].replayed():
+            return loss()
+
+
+@contextmanager
+def _at(places: Sequence[Place], values: Sequence[torch.Tensor]) -> Iterator[None]:
+    """The parameters with other values. They are exchanged and not copied, so that the return is exact."""
+    params = [place.parameter for place in places]
+    shapes = [tuple(param.shape) for param in params]
+    if shapes != [tuple(value.shape) for value in values]:
+        raise ValueError(
+            f"params have shapes {shapes}, and those of the step before {[tuple(value.shape) for value in values]}; "
+            "create one rule for each set of parameters"
+        )
+    here = [param.data for param in params]
+    torch.clear_autocast_cache()  # it knows a parameter by its identity, not by its value
+    try:
+        for param, value in zip(params, values, strict=True):
+            param.data = value.to(param.device, param.dtype)
+        yield
+    finally:
+        for param, value in zip(params, here, strict=True):
+            param.data = value
+        torch.clear_autocast_cache()

@@ -1,0 +1,235 @@
+"""Steps of one backward pass of weighted losses: rules on the loss values, and rules that keep their weights."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+
+import torch
+
+from mtopt._losses import Batch
+from mtopt.autograd._call import Call
+from mtopt.autograd._reach import (
+    Group,
+    Grouping,
+    Reach,
+    boundary_of,
+    leaves_behind,
+    losses_on_graph,
+    reach_behind,
+    require_dense,
+    unreached,
+)
+from mtopt.autograd._step import Evidence, Piece, Plan, Update, rules_of
+from mtopt.combiners import Outcome
+
+WHAT = "gradient of the weighted losses"
+
+_LOW_PRECISION = (torch.float16, torch.bfloat16)
+
+
+class LossValues(Plan):
+    """A rule that needs only the losses: they are weighed, and differentiated once. Every loss counts as shared."""
+
+    told = "one weighted backward: the rule needs only the losses"
+    late = True
+
+    def reach(self) -> Sequence[Reach]:
+        self.losses = losses_on_graph(self.batch)
+        return [(0,)] * len(self.call.params)  # whichever it is: all count as shared
+
+    def evidence(self, grouping: Grouping) -> Iterator[Evidence]:
+        yield Evidence()
+
+    def ask(self, grouping: Grouping, evidence: Evidence) -> list[Outcome]:
+        batch = self.batch
+        return [Outcome(self.call.rule.weigh(batch.signed(batch.present), batch.present, len(batch.objectives)))]
+
+    def realise(self, grouping: Grouping, outcomes: Sequence[Outcome], weights: Mapping[int, float]) -> Update:
+        self.backwards = 1
+        gradients = torch.autograd.grad(
+            self.losses,
+            self.call.params,
+            seeds_of(self.losses, weights.values()),
+            retain_graph=self.batch.retain_graph,
+            allow_unused=True,
+        )
+        if all(gradient is None for gradient in gradients):
+            names = self.batch.names
+            raise ValueError(f"none of the losses {names} reaches params; give the parameters they were computed from")
+        return Update([(range(len(gradients)), gradients)], what=WHAT, borrowed=True)
+
+    def reached(self, grouping: Grouping) -> Iterable[torch.Tensor]:
+        behind = leaves_behind(self.losses)
+        return [param for param in self.call.params if id(param) in behind]
+
+
+class KeptWeights(Plan):
+    """A rule that keeps the weights of an earlier step.
+
+    Gradients are looked at before they are written, as those of any rule on gradients are: a step that is skipped does
+    not count as one with these weights.
+    """
+
+    told = "one weighted backward: the rule keeps weights"
+
+    def __init__(self, call: Call, batch: Batch) -> None:
+        super().__init__(call, batch)
+        self.grouping = super().group()
+
+    def are_kept(self) -> bool:
+        """Whether the rule keeps weights for each group of these losses."""
+        rules, total = rules_of(self.grouping, self.call.rule, self.batch), len(self.batch.objectives)
+        kept = zip(rules, self.grouping.shared, strict=True)
+        return all(rule.kept_weights(self.objectives(group), total) is not None for rule, group in kept)
+
+    def reach(self) -> Sequence[Reach]:
+        self.losses = losses_on_graph(self.batch)
+        self.trunk = None if self.call.features is None else leaves_behind(boundary_of(self.call.features))
+        return reach_on_graph(self.losses, self.call, self.batch)
+
+    def group(self) -> Grouping:
+        return self.grouping
+
+    def objectives(self, group: Group) -> tuple[int, ...]:
+        return tuple(self.batch.present[k] for k in group.reach)
+
+    def evidence(self, grouping: Grouping) -> Iterator[Evidence]:
+        yield Evidence()
+
+    def ask(self, grouping: Grouping, evidence: Evidence) -> list[Outcome]:
+        total = len(self.batch.objectives)
+        each = zip(grouping.rules, grouping.shared, strict=True)
+        return [Outcome(rule.kept_weights(self.objectives(group), total)) for rule, group in each]
+
+    def realise(self, grouping: Grouping, outcomes: Sequence[Outcome], weights: Mapping[int, float]) -> Update:
+        given = [outcome.weights for outcome in outcomes if outcome.weights is not None]
+        own = self.own_factors(grouping, weights)
+        made = differentiate_weighted(self.losses, grouping, given, own, self.call, self.batch)
+        self.backwards = made.backwards
+        if made.backwards > 1:
+            self.told = f"{self.told}; {made.backwards - 1} more for what not all the losses reach"
+        return Update(made.pieces(grouping), what=WHAT, borrowed=True)
+
+    def note_written(self, grouping: Grouping) -> None:
+        for rule, group in zip(grouping.rules, grouping.shared, strict=True):
+            rule.keep(self.objectives(group), len(self.batch.objectives))
+
+
+def reach_on_graph(losses: Sequence[torch.Tensor], call: Call, batch: Batch) -> list[Reach]:
+    """Which losses reach each parameter, as their graph tells."""
+    found = reach_behind(losses)
+    reaches = [found.get(id(param), ()) for param in call.params]
+    reached = set().union(*reaches)
+    for k, name in enumerate(batch.names):
+        if k not in reached:
+            raise ValueError(unreached(name))
+    return reaches
+
+
+@dataclass(slots=True)
+class WeightedGradients:
+    """Gradients of weighted losses: of each shared group, and of the others together."""
+
+    shared: list[list[torch.Tensor | None]]
+    indices: list[int] = field(default_factory=list)
+    own: list[torch.Tensor | None] = field(default_factory=list)
+    backwards: int = 0
+
+    def pieces(self, grouping: Grouping) -> list[Piece]:
+        found: list[Piece] = [
+            (group.indices, gradients) for group, gradients in zip(grouping.shared, self.shared, strict=True)
+        ]
+        return [*found, (self.indices, self.own)] if self.indices else found
+
+
+def differentiate_weighted(
+    losses: Sequence[torch.Tensor],
+    grouping: Grouping,
+    weights: Sequence[torch.Tensor],
+    own: Mapping[int, float],
+    call: Call,
+    batch: Batch,
+    *,
+    retain_graph: bool | None = None,
+) -> WeightedGradients:
+    """Each shared group's gradient with its weights (K,), the others' times ``own``, by their losses.
+
+    One pass does for all parameters that share their weights. Parameters that only some of the losses reach take a pass
+    for each set of losses. Those of single losses that get their own gradients are had from the main pass, divided by
+    the weight; where that would lose digits (weights below 1e-3 or above 1e3, parameters of 16 bits) they take one pass
+    together, which ends at these parameters. The graph is freed, unless ``retain_graph`` or the batch says otherwise.
+    """
+    by_group = [
+        dict(zip(group.reach, given.tolist(), strict=True))
+        for group, given in zip(grouping.shared, weights, strict=True)
+    ]
+    main = by_group[0] if by_group else {}
+    along: list[int] = []
+    apart: list[int] = []
+    factors: dict[int, float] = {}
+    corrections: dict[int, float] = {}  # by the parameter
+    for group in grouping.own:
+        k, factor = group.loss, own[group.loss]
+        if k in main and (factor == main[k] or _is_divisible(main[k], group, call)):
+            along += group.indices
+            if factor != main[k]:
+                corrections.update(dict.fromkeys(group.indices, factor / main[k]))
+        else:
+            apart += group.indices
+            factors[k] = factor
+    passes = [(group.indices, of_losses) for group, of_losses in zip(grouping.shared, by_group, strict=True)]
+    if along:
+        passes[0] = [*passes[0][0], *along], main
+    # the main pass is the last, which frees the graph: it is the longest
+    passes = [*([(apart, factors)] if apart else []), *reversed(passes)]
+    keep = batch.retain_graph if retain_graph is None else retain_graph
+    found: list[list[torch.Tensor | None]] = []
+    for number, (indices, of_losses) in enumerate(passes, start=1):
+        outputs = [losses[k] for k in of_losses]
+        gradients = torch.autograd.grad(
+            outputs,
+            [call.params[index] for index in indices],
+            seeds_of(outputs, of_losses.values()),
+            retain_graph=keep or number < len(passes),
+            allow_unused=True,
+        )
+        require_dense([batch.names[k] for k in of_losses], gradients)
+        found.append(_corrected(indices, gradients, corrections) if corrections else list(gradients))
+    heads = found.pop(0) if apart else []
+    shared = found[::-1]
+    if along:
+        end = len(grouping.shared[0].indices)
+        heads, shared[0] = [*heads, *shared[0][end:]], shared[0][:end]
+    return WeightedGradients(shared, [*apart, *along], heads, len(passes))
+
+
+def _is_divisible(weight: float, group: Group, call: Call) -> bool:
+    """Whether a head's own gradient may be had from the weighted one: without loss, in its dtype."""
+    exact = all(call.params[index].dtype not in _LOW_PRECISION for index in group.indices)
+    return exact and 1e-3 <= abs(weight) <= 1e3
+
+
+def _corrected(
+    indices: Sequence[int], gradients: Sequence[torch.Tensor | None], factors: Mapping[int, float]
+) -> list[torch.Tensor | None]:
+    """``gradients``, those of some parameters times a factor."""
+    found = list(gradients)
+    chosen = [
+        (n, g, factors[i])
+        for n, (i, g) in enumerate(zip(indices, found, strict=True))
+        if i in factors and g is not None
+    ]
+    if chosen:
+        places, given, by = zip(*chosen, strict=True)
+        for place, product in zip(places, torch._foreach_mul(list(given), list(by)), strict=True):
+            found[place] = product
+    return found
+
+
+def seeds_of(losses: Sequence[torch.Tensor], weights: Iterable[float]) -> list[torch.Tensor]:
+    """What autograd starts from. K seeds and not a sum: the graph is not extended, each loss stays in its own dtype."""
+    dtype = losses[0].dtype
+    if all(loss.is_cpu and loss.ndim == 0 and loss.dtype == dtype for loss in losses):
+        return list(torch.tensor(list(weights), dtype=dtype).unbind())  # made at once, K times as fast
+    return [torch.full_like(loss, weight) for loss, weight in zip(losses, weights, strict=True)]
