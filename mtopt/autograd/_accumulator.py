@@ -18,7 +18,7 @@ from mtopt._losses import (
     run_loss,
     without_nan,
 )
-from mtopt.autograd._backward import nothing_present
+from mtopt.autograd._backward import hints, nothing_present
 from mtopt.autograd._call import Call, Params, Private, check_rule, factor_of, trainable
 from mtopt.autograd._reach import refuse_reentrant, require_reach
 from mtopt.autograd._record import StepRecord
@@ -111,7 +111,8 @@ class JacobianAccumulator:
             self._scale = self._factor()
         factor = objective.sign * self._scale
         scaled = (given if factor == 1.0 else given * factor).reshape(())
-        row = row_of(objective.name, scaled, self._params, retain_graph=retain_graph)
+        with hints():
+            row = row_of(objective.name, scaled, self._params, retain_graph=retain_graph)
         require_reach(objective.name, row)
         number = given.detach().reshape(()).double()
         self._backwards += 1

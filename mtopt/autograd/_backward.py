@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import Any
 
 from mtopt._losses import Absent, Batch, Losses, NoLossError
@@ -56,8 +57,8 @@ def backward(
 
     Args:
         losses: a sequence, a tensor (K,), a mapping from names (or :class:`Objective`), or a callable that returns one
-            of these. A loss is a scalar tensor; a callable that returns one, which is run once, differentiated and freed
-            before the next; or None where it is absent. A rule on several draws takes a sequence of such collections.
+            of these. A loss is a scalar tensor; a callable that returns one, which is run, differentiated and freed
+            before the next (once); or None where it is absent. A rule on several draws takes a sequence of such collections.
         params: what to fill: a module, its ``named_parameters()``, or bare parameters.
         combiner: the rule. Create it once, before the loop: it may carry state.
         features: the shared trunk's output, or several: heads are differentiated once, the trunk K times.
@@ -91,18 +92,20 @@ def backward(
         retain_graph=retain_graph,
     )
     try:
-        return take(call)
+        with hints():
+            return logged(run_step(call, choose(call)))
     except NoLossError:
         if absent is None:
             raise
         return logged(nothing_present())
 
 
-def take(call: Call) -> StepRecord:
-    """The step that a call asks for, with its plan in the debug log."""
+@contextmanager
+def hints() -> Iterator[None]:
+    """Adds what to do to an error of torch that only several passes of one graph meet, and lets every error pass."""
     try:
-        return logged(run_step(call, choose(call)))
-    except RuntimeError as error:  # and every other passes
+        yield
+    except RuntimeError as error:
         if "donated buffer" in str(error):
             error.add_note(_DONATED)
         raise
@@ -160,7 +163,6 @@ _DONATED = (
     "torch._functorch.config.donated_buffer = False (import torch._functorch.config) before the model is compiled, or "
     "give the losses as callables, each with a forward of its own."
 )
-"""An error of torch that only several passes of one graph meet: what to do about it."""
 
 
 def logged(record: StepRecord) -> StepRecord:

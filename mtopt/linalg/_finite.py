@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import math
 from collections.abc import Sequence
 
@@ -29,6 +30,7 @@ def _are_finite(tensors: Sequence[torch.Tensor], wide: torch.dtype) -> bool:
     return math.isfinite(float(total)) or all(bool(tensor.isfinite().all()) for tensor in tensors)
 
 
+@functools.cache
 def finite_limit(dtype: torch.dtype) -> float:
     """Below this a bound that is itself rounded proves that numbers are finite."""
     return 0.25 * torch.finfo(dtype).max
