@@ -30,6 +30,7 @@ if TYPE_CHECKING:
     from mtopt import (
         autograd,
         combiners,
+        diagnosis,
         distributed,
         experiments,
         integrations,
@@ -41,6 +42,7 @@ if TYPE_CHECKING:
         testing,
         training,
     )
+    from mtopt.diagnosis import Diagnosis, diagnose
     from mtopt.experiments import Comparison, compare
     from mtopt.training import Callback, Evaluator, GeN, History, MultiLossTrainer, ProgressBar, seed_everything
 
@@ -50,6 +52,7 @@ __all__ = [
     "Clipped",
     "Combiner",
     "Comparison",
+    "Diagnosis",
     "Evaluator",
     "Every",
     "GeN",
@@ -78,6 +81,8 @@ __all__ = [
     "combiners",
     "compare",
     "create_combiner",
+    "diagnose",
+    "diagnosis",
     "distributed",
     "experiments",
     "integrations",
@@ -108,7 +113,10 @@ _LAZY: dict[str, tuple[str, str | None]] = {
     "integrations": ("mtopt.integrations", None),
     "testing": ("mtopt.testing", None),
     "training": ("mtopt.training", None),
+    "diagnosis": ("mtopt.diagnosis", None),
     "Comparison": ("mtopt.experiments", "Comparison"),
+    "Diagnosis": ("mtopt.diagnosis", "Diagnosis"),
+    "diagnose": ("mtopt.diagnosis", "diagnose"),
     "Callback": ("mtopt.training", "Callback"),
     "Evaluator": ("mtopt.training", "Evaluator"),
     "GeN": ("mtopt.training", "GeN"),

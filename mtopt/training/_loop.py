@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, replace
 from typing import Any, Protocol
 
+import numpy as np
 import torch
 
 from mtopt.autograd import Probe, StepRecord
+from mtopt.diagnosis import Diagnosis, Watch
 from mtopt.training._feed import Feed
 from mtopt.training._history import History
+from mtopt.training._measure import watch_over, with_measured
 from mtopt.training._protocol import Stepping
 from mtopt.training.callbacks import Callback
 from mtopt.training.checkpoint import CheckpointFolder, plain
@@ -24,6 +26,7 @@ class Fitting(Stepping, Protocol):
     step: int
     epoch: int
     probe: Probe | None
+    measured: Diagnosis | None
 
     @property
     def stopping(self) -> bool: ...
@@ -40,10 +43,6 @@ class Fitting(Stepping, Protocol):
     def training_step(self, batch: Any) -> StepRecord: ...
 
     def state_dict(self) -> dict[str, Any]: ...
-
-
-SKIPS = 20
-"""Skipped steps in a row that are worth a warning."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,10 +93,12 @@ def train(trainer: Fitting, feed: Feed, limits: Limits, folder: CheckpointFolder
     if folder is not None:
         plain(trainer.state_dict(), "state_dict()")  # what cannot be saved is better known now than in an hour
     written = trainer.step, trainer.epoch
+    watch = watch_over(trainer)
+    watch.skipped = skipped_last(trainer.history)
     while not limits.reached(trainer) and not trainer.stopping:
         batches = feed.take(trainer.batches_per_step, least=least_batches(trainer))
         if batches:
-            _one_step(trainer, batches, feed)
+            _one_step(trainer, batches, feed, watch)
         epoch_ends = not batches or feed.at_end(least_batches(trainer))
         if epoch_ends:
             feed.close_epoch()
@@ -112,32 +113,27 @@ def train(trainer: Fitting, feed: Feed, limits: Limits, folder: CheckpointFolder
         folder.write(trainer.step, trainer.state_dict())
 
 
-def _one_step(trainer: Fitting, batches: list[Any], feed: Feed) -> None:
-    trainer.probe = None
+def _one_step(trainer: Fitting, batches: list[Any], feed: Feed, watch: Watch) -> None:
+    trainer.probe = trainer.measured = None
     record = trainer.training_step(batches if trainer.batches_per_step > 1 else batches[0])
     rate = trainer.optimizer.param_groups[0].get("lr")  # of the step just made, which GeN may have chosen in it
     if trainer.scheduler is not None and not record.skipped:
         trainer.scheduler.step()
     trainer.step += 1
     record = replace(
-        record,
+        with_measured(record, trainer.measured),
         step=trainer.step,
         epoch=None if feed.data is None else feed.epoch + 1,
         learning_rate=None if rate is None else float(rate),
         probe=trainer.probe,
     )
     trainer.history.append(record)
-    if record.skipped:
-        _warn_of_skips(trainer, record.reason)
+    watch.see(record, stacklevel=5)
     for callback in trainer.callbacks:
         callback.on_step_end(trainer, record)
 
 
-def _warn_of_skips(trainer: Fitting, reason: str | None) -> None:
-    """Warn once when many steps in a row were skipped: nothing is trained meanwhile."""
-    last = trainer.history["skipped"][-SKIPS - 1 :]
-    if last[-SKIPS:].sum() == SKIPS and last.sum() == SKIPS:
-        warnings.warn(
-            f"the last {SKIPS} steps were all skipped, and nothing was trained in them; the last one for: {reason}",
-            stacklevel=4,
-        )
+def skipped_last(history: History) -> int:
+    """How many steps at the end of a history were skipped in a row."""
+    done = np.flatnonzero(history["skipped"] == 0)
+    return len(history) - (int(done[-1]) + 1 if len(done) else 0)

@@ -16,6 +16,7 @@ from mtopt._losses import Absent, Losses, Objective, check_absent, run_losses, w
 from mtopt._replay import buffers_kept
 from mtopt.autograd import MatrixFree, PlanName, Private, Probe, StepRecord, Store
 from mtopt.combiners import Combiner
+from mtopt.diagnosis import Diagnosis
 from mtopt.training._checks import check_accumulate, check_callbacks, check_how, check_limits, check_parts, read_rule
 from mtopt.training._closure import check_closure
 from mtopt.training._deterministic import deterministic_kernels
@@ -24,6 +25,7 @@ from mtopt.training._feed import Feed
 from mtopt.training._gradients import batches_of, generators_of, mean_losses, step_gradients
 from mtopt.training._history import History
 from mtopt.training._loop import Limits, callbacks_told, train
+from mtopt.training._measure import measure
 from mtopt.training._precision import Precision
 from mtopt.training._random import seed_everything
 from mtopt.training._signals import ended_by_signals
@@ -85,6 +87,8 @@ class MultiLossTrainer(ABC):
             Default: the class attribute, False.
         absent: ``"nan"``: a loss whose value is NaN, such as a cross-entropy whose labels are all ignored, is absent
             from its step, as None is, see :func:`mtopt.backward`. Default: the class attribute, None.
+        measure_every: steps from one in which norms and cosines of the gradients are measured, whatever the rule needs,
+            to the next: by a second look, which takes a forward and K backwards. Default: never.
 
     Attributes:
         step: steps done, skipped ones included.
@@ -94,6 +98,7 @@ class MultiLossTrainer(ABC):
         stopping: ``stop`` was called, and ``fit`` ends after this step.
         checkpoint_dir: where the last ``fit`` wrote its checkpoints; None when it wrote none.
         probe: what a :class:`mtopt.GeN` among the callbacks found in this step, for the step's record.
+        measured: the :class:`mtopt.Diagnosis` of this step's losses, in those that are measured.
         features: :meth:`losses` may set it to the trunk's output, or several; forgotten after the step.
 
     Raises:
@@ -123,6 +128,7 @@ class MultiLossTrainer(ABC):
         deterministic: bool = False,
         needs_graph: bool | None = None,
         absent: Absent = None,
+        measure_every: int | None = None,
     ) -> None:
         check_parts(model, optimizer, scheduler)
         self.combiner = read_rule(combiner, seed)
@@ -151,6 +157,8 @@ class MultiLossTrainer(ABC):
         self._position: dict[str, Any] | None = None  # loaded, and not yet gone to: that takes the data
         self.stopping = False
         self.probe: Probe | None = None
+        self.measure_every = check_count("measure_every", measure_every)
+        self.measured: Diagnosis | None = None
         self.made_with = settings_of(self)
 
     # -- what a subclass defines or changes ---------------------------------------------------------------------
@@ -310,6 +318,8 @@ class MultiLossTrainer(ABC):
 
     def on_gradients(self, batch: Any, record: StepRecord) -> None:
         """Called when ``.grad`` holds the direction, before the optimizer's step. Default: the callbacks are told."""
+        if self.measure_every is not None and (self.step + 1) % self.measure_every == 0:
+            self.measure(batch)
         for callback in self.callbacks:
             callback.on_gradients(self, batch, record)
 
@@ -322,6 +332,16 @@ class MultiLossTrainer(ABC):
         Where a step takes several batches, the means over them. Buffers and generators stay as they are.
         """
         return mean_losses(self, batches_of(self, batch))
+
+    def measure(self, batch: Any) -> Diagnosis | None:
+        """Diagnose the losses of a step's ``batch`` with the parameters as they are now, for this step's record.
+
+        Once a step, whoever asks; None where a loss or gradient is not finite, or no two losses are there. Nothing is
+        changed by it: not ``.grad``, no buffer, no generator. Dropout draws a mask of its own.
+        """
+        if self.measured is None:
+            self.measured = measure(self, batches_of(self, batch))
+        return self.measured
 
     # -- state --------------------------------------------------------------------------------------------------
 

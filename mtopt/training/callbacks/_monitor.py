@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import sys
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
 
+from mtopt._counts import check_count
 from mtopt._text import joined, terminal_text, visible
 from mtopt.autograd import StepRecord
+from mtopt.diagnosis import Diagnosis
 from mtopt.training.callbacks._base import Callback
 from mtopt.training.callbacks._protocol import Training
 from mtopt.training.callbacks._scalars import cosines
@@ -26,18 +28,28 @@ class Monitor(Callback):
     On a terminal (standard error) and in a notebook it is a table that renews itself; elsewhere, such as in a log file,
     a plain line now and then. Use it in place of a :class:`ProgressBar`, not beside it.
 
+    With ``every=50`` the gradients are diagnosed in each fiftieth step, under any rule, one that needs the losses alone
+    included: norms and cosines go to that step's record, and what was found last is told below the table.
+
     Args:
+        every: steps from one that is measured to the next (:meth:`MultiLossTrainer.measure`). Default: none is.
         refresh: seconds from one table to the next. Default: 0.25.
         lines: seconds from one plain line to the next; the first and the last step have one always. Default: 30.
 
     Raises:
-        ValueError: a negative time.
+        ValueError: a negative time, or ``every`` is not a positive int.
+
+    Attributes:
+        diagnosis: the last one; None before the first.
     """
 
-    def __init__(self, *, refresh: float = 0.25, lines: float = 30.0) -> None:
+    def __init__(self, *, every: int | None = None, refresh: float = 0.25, lines: float = 30.0) -> None:
         if not (refresh >= 0 and lines >= 0):
             raise ValueError(f"refresh and lines must be non-negative seconds, found {refresh!r} and {lines!r}")
+        self.every = check_count("every", every)
         self.refresh, self.lines = refresh, lines
+        self.diagnosis: Diagnosis | None = None
+        self._diagnosed = 0
         self._live: Any = None
         self._due = 0.0
         self._shown = 0
@@ -52,6 +64,11 @@ class Monitor(Callback):
         if console.is_terminal or console.is_jupyter:
             self._live = Live(console=console, auto_refresh=False)
             self._live.start()
+
+    def on_gradients(self, trainer: Training, batch: Any, record: StepRecord) -> None:
+        if self.every is not None and (trainer.step + 1) % self.every == 0:
+            self.diagnosis = trainer.measure(batch) or self.diagnosis
+            self._diagnosed = trainer.step + 1
 
     def on_step_end(self, trainer: Training, record: StepRecord) -> None:
         # a picture of each of thousands of steps a second would slow them down
@@ -71,13 +88,19 @@ class Monitor(Callback):
     def _show(self, trainer: Training, record: StepRecord) -> None:
         self._shown = trainer.step
         self._due = time.monotonic() + (self.lines if self._live is None else self.refresh)
+        told = [*_evaluated(self._evaluations), *self._found()]
         if self._live is None:
-            print(_line(trainer, record, self._evaluations), file=sys.stderr, flush=True)
+            print(_line(trainer, record, told), file=sys.stderr, flush=True)
         else:
-            self._live.update(_table(trainer, record, self._evaluations), refresh=True)
+            self._live.update(_table(trainer, record, told), refresh=True)
+
+    def _found(self) -> list[str]:
+        if self.diagnosis is None:
+            return []
+        return [f"step {self._diagnosed}: {self.diagnosis.verdict().splitlines()[0]}"]
 
 
-def _table(trainer: Training, record: StepRecord, evaluations: Mapping[str, Mapping[str, float]]) -> Any:
+def _table(trainer: Training, record: StepRecord, told: Sequence[str]) -> Any:
     from rich.table import Table
     from rich.text import Text
 
@@ -94,11 +117,11 @@ def _table(trainer: Training, record: StepRecord, evaluations: Mapping[str, Mapp
         cells = [Text(_number(number)) for number in numbers]
         cells += [Text(_cosine(angle), style="red" if angle is not None and angle < 0 else "") for angle in angles]
         table.add_row(terminal_text(name), *cells)
-    table.caption = terminal_text("\n".join([*_rates(trainer, record), *_evaluated(evaluations)]))
+    table.caption = terminal_text("\n".join([*_rates(trainer, record), *told]))
     return table
 
 
-def _line(trainer: Training, record: StepRecord, evaluations: Mapping[str, Mapping[str, float]]) -> str:
+def _line(trainer: Training, record: StepRecord, told: Sequence[str]) -> str:
     parts = [_where(trainer, record), f"losses {_named(record.losses)}"]
     if record.weights:
         parts.append(f"weights {_named(record.weights)}")
@@ -106,7 +129,7 @@ def _line(trainer: Training, record: StepRecord, evaluations: Mapping[str, Mappi
     if between:
         angles = (f"{visible(joined(pair, ','))} {_cosine(value)}" for pair, value in between.items())
         parts.append("cosines " + " ".join(angles))
-    return "; ".join([*parts, *_rates(trainer, record), *_evaluated(evaluations)])
+    return "; ".join([*parts, *_rates(trainer, record), *told])
 
 
 def _where(trainer: Training, record: StepRecord) -> str:

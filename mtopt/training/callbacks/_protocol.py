@@ -9,6 +9,7 @@ from typing import Any, Protocol
 
 import torch
 
+from mtopt.diagnosis import Diagnosis
 from mtopt.training._history import History
 from mtopt.training._protocol import Stepping
 
@@ -34,6 +35,8 @@ class Training(Protocol):
     def stop(self) -> None: ...
 
     def save(self, path: str | os.PathLike[str]) -> None: ...
+
+    def measure(self, batch: Any) -> Diagnosis | None: ...
 
     def evaluate(self, data: Iterable[Any] | None = None, *, split: str | None = None) -> dict[str, float]: ...
 
