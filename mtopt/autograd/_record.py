@@ -7,10 +7,14 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
+from mtopt._text import visible
+from mtopt._views import html_table, number_text
 from mtopt.autograd._probe import Probe
 from mtopt.solvers import Certificate
 
 Vector = npt.NDArray[np.float64]
+
+_SHOWN = 8  # losses that a record shows of itself
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,3 +55,38 @@ class StepRecord:
         if self.cosines is None:
             return None
         return int((self.cosines < 0).sum()) // 2  # symmetric, and no gradient conflicts with itself
+
+    def __repr__(self) -> str:
+        told = [f"{visible(name)} {value:.4g}{self._of(name)}" for name, value in list(self.losses.items())[:_SHOWN]]
+        told += [f"and {len(self.losses) - _SHOWN} more losses"] if len(self.losses) > _SHOWN else []
+        return f"<StepRecord{'' if self.step is None else f' {self.step}'}: {', '.join(told)}{self._end()}>"
+
+    def _repr_html_(self) -> str:
+        sections = [section for section in (self.losses, self.weights, self.norms) if section is not None]
+        names = list(dict.fromkeys(name for section in sections for name in section))
+        between = list(self.norms or self.losses) if self.cosines is not None and len(self.cosines) <= _SHOWN else []
+        rows = []
+        for name in names:
+            cells = [number_text((section or {}).get(name)) for section in (self.losses, self.weights, self.norms)]
+            if self.cosines is not None and between:
+                row = between.index(name) if name in between else None
+                cells += ["" if row is None else f"{self.cosines[row, k]:+.2f}" for k in range(len(between))]
+            rows.append((name, *cells))
+        header = ("loss", "value", "weight", "gradient norm", *(f"cos {name}" for name in between))
+        title = f"step{'' if self.step is None else f' {self.step}'}{self._end()}"
+        return html_table(title, header, rows, note=self.plan)
+
+    def _of(self, name: str) -> str:
+        parts = [
+            f"{what} {section[name]:.4g}"
+            for what, section in (("weight", self.weights), ("norm", self.norms))
+            if section is not None and name in section
+        ]
+        return f" ({', '.join(parts)})" if parts else ""
+
+    def _end(self) -> str:
+        """What is told at last: a skip and its reason, or how many gradients conflict."""
+        if self.skipped:
+            return f"; skipped: {visible(self.reason or '')}"
+        pairs = 0 if self.cosines is None else len(self.cosines) * (len(self.cosines) - 1) // 2
+        return f"; {self.conflicts} of {pairs} pairs in conflict" if pairs else ""

@@ -4,11 +4,16 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from mtopt._text import html_text
+from mtopt._views import html_table, number_text
 from mtopt.diagnosis._findings import Findings
 from mtopt.diagnosis._words import tell
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
+
+
+_SHOWN = 8  # losses that a notebook shows
 
 
 class Diagnosis(Findings):
@@ -49,6 +54,18 @@ class Diagnosis(Findings):
             f"<Diagnosis of {len(self.names)} losses, {len(self.conflicting)} of {len(self.pairs)} pairs in conflict; "
             f"lowest cosine {self.cosines[worst]:+.3f} ({between}), norms differ {self.ratio:.3g} times>"
         )
+
+    def _repr_html_(self) -> str:
+        shown = range(min(len(self.names), _SHOWN))
+        rows = []
+        for k in shown:
+            name = self.names[k]
+            noise = None if self.noise is None else float(self.noise.norms[k])
+            cells = [self.losses[name], self.norms[name], noise, self.under.slopes[name]]
+            rows.append((name, *map(number_text, cells), *(f"{self.cosines[k, other]:+.2f}" for other in shown)))
+        header = ("loss", "value", "gradient norm", "its noise", f"cos {self.under.rule}")
+        table = html_table("diagnosis", (*header, *(f"cos {self.names[k]}" for k in shown)), rows)
+        return table + "".join(f"<p>{html_text(line)}</p>" for line in self.verdict().splitlines())
 
     def __str__(self) -> str:
         return self.verdict()

@@ -70,7 +70,17 @@ def recorded(
     marks = np.zeros(count) if skipped is None else as_floats(skipped, "skipped")
     if marks.shape != (count,):
         raise ValueError(f"skipped must have shape ({count},), one entry a step; found {marks.shape}")
-    return Recorded(at, columns, marks > 0)
+    return _without_gaps(Recorded(at, columns, marks > 0))
+
+
+def _without_gaps(record: Recorded) -> Recorded:
+    """The steps that have a value, where most have none: those that were measured, and the skipped ones."""
+    seen = np.isfinite(list(record.columns.values())).any(axis=0)
+    if not seen.any() or 2 * seen.sum() >= len(seen):
+        return record
+    kept = seen | record.skipped
+    columns = {name: values[kept] for name, values in record.columns.items()}
+    return Recorded(record.steps[kept], columns, record.skipped[kept])
 
 
 def check_window(window: int | None, count: int) -> int:

@@ -9,15 +9,19 @@ import numpy as np
 import numpy.typing as npt
 
 from mtopt._errors import CheckpointError, unknown_name
+from mtopt._text import joined, visible
+from mtopt._views import data_frame, html_table, number_text
 from mtopt.autograd import Probe, StepRecord
 from mtopt.solvers import Certificate
 from mtopt.training._columns import Columns, Key, Vector
 from mtopt.training._forms import Form, checked_form
 
 if TYPE_CHECKING:
+    import pandas as pd
     from matplotlib.figure import Figure
 
 _SECTIONS = ("losses", "weights", "norms", "cosines")
+_SHOWN = 8  # losses that a history shows of itself
 _NUMBERS = ("step", "epoch", "learning_rate", "skipped", "conflicts", "backwards")
 
 
@@ -245,6 +249,48 @@ class History:
 
         return plot_history(self)
 
+    def to_frame(self, split: str | None = None) -> pd.DataFrame:
+        """A ``pandas.DataFrame`` with a row a step: ``losses/NAME``, ``weights/NAME``, ``norms/NAME``,
+        ``cosines/NAME,NAME``, and the numbers of the step; NaN where a step did not have one.
+
+        Args:
+            split: the name of a split, whose evaluations are the rows then. Default: the steps.
+
+        Raises:
+            ImportError: pandas is not installed.
+            UnknownNameError: nothing was evaluated under this name.
+        """
+        if split is not None:
+            steps, values = self.evaluations(split)
+            return data_frame({"step": steps, **values}, index="step")
+        columns: dict[str, Vector] = {name: self[name] for name in _NUMBERS if np.isfinite(self[name]).any()}
+        for section in _SECTIONS[:3]:
+            columns |= {f"{section}/{name}": values for name, values in self._section(section).items()}
+        columns |= {f"cosines/{joined(pair, ',')}": values for pair, values in self.cosines.items()}
+        return data_frame({**columns, "step": self.steps}, index="step")
+
+    def __repr__(self) -> str:
+        names = [visible(name) for name in self.losses]
+        shown = ", ".join(names[:_SHOWN]) + (f" and {len(names) - _SHOWN} more" if len(names) > _SHOWN else "")
+        losses = f" of {shown}" if names else ""
+        evaluated = f", evaluated on {', '.join(map(visible, self.splits))}" if self.splits else ""
+        skipped = f", {self.skipped} skipped" if self.skipped else ""
+        return f"<History: {len(self)} step{'' if len(self) == 1 else 's'}{losses}{skipped}{evaluated}>"
+
+    def _repr_html_(self) -> str:
+        rows = []
+        for name, values in list(self.losses.items())[: 4 * _SHOWN]:
+            others = (self._section(section).get(name) for section in ("weights", "norms"))
+            last = [number_text(_last(column)) for column in (values, *others)]
+            rows.append((name, number_text(_first(values)), *last))
+        header = ("loss", "first", "last", "last weight", "last gradient norm")
+        counted = self.conflicts[~np.isnan(self.conflicts)]
+        notes = [f"gradients in conflict in {np.mean(counted > 0):.0%} of {len(counted)} steps"] if len(counted) else []
+        for split in self.splits:
+            found = ", ".join(f"{name} {number_text(_last(v))}" for name, v in self.evaluations(split)[1].items())
+            notes.append(f"last on {split}: {found}")
+        return html_table(repr(self)[1:-1], header, rows, note="; ".join(notes))
+
     # -- state --------------------------------------------------------------------------------------------------
 
     def state_dict(self) -> dict[str, Any]:
@@ -303,6 +349,15 @@ class History:
         for i, j in _pairs(len(names)):
             matrix[i, j] = matrix[j, i] = self._steps.value(_cosine_key(names[i], names[j]), row)
         return matrix
+
+
+def _first(values: Vector) -> float | None:
+    seen = values[~np.isnan(values)]
+    return float(seen[0]) if len(seen) else None
+
+
+def _last(values: Vector | None) -> float | None:
+    return None if values is None else _first(values[::-1])
 
 
 def _pairs(count: int) -> Iterator[tuple[int, int]]:

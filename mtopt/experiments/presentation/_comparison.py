@@ -3,14 +3,19 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
+from mtopt._views import data_frame
 from mtopt.experiments._results import Results
 from mtopt.experiments.presentation._earlier import FIGURES, PAGE, set_aside_earlier
 from mtopt.experiments.presentation._figures import save_figures
+from mtopt.experiments.presentation._html import html_of
 from mtopt.experiments.presentation._report import write_report
 from mtopt.experiments.presentation._table import print_table
 from mtopt.experiments.presentation._told import tell_failures
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 
 class Comparison(Results):
@@ -23,6 +28,22 @@ class Comparison(Results):
     def tell_errors(self) -> str:
         """The failures that are errors of code, in words and with their tracebacks; empty where there are none."""
         return tell_failures(failure for failure in self.failures if failure.by == "code")
+
+    def to_frame(self) -> pd.DataFrame:
+        """:meth:`rows` as a ``pandas.DataFrame``.
+
+        Raises:
+            ImportError: pandas is not installed.
+        """
+        return data_frame(self.rows())
+
+    def __repr__(self) -> str:
+        return (
+            f"<Comparison of {len(self.combiners)} rules on {len(self.tasks())} tasks in {str(self.store.directory)!r}>"
+        )
+
+    def _repr_html_(self) -> str:
+        return html_of(self)
 
     def print(self, file: Any = None) -> None:
         """The ranked table on the terminal."""

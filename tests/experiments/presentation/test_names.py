@@ -103,3 +103,17 @@ def test_names_are_text_on_the_terminal(named, terminal, monkeypatch):
         assert name in shown
     assert "\x1b[31m" not in text.getvalue()
     assert r"_mine\x1b[31m" in shown
+
+
+def test_what_a_notebook_shows_is_the_escaped_table(named):
+    shown = named._repr_html_()
+    assert "x[/y]" in shown
+    assert "\x1b" not in shown
+    assert shown.count("<tr>") == 1 + len(RULES)
+    assert all(f"s[/u]: {task}" in shown for task in TASKS)
+    assert repr(named) == f"<Comparison of 4 rules on 5 tasks in {str(named.store.directory)!r}>"
+
+
+def test_a_data_frame_has_a_row_a_rule_and_task(named):
+    pytest.importorskip("pandas")
+    assert len(named.to_frame()) == len(RULES) * len(TASKS)

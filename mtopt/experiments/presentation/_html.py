@@ -1,0 +1,21 @@
+"""A comparison in a notebook: the ranked table, a row a rule."""
+
+from __future__ import annotations
+
+from mtopt._views import html_table
+from mtopt.experiments._results import Results
+from mtopt.experiments.presentation._table import score_text
+
+
+def html_of(comparison: Results) -> str:
+    """Rules by mean rank, best first; their scores on each task."""
+    ranking, tasks = comparison.ranking(), comparison.tasks()
+    cells = {(cell.combiner, cell.name): cell for cell in comparison.cells}
+    rows = [
+        (rule, f"{mean:.2f}", *(score_text(cells.get((rule, name))) for name in tasks))
+        for rule, mean in ranking.mean_ranks.items()
+    ]
+    units = [" %" if group[0].task["front_hypervolume"] is not None else "" for group in tasks.values()]
+    names = [f"{suite}: {task}{unit}" for (suite, task), unit in zip(tasks, units, strict=True)]
+    caption = "hypervolume on the test split (higher is better); mean ± 95 % interval over seeds"
+    return html_table(caption, ("rule", "mean rank", *names), rows, note=ranking.verdict())
