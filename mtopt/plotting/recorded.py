@@ -75,7 +75,7 @@ def recorded(
 
 def _without_gaps(record: Recorded) -> Recorded:
     """The steps that have a value, where most have none: those that were measured, and the skipped ones."""
-    seen = np.isfinite(list(record.columns.values())).any(axis=0)
+    seen: BoolArray = np.asarray(np.isfinite(np.stack(list(record.columns.values()))).any(axis=0))
     if not seen.any() or 2 * seen.sum() >= len(seen):
         return record
     kept = seen | record.skipped

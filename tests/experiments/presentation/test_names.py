@@ -109,11 +109,11 @@ def test_what_a_notebook_shows_is_the_escaped_table(named):
     shown = named._repr_html_()
     assert "x[/y]" in shown
     assert "\x1b" not in shown
-    assert shown.count("<tr>") == 1 + len(RULES)
+    assert shown.count("<tr>") == 1 + len(RULES) + 1  # the baseline is in every comparison
     assert all(f"s[/u]: {task}" in shown for task in TASKS)
-    assert repr(named) == f"<Comparison of 4 rules on 5 tasks in {str(named.store.directory)!r}>"
+    assert repr(named) == f"<Comparison of 5 rules on 5 tasks in {str(named.store.directory)!r}>"
 
 
 def test_a_data_frame_has_a_row_a_rule_and_task(named):
     pytest.importorskip("pandas")
-    assert len(named.to_frame()) == len(RULES) * len(TASKS)
+    assert len(named.to_frame()) == (len(RULES) + 1) * len(TASKS)
