@@ -14,7 +14,7 @@ import mtopt
 ROOT = Path(mtopt.__file__).parent
 
 FROM_BELOW = (
-    *("linalg", "solvers", "distributed", "combiners", "pareto", "problems", "plotting"),
+    *("linalg", "solvers", "distributed", "combiners", "plotting", "pareto", "problems"),
     *("autograd", "diagnosis", "training", "integrations", "experiments", "testing", "cli"),
 )
 """Each package imports from those before it alone. The modules beside them (files, errors, text) import none."""

@@ -8,7 +8,6 @@ from matplotlib.axes import Axes
 from matplotlib.colors import to_rgba
 from matplotlib.lines import Line2D
 
-from mtopt.pareto import hypervolume, is_nondominated
 from mtopt.plotting.arrays import FloatArray
 from mtopt.plotting.limits import Interval
 from mtopt.plotting.offscale import with_note
@@ -70,9 +69,11 @@ def draw_regions(
     keys: Mapping[str, Line2D],
 ) -> None:
     """Shades the region of each rule's (N, K) points on axes of K dimensions, and adds its size to the rule's key."""
+    import moocore
+
     for name, every in points.items():
         finite = every[np.isfinite(every).all(axis=1)]
-        size = hypervolume(finite, reference) if len(finite) else 0.0
+        size = float(moocore.hypervolume(finite, ref=reference)) if len(finite) else 0.0
         keys[name].set_label(with_note(str(keys[name].get_label()), f"hypervolume {size:.4g}"))
         if len(reference) == 2:
             _draw_area(ax, outline(finite, reference), looks[name])
@@ -102,9 +103,11 @@ def _draw_boxes(ax: Axes, faces: FloatArray, look: Style) -> None:
 
 
 def _counted(points: FloatArray, reference: FloatArray) -> FloatArray:
+    import moocore
+
     better = points[np.isfinite(points).all(axis=1) & (points < reference).all(axis=1)]
     if not len(better):
         return better
     unique = np.unique(better, axis=0)
-    kept: FloatArray = unique[np.asarray(is_nondominated(unique))]
+    kept: FloatArray = unique[moocore.is_nondominated(unique, keep_weakly=True)]
     return kept

@@ -22,6 +22,8 @@ def draw_front3d(ax: Axes, scene: FrontScene, intervals: Sequence[Interval], *, 
     """Draws the rules, the front as a cloud of dots and the reference on 3-D axes; returns the legend's keys."""
     box: Any = ax  # mplot3d has no types
     handles = []
+    for name, centre in scene.centres.items():
+        _stand(box, centre[in_view(centre, intervals)], intervals, scene.looks[name])
     if scene.front:
         cloud = np.concatenate(scene.front)
         dots = {"linestyle": "none", "marker": ".", "markersize": 2.5, "color": "#9A9A9A"}
@@ -52,6 +54,16 @@ def draw_front3d(ax: Axes, scene: FrontScene, intervals: Sequence[Interval], *, 
     return handles
 
 
+def _stand(ax: Any, points: FloatArray, intervals: Sequence[Interval], look: Style) -> None:
+    """A thread from each point down to its shadow on the floor: where it stands in depth."""
+    floor = points.copy()
+    floor[:, 2] = intervals[2][0]
+    for top, foot in zip(points, floor, strict=True):
+        ax.plot(*np.stack([foot, top]).T, color=to_rgba(look.color, 0.3), linewidth=0.7, label="_thread", zorder=1)
+    shadow = {"linestyle": "none", "marker": ".", "markersize": 3.5, "color": "#B5B5B5"}
+    ax.plot(*floor.T, label="_shadow", zorder=0.5, **shadow)
+
+
 def _draw_bars(ax: Any, seeds: FloatArray, centre: FloatArray, shown: BoolArray, look: Style) -> None:
     """Bars of one standard deviation along the three axes at the (N, 3) centres in view."""
     if len(seeds) < 2:
@@ -68,12 +80,13 @@ def _dress(ax: Any, intervals: Sequence[Interval], labels: Sequence[str]) -> Non
     ax.set_xlim3d(*intervals[0])
     ax.set_ylim3d(*intervals[1])
     ax.set_zlim3d(*intervals[2])
-    ax.set_xlabel(f"{labels[0]}, lower is better", labelpad=2)
-    ax.set_ylabel(f"{labels[1]}, lower is better", labelpad=2)
-    ax.set_zlabel(f"{labels[2]}, lower is better", labelpad=2)
+    ax.set_xlabel(labels[0], labelpad=2)
+    ax.set_ylabel(labels[1], labelpad=2)
+    ax.set_zlabel(labels[2], labelpad=2)
+    ax.text2D(0.0, 0.0, "lower is better, on every axis", transform=ax.transAxes, fontsize=8, color="#555555")
     ax.tick_params(pad=0)
     # From the side of the ideal point a front is seen whole.
     ax.view_init(elev=26, azim=32)
-    ax.set_box_aspect(None, zoom=1.05)
+    ax.set_box_aspect(None, zoom=0.88)
     for axis in (ax.xaxis, ax.yaxis, ax.zaxis):
         axis.set_pane_color((0.98, 0.98, 0.98, 1.0))

@@ -96,7 +96,7 @@ def padded(interval: Interval, values: FloatArray | None = None, share: float = 
     low, high = interval
     span = high - low
     # Below this width ticks can no longer be told apart in float64.
-    if span <= 1e-12 * max(abs(low), abs(high)):
+    if span <= max(1e-12 * max(abs(low), abs(high)), float(np.finfo(np.float64).tiny)):
         half = 0.1 * abs(low) or 1.0
         return low - half, high + half
     below, above = share, share

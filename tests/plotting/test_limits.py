@@ -2,7 +2,7 @@
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
@@ -50,6 +50,7 @@ def test_no_finite_value_at_all():
 
 @settings(max_examples=60, deadline=None)
 @given(st.lists(arrays(float, st.integers(1, 8), elements=st.floats(-1e12, 1e12)), min_size=1, max_size=6))
+@example([np.array([0.0, 5e-324])])
 def test_most_values_are_shown_whatever_they_are(groups):
     low, high = robust_interval(groups)
     shown = np.mean([np.mean((group >= low) & (group <= high)) for group in groups])

@@ -15,7 +15,7 @@ from mtopt._content import content_of
 from mtopt._counts import check_count
 from mtopt._errors import CheckpointError, unknown_name
 from mtopt._losses import Objective
-from mtopt.pareto import is_nondominated
+from mtopt.pareto import Front, is_nondominated
 from mtopt.training.callbacks._base import Callback
 from mtopt.training.callbacks._protocol import Training
 from mtopt.training.checkpoint import read_checkpoint, write_checkpoint
@@ -81,6 +81,11 @@ class FrontArchive(Callback):
         """The values of the models kept, (N, K) in float64, minimised: those of objectives to maximise are negated."""
         rows = [[kept.values[o.name] * o.sign for o in self.objectives] for kept in self.kept]
         return torch.tensor(rows, dtype=torch.float64).reshape(-1, len(self.objectives))
+
+    def front(self) -> Front:
+        """The models kept as a :class:`mtopt.pareto.Front`, whose ``load`` gives them back from their files."""
+        names = tuple(objective.name for objective in self.objectives)
+        return Front(None, self.points(), names, tuple(kept.path for kept in self.kept))
 
     def load(self, kept: Kept, model: torch.nn.Module) -> None:
         """Give ``model`` the weights of a model kept.

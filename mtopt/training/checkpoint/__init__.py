@@ -1,6 +1,6 @@
 """Checkpoints: what is in them, the files, the folder of a run, and going on from there."""
 
-from mtopt.training.checkpoint._files import CheckpointWarning, plain, read_checkpoint, write_checkpoint
+from mtopt._checkpoints import CheckpointWarning, plain, read_checkpoint, write_checkpoint
 from mtopt.training.checkpoint._folder import CheckpointFolder
 from mtopt.training.checkpoint._position import check_position
 from mtopt.training.checkpoint._resuming import load_content, resume_from

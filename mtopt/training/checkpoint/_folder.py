@@ -10,10 +10,10 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+from mtopt._checkpoints import CheckpointWarning, read_checkpoint, write_checkpoint
 from mtopt._errors import CheckpointError
 from mtopt.files import TEMPORARY_SUFFIX
 from mtopt.locks import held_alone
-from mtopt.training.checkpoint._files import CheckpointWarning, read_checkpoint, write_checkpoint
 
 _NAME = re.compile(r"step-(\d+)\.pt")
 _ADVICE = "wait for the end of that run, end it, or give this one a checkpoint_dir of its own"

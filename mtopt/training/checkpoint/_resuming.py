@@ -6,8 +6,8 @@ import os
 import warnings
 from typing import Any
 
+from mtopt._checkpoints import CheckpointWarning
 from mtopt._errors import CheckpointError
-from mtopt.training.checkpoint._files import CheckpointWarning
 from mtopt.training.checkpoint._folder import CheckpointFolder
 from mtopt.training.checkpoint._protocol import Checkpointed
 

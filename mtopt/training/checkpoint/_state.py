@@ -9,9 +9,9 @@ from typing import Any
 import numpy as np
 import torch
 
+from mtopt._checkpoints import CheckpointWarning
 from mtopt._content import check_alike, check_mapping, check_whole, content_of
 from mtopt._errors import CheckpointError
-from mtopt.training.checkpoint._files import CheckpointWarning
 from mtopt.training.checkpoint._optimizer_state import check_optimizer, parameter_names
 from mtopt.training.checkpoint._position import check_position
 from mtopt.training.checkpoint._protocol import Checkpointed, Stateful

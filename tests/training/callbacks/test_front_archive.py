@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 import mtopt
 from mtopt.training import Evaluator, FrontArchive
 from mtopt.training.callbacks._front_archive import _most_crowded
-from tests.training.support import interrupted, loader, point, two_losses
+from tests.training.support import Point, interrupted, loader, point, two_losses
 
 
 def test_it_holds_the_front_of_all_that_was_evaluated(tmp_path):
@@ -131,3 +131,17 @@ def test_a_state_of_other_objectives_is_refused(one, tmp_path):
     archive = FrontArchive("test", ["a", "b"], path=tmp_path)
     with pytest.raises(mtopt.CheckpointError, match=r"a step and numbers for \['a', 'b'\]"):
         archive.load_state_dict({"kept": [one]})
+
+
+def test_an_archive_is_a_front_to_choose_from(tmp_path):
+    archive = mtopt.training.FrontArchive("seen", ["loss_0", mtopt.Objective("loss_1", "max")], path=tmp_path)
+    trainer = point("linear", callbacks=[mtopt.Evaluator(None, split="seen", every=1), archive])
+    trainer.fit(steps=5)
+    front = archive.front()
+    assert torch.equal(front.points, archive.points())
+    chosen = front.choose(preference=[1, 0])
+    assert front.points[chosen, 0] == front.points[:, 0].min()
+    model = front.load(chosen, Point())
+    assert float((model.x.detach() - torch.tensor([1.0, 0.0])).square().sum()) == pytest.approx(
+        archive.kept[chosen].values["loss_0"], rel=1e-6
+    )

@@ -12,6 +12,7 @@ import torch
 from torch import nn
 
 import mtopt
+from mtopt import _checkpoints as files
 from mtopt.training import (
     BestCheckpoint,
     CheckpointWarning,
@@ -23,7 +24,6 @@ from mtopt.training import (
     read_checkpoint,
     write_checkpoint,
 )
-from mtopt.training.checkpoint import _files as files
 from tests.training.support import PointTrainer, loader, two_losses
 
 ABSENT = object()

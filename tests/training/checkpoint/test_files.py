@@ -10,8 +10,8 @@ import torch
 from torch import nn
 
 import mtopt
+from mtopt import _checkpoints as files
 from mtopt.training import CheckpointFolder, CheckpointWarning, read_checkpoint, write_checkpoint
-from mtopt.training.checkpoint import _files as files
 
 
 def content():
