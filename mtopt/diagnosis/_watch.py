@@ -12,6 +12,7 @@ from mtopt.diagnosis._rounding import is_rounding, unit_of
 
 _SHARE = 1e-3
 _LOUD = 1e-2  # the share of a step from which a gradient at rounding level does harm
+_BLOWN_UP = 1e3  # the weight from which it was normalised, and not weighed among others
 
 
 class StarvationWarning(UserWarning):
@@ -31,7 +32,7 @@ class Watch:
       in a row. Steps without norms or weights tell nothing and are passed over: a rule on losses has norms where they
       are measured (``measure_every=`` of the trainer).
     - A gradient at the level of rounding, as that of a divergence that is zero in the first step, makes up a hundredth
-      of the step or more: a rule that normalises gradients follows its rounding.
+      of the step or more, by a weight above 1,000: a rule that normalises gradients follows its rounding.
     - ``skips`` steps in a row were skipped.
 
     The :class:`mtopt.MultiLossTrainer` has one of its own.
@@ -81,7 +82,7 @@ class Watch:
             share = size / total
             self._see_share(name, share, record, stacklevel)
             norm = record.norms[name]
-            told = share < _LOUD or f"rounding {name}" in self._told
+            told = share < _LOUD or abs(record.weights[name]) < _BLOWN_UP or f"rounding {name}" in self._told
             if not told and is_rounding(norm, longest, record.losses[name], self.unit):
                 self._told.add(f"rounding {name}")
                 warnings.warn(

@@ -149,3 +149,11 @@ def test_a_rule_on_losses_is_watched_where_it_is_measured():
     trainer = Scaled(point, torch.optim.SGD(point.parameters(), lr=1e-4), "linear", measure_every=1)
     with pytest.warns(StarvationWarning, match="'small' had less than"):
         trainer.fit(steps=101)
+
+
+def test_a_loss_that_comes_to_its_minimum_under_weights_that_sum_to_one_is_not_blown_up():
+    watch = Watch()
+    near = mtopt.StepRecord(
+        losses={"done": 2e-8, "other": 2.0}, weights={"done": 1.0, "other": 1e-2}, norms={"done": 3e-4, "other": 2.8}
+    )
+    assert told(watch, [near] * 10) == []
