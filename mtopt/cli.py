@@ -7,7 +7,9 @@ import os
 import sys
 import traceback
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
+
+from mtopt._command_line import Parser, completion
 
 if TYPE_CHECKING:
     from mtopt.experiments import Comparison
@@ -22,7 +24,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     0; 1 when an error of a task's, a suite's or a rule's code ended something, told with its traceback; 2 after wrong
     use, or where a file cannot be read or written, told in one line.
     """
-    options = _parser().parse_args(arguments)
+    options = _parser().parse_once(sys.argv[1:] if arguments is None else arguments)
     from mtopt._errors import InUseError, StoreError, TaskError, UnknownNameError
 
     try:
@@ -65,10 +67,10 @@ def _let_go_of_the_pipe() -> None:
         os.dup2(nowhere, stream.fileno())
 
 
-def _parser() -> argparse.ArgumentParser:
+def _parser() -> Parser:
     from mtopt._version import __version__
 
-    parser = argparse.ArgumentParser(prog="mtopt", description="Train one model on several losses; compare the rules.")
+    parser = Parser(prog="mtopt", description="Train one model on several losses; compare the rules.")
     parser.add_argument("--version", action="version", version=f"mtopt {__version__}")
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
 
@@ -94,6 +96,17 @@ def _parser() -> argparse.ArgumentParser:
     listing = commands.add_parser("list", help="list what there is")
     listing.add_argument("what", choices=("combiners", "problems"))
     listing.set_defaults(run=_list)
+    listing.add_argument("--json", action="store_true", help="print JSON, with all that is known of each")
+
+    doctor = commands.add_parser("doctor", help="tell versions, threads, devices, and which extras are there")
+    doctor.add_argument("--json", action="store_true", help="print JSON")
+    doctor.set_defaults(run=_doctor)
+
+    completing = commands.add_parser(
+        "completion", help="print a script for a shell", description='Completion: eval "$(mtopt completion bash)"'
+    )
+    completing.add_argument("shell", choices=("bash", "zsh"))
+    completing.set_defaults(run=_completion)
     return parser
 
 
@@ -134,6 +147,8 @@ def _present(comparison: Comparison) -> None:
 
 
 def _list(options: argparse.Namespace) -> int:
+    if options.json:
+        return _list_json(options.what)
     from rich.table import Table
 
     from mtopt._text import console, terminal_text
@@ -164,6 +179,59 @@ def _list(options: argparse.Namespace) -> int:
 
 def _first_line(described: type) -> str:
     return (described.__doc__ or "").strip().split("\n")[0].replace("``", "")
+
+
+def _list_json(what: str) -> int:
+    import json
+
+    known: list[dict[str, Any]]
+    if what == "combiners":
+        from mtopt.combiners import TRAITS, combiner_class, list_combiners
+
+        rules = {name: combiner_class(name) for name in list_combiners()}
+        known = [
+            {"name": name, **{trait: getattr(rule, trait) for trait in TRAITS}, "what": _first_line(rule)}
+            for name, rule in rules.items()
+        ]
+    elif what == "problems":
+        from mtopt.problems import create_problem, list_problems
+
+        problems = {name: create_problem(name) for name in list_problems()}
+        known = [
+            {"name": n, "variables": p.num_variables, "objectives": p.num_objectives, "what": _first_line(type(p))}
+            for n, p in problems.items()
+        ]
+    else:
+        raise ValueError(f"--json lists combiners and problems, found {what}; leave it out")
+    print(json.dumps(known, indent=2))
+    return 0
+
+
+def _doctor(options: argparse.Namespace) -> int:
+    from mtopt._doctor import examine, told
+
+    found = examine()
+    if options.json:
+        import json
+
+        print(json.dumps(found, indent=2))
+    else:
+        from rich.table import Table
+
+        from mtopt._text import console, terminal_text
+
+        table = Table(box=None, pad_edge=False, show_header=False)
+        for line in told(found):
+            table.add_row(*map(terminal_text, line))
+        console().print(table)
+    return 1 if found["troubles"] else 0
+
+
+def _completion(options: argparse.Namespace) -> int:
+    from mtopt.combiners import list_combiners
+
+    print(completion(_parser(), options.shell, {"RULE": ["all", *list_combiners()]}), end="")
+    return 0
 
 
 if __name__ == "__main__":

@@ -13,13 +13,13 @@ import mtopt
 
 HEAVY = (
     *("scipy", "scipy.optimize", "matplotlib", "moocore", "rich", "joblib", "sklearn", "pandas", "cvxpy", "sqlite3"),
-    *("numba", "transformers", "lightning", "accelerate", "peft", "tensorboard"),
+    *("torch", "numba", "transformers", "lightning", "accelerate", "peft", "tensorboard"),
 )
 
 STABLE = (
     *("list_combiners", "create_combiner", "register_combiner", "backward", "JacobianAccumulator", "Objective"),
     *("Combiner", "LossCombiner", "NormCombiner", "GramianCombiner", "JacobianCombiner", "StepRecord"),
-    *("MultiLossTrainer", "GeN", "compare", "problems", "pareto"),
+    *("MultiLossTrainer", "GeN", "compare", "diagnose", "problems", "pareto"),
 )
 """The names that stay as they are."""
 
@@ -45,12 +45,12 @@ def imported() -> dict[str, list[str]]:
 
 
 def test_nothing_heavy_is_imported_with_it(imported: dict[str, list[str]]) -> None:
-    """The time of the import is then torch's; it is measured by hand, where no other process disturbs it."""
+    """Not torch either, so that a command that needs none answers at once."""
     assert imported["import"] == []
 
 
 def test_its_packages_wait_for_what_they_are_asked(imported: dict[str, list[str]]) -> None:
-    assert imported["packages"] == []
+    assert imported["packages"] == ["torch"]
 
 
 def test_a_step_with_a_loss_rule_needs_no_scipy(imported: dict[str, list[str]]) -> None:
@@ -74,6 +74,19 @@ def test_dir_lists_everything_public_and_nothing_else() -> None:
 def test_dir_of_what_is_imported_when_named_is_what_is_public(package: types.ModuleType) -> None:
     assert dir(package) == sorted(package.__all__)
     assert all(hasattr(package, name) for name in dir(package) if package is not mtopt.integrations)
+
+
+def test_rules_are_there_flat_and_in_their_package() -> None:
+    own = [mtopt.combiners.combiner_class(name) for name in mtopt.list_combiners()]
+    for rule in (rule for rule in own if rule.__module__.startswith("mtopt.combiners")):
+        assert rule.__name__ in mtopt.__all__, f"add {rule.__name__} to mtopt/__init__.py"
+        assert getattr(mtopt, rule.__name__) is getattr(mtopt.combiners, rule.__name__) is rule
+
+
+def test_star_brings_what_dir_shows() -> None:
+    code = "from mtopt import *; import mtopt; print(sorted(set(mtopt.__all__) - set(dir())))"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, timeout=120)
+    assert done.stdout.strip() == "[]"
 
 
 def test_what_moved_is_found_where_it_was() -> None:
