@@ -10,7 +10,7 @@ from mtopt._text import visible
 from mtopt.autograd import StepRecord
 from mtopt.diagnosis._rounding import is_rounding, unit_of
 
-_SHARE = 1e-3
+_SHARE = 2e-3  # of the equal share, which for two losses is half of the step
 _LOUD = 1e-2  # the share of a step from which a gradient at rounding level does harm
 _BLOWN_UP = 1e3  # the weight from which it was normalised, and not weighed among others
 
@@ -28,9 +28,9 @@ class Watch:
         for batch in loader:
             watch.see(mtopt.backward(losses(batch), model, combiner))
 
-    - A loss starves: its share of the step, ``|w_k| ||g_k||`` over the sum of these, is below 1e-3 in ``steps`` steps
-      in a row. Steps without norms or weights tell nothing and are passed over: a rule on losses has norms where they
-      are measured (``measure_every=`` of the trainer).
+    - A loss starves: its share of the step, ``|w_k| ||g_k||`` over the sum of these, is below 2e-3 / K (1e-3 for two
+      losses) in ``steps`` steps in a row. Steps without norms or weights tell nothing and are passed over: a rule on
+      losses has norms where they are measured (``measure_every=`` of the trainer).
     - A gradient at the level of rounding, as that of a divergence that is zero in the first step, makes up a hundredth
       of the step or more, by a weight above 1,000: a rule that normalises gradients follows its rounding.
     - ``skips`` steps in a row were skipped.
@@ -74,38 +74,47 @@ class Watch:
         self.skipped = 0
         if record.weights is None or record.norms is None or record.weights.keys() != record.norms.keys():
             return
-        sizes = {name: abs(weight) * record.norms[name] for name, weight in record.weights.items()}
-        total, longest = sum(sizes.values()), max(record.norms.values())
+        weights, norms = record.weights, record.norms
+        sizes = {name: abs(weight) * norms[name] for name, weight in weights.items()}
+        total = sum(sizes.values())
         if not 0 < total < float("inf"):
             return
+        least, loud = total * _SHARE / len(sizes), total * _LOUD
         for name, size in sizes.items():
-            share = size / total
-            self._see_share(name, share, record, stacklevel)
-            norm = record.norms[name]
-            told = share < _LOUD or abs(record.weights[name]) < _BLOWN_UP or f"rounding {name}" in self._told
-            if not told and is_rounding(norm, longest, record.losses[name], self.unit):
-                self._told.add(f"rounding {name}")
-                warnings.warn(
-                    f"the gradient of loss {visible(name)!r} has norm {norm:.3g} beside {longest:.3g}, no more "
-                    f"than rounding, and the rule's weight {record.weights[name]:.3g} makes it {share:.0%} of the "
-                    "step: start where this loss is not at its minimum, give None in its place until it is not, or "
-                    "take a rule that does not normalise",
-                    StarvationWarning,
-                    stacklevel=stacklevel,
-                )
+            if size < least:
+                self._count_starved(name, record, least / total, stacklevel)
+            elif name in self._starving:
+                del self._starving[name]
+            if size >= loud and abs(weights[name]) >= _BLOWN_UP:
+                self._see_rounding(name, record, size / total, stacklevel)
 
-    def _see_share(self, name: str, share: float, record: StepRecord, stacklevel: int) -> None:
-        count = self._starving[name] = self._starving.get(name, 0) + 1 if share < _SHARE else 0
+    def _count_starved(self, name: str, record: StepRecord, least: float, stacklevel: int) -> None:
+        assert record.weights is not None
+        assert record.norms is not None
+        count = self._starving[name] = self._starving.get(name, 0) + 1
         key = f"share {name}"
         if count < self.steps or key in self._told or not self.shares:
             return
         self._told.add(key)
-        assert record.weights is not None
-        assert record.norms is not None
         warnings.warn(
-            f"loss {visible(name)!r} had less than {_SHARE:g} of each of the last {count} steps whose gradients were "
+            f"loss {visible(name)!r} had less than {least:.2g} of each of the last {count} steps whose gradients were "
             f"seen (weight {record.weights[name]:.3g}, gradient norm {record.norms[name]:.3g}): it is not trained; "
             "give it more weight, or leave it out",
+            StarvationWarning,
+            stacklevel=stacklevel + 1,
+        )
+
+    def _see_rounding(self, name: str, record: StepRecord, share: float, stacklevel: int) -> None:
+        assert record.weights is not None
+        assert record.norms is not None
+        norm, longest, key = record.norms[name], max(record.norms.values()), f"rounding {name}"
+        if key in self._told or not is_rounding(norm, longest, record.losses[name], self.unit):
+            return
+        self._told.add(key)
+        warnings.warn(
+            f"the gradient of loss {visible(name)!r} has norm {norm:.3g} beside {longest:.3g}, no more than rounding, "
+            f"and the rule's weight {record.weights[name]:.3g} makes it {share:.0%} of the step: start where this loss "
+            "is not at its minimum, give None in its place until it is not, or take a rule that does not normalise",
             StarvationWarning,
             stacklevel=stacklevel + 1,
         )

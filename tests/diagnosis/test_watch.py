@@ -157,3 +157,10 @@ def test_a_loss_that_comes_to_its_minimum_under_weights_that_sum_to_one_is_not_b
         losses={"done": 2e-8, "other": 2.0}, weights={"done": 1.0, "other": 1e-2}, norms={"done": 3e-4, "other": 2.8}
     )
     assert told(watch, [near] * 10) == []
+
+
+def test_of_many_losses_each_has_a_small_share():
+    norms = [1.0 + k for k in range(60)]
+    assert told(Watch(steps=2), [record([1.0] * 60, norms)] * 10) == []
+    (message,) = told(Watch(steps=2), [record([1.0] * 60, [1e-3, *norms[1:]])] * 10)
+    assert "'loss 0' had less than 3.3e-05" in message
