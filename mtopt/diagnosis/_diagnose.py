@@ -38,7 +38,7 @@ def diagnose(
         found.plot().savefig("diagnosis.png")
 
     Args:
-        losses: as :func:`mtopt.backward` takes them, at most one of them None; their graph is kept. Or, with
+        losses: as :func:`mtopt.backward` takes them, two or more of them there; their graph is kept. Or, with
             ``batches``, a function of a batch that returns such.
         model: the module, its ``named_parameters()``, or bare parameters, each of which then counts as a layer.
         batches: two or more independent batches, of one size: the halves of one will do. The mean over them is
