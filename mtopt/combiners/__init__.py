@@ -17,6 +17,7 @@ from mtopt.combiners.blur import BLUR
 from mtopt.combiners.cagrad import CAGrad
 from mtopt.combiners.clipped import Clipped
 from mtopt.combiners.config import ConFIG
+from mtopt.combiners.conicgrad import ConicGrad
 from mtopt.combiners.cosmos import COSMOS
 from mtopt.combiners.db_mtl import DBMTL
 from mtopt.combiners.dwa import DWA
@@ -28,18 +29,22 @@ from mtopt.combiners.famo import FAMO
 from mtopt.combiners.ferero import FERERO
 from mtopt.combiners.gem import GEM
 from mtopt.combiners.geometric_mean import GLS
+from mtopt.combiners.go4align import GO4Align
 from mtopt.combiners.graddrop import GradDrop
 from mtopt.combiners.gradnorm import GradNorm
+from mtopt.combiners.gradops import GradOPS
 from mtopt.combiners.gradvac import GradVac
 from mtopt.combiners.gru import GRU
 from mtopt.combiners.hamu import HAMU
 from mtopt.combiners.imtl_g import IMTLG
 from mtopt.combiners.imtl_l import IMTLL
 from mtopt.combiners.krum import Krum
+from mtopt.combiners.ldc_mtl import LDCMTL
 from mtopt.combiners.linear import Linear
 from mtopt.combiners.loss_ngdiff import LossNGDiff
 from mtopt.combiners.mgda import MGDA
 from mtopt.combiners.mgda_ub import MGDAUB
+from mtopt.combiners.mmpareto import MMPareto
 from mtopt.combiners.moco import MoCo
 from mtopt.combiners.moco_plus import MoCoPlus
 from mtopt.combiners.modo import MoDo
@@ -52,7 +57,9 @@ from mtopt.combiners.pcd import PCD
 from mtopt.combiners.pcgrad import PCGrad
 from mtopt.combiners.per_group import PerGroup
 from mtopt.combiners.pmgda import PMGDA
+from mtopt.combiners.raco import RACO
 from mtopt.combiners.random_weights import RLW
+from mtopt.combiners.sago import SAGO
 from mtopt.combiners.scalarizers import ASF, PBI, Tchebycheff
 from mtopt.combiners.scale_invariant import SI
 from mtopt.combiners.sdmgrad import SDMGrad
@@ -79,12 +86,15 @@ __all__ = [
     "HAMU",
     "IMTLG",
     "IMTLL",
+    "LDCMTL",
     "MGDA",
     "MGDAUB",
     "PBI",
     "PCD",
     "PMGDA",
+    "RACO",
     "RLW",
+    "SAGO",
     "SI",
     "STCH",
     "TRAITS",
@@ -94,6 +104,7 @@ __all__ = [
     "Clipped",
     "Combiner",
     "ConFIG",
+    "ConicGrad",
     "Context",
     "DrawsCombiner",
     "DualProj",
@@ -102,8 +113,10 @@ __all__ = [
     "FairGrad",
     "Following",
     "FollowingDraws",
+    "GO4Align",
     "GradDrop",
     "GradNorm",
+    "GradOPS",
     "GradVac",
     "Gradients",
     "GramianCombiner",
@@ -112,6 +125,7 @@ __all__ = [
     "Linear",
     "LossCombiner",
     "LossNGDiff",
+    "MMPareto",
     "MUNBa",
     "MoCo",
     "MoCoPlus",

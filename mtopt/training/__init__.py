@@ -25,7 +25,7 @@ from mtopt.training.callbacks import (
 )
 from mtopt.training.checkpoint import CheckpointFolder, CheckpointWarning, read_checkpoint, write_checkpoint
 from mtopt.training.gen import GeN
-from mtopt.training.sets import HypervolumeGradient, SetTrainer, SVGDTrainer
+from mtopt.training.sets import HypervolumeGradient, SetTrainer, SVGDTrainer, TchebycheffSet
 
 __all__ = [
     "AdaptiveBatchSize",
@@ -50,6 +50,7 @@ __all__ = [
     "SVGDTrainer",
     "SetTrainer",
     "SinkGD",
+    "TchebycheffSet",
     "TensorBoard",
     "WeightAverage",
     "count_examples",

@@ -27,10 +27,14 @@ def test_every_registered_rule_conforms(name: str) -> None:
     check_combiner(name)
 
 
+# the dual's solution that RACO clips is not unique where gradients depend on each other
+NOT_UNIQUE = {"raco": ("dependent_rows", "order_of_dependent_rows")}
+
+
 @pytest.mark.long
 @pytest.mark.parametrize("name", ALL)
 def test_every_registered_rule_conforms_on_thousands_of_dependent_rows(name: str) -> None:
-    check_combiner(name, draws=2000)
+    check_combiner(name, draws=2000, skip=NOT_UNIQUE.get(name, ()))
 
 
 VARIANTS: list[tuple[str, dict[str, Any]]] = [

@@ -2,5 +2,6 @@
 
 from mtopt.training.sets._sets import HypervolumeGradient, SetTrainer
 from mtopt.training.sets._svgd import SVGDTrainer
+from mtopt.training.sets._tchebycheff_set import TchebycheffSet
 
-__all__ = ["HypervolumeGradient", "SVGDTrainer", "SetTrainer"]
+__all__ = ["HypervolumeGradient", "SVGDTrainer", "SetTrainer", "TchebycheffSet"]
