@@ -65,7 +65,7 @@ from mtopt.combiners.scale_invariant import SI
 from mtopt.combiners.sdmgrad import SDMGrad
 from mtopt.combiners.sinkhorn import MultiNormalized, sinkhorn_normalized
 from mtopt.combiners.smooth_tchebycheff import STCH
-from mtopt.combiners.smoothed import Smoothed
+from mtopt.combiners.smoothed import FollowsLearningRate, Smoothed
 from mtopt.combiners.trimmed_mean import TrimmedMean
 from mtopt.combiners.uncertainty import UW
 from mtopt.combiners.upgrad import DualProj, UPGrad
@@ -113,6 +113,7 @@ __all__ = [
     "FairGrad",
     "Following",
     "FollowingDraws",
+    "FollowsLearningRate",
     "GO4Align",
     "GradDrop",
     "GradNorm",

@@ -25,9 +25,9 @@ class FairGrad(FollowsFairWeights, GramianCombiner):
     published code runs least squares on the equation.
 
     Args:
-        alpha: > 0. (2 in the authors' QM9 and CelebA scripts; LibMTL's default of 1 is Nash-MTL itself.) Above 10,
-            with gradients of very different lengths, the weights span more decades than float64 resolves: a SolverError
-            says so.
+        alpha: > 0. (2 in all four of the authors' supervised scripts and for MT10; LibMTL's default of 1 is Nash-MTL
+            itself.) Above 10, with gradients of very different lengths, the weights span more decades than float64
+            resolves: a SolverError says so.
         max_norm: the direction is shortened to this length when it is longer (1.0 in the authors' code, which clips
             the gradient). Default: never, as in the paper.
 

@@ -20,7 +20,8 @@ class GEM(GramianCombiner):
     g alone.
 
     Lopez-Paz and Ranzato, "Gradient episodic memory for continual learning", NeurIPS 2017. The dual,
-    ``d = g + sum_k v_k g_k`` with ``v >= 0``, is solved exactly (:func:`mtopt.solvers.project_dual_cone`).
+    ``d = g + sum_k v_k g_k`` with ``v >= 0``, is solved exactly (:func:`mtopt.solvers.project_dual_cone`);
+    the authors' code adds a ridge of 1e-3 to the Gramian, in the unit of a squared gradient.
 
     Args:
         current: position of the current task's loss; all others are memories.

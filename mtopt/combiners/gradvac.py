@@ -31,9 +31,10 @@ class GradVac(GramianCombiner):
     are turned side by side. The paper works on the whole model, or apart on each layer: ``PerGroup(GradVac(), ...)``.
 
     Args:
-        beta: rate of the targets, in (0, 1]. The default averages over some hundred steps; LibMTL and TorchJD take 0.5.
-        update: the target moves ``"always"`` (the paper), or ``"conflict"``, only where h was turned (LibMTL): it can
-            then only fall.
+        beta: rate of the targets, in (0, 1]. The default, which one port has, too, averages over some hundred steps;
+            LibMTL and TorchJD take 0.5.
+        update: the target moves ``"always"`` (the paper, and LibMTL by now), or ``"conflict"``, only where h was turned
+            (LibMTL before): it can then only fall.
         seed: of the order of the pairs, drawn anew in each step.
         generator: a CPU generator to draw from instead of the rule's own.
 

@@ -20,11 +20,11 @@ class SDMGrad(DrawsCombiner):
     v = 0. Then ``d = (J3' w + lam g_0(J3)) / (1 + lam)``.
 
     Xiao et al., "Direction-oriented multi-objective learning: simple and provable stochastic algorithms", NeurIPS 2023,
-    with the normalisation, the momentum and the number of iterations of the authors' code. That code has ``rate=10``
-    (25 or 50 in reinforcement learning) on twice the gradient above and takes all draws from one mini-batch; LibMTL,
-    whose default rate this is, takes three. At such rates the iteration need not converge and may go from corner
-    to corner of the simplex; a ``rate`` below ``1 / K`` converges to the program's solution. Both divide by
-    ``1 + lam``: with equal gradients the step is theirs. ``lam = 0`` is MGDA's program, a large ``lam`` the mean.
+    with the normalisation, the momentum and the number of iterations of the authors' code. That code has ``rate=10``.
+    For supervised learning it loads three mini-batches, but writes their gradients into one buffer, so that C is made
+    of the last alone; and it multiplies d by K. LibMTL, whose default rate this is, keeps the three apart. At such
+    rates the iteration need not converge and may go from corner to corner of the simplex; a ``rate`` below ``1 / K``
+    converges to the program's solution. ``lam = 0`` is MGDA's program, a large ``lam`` the mean.
 
     An entry ``C_kk`` below zero, which draws that disagree have, counts as zero; when all are, the weights stay.
 
