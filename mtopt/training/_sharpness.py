@@ -9,7 +9,8 @@ from typing import Any
 
 import torch
 
-from mtopt.autograd import Generators, Losses, LossValue, Objective, buffers_kept, read_losses
+from mtopt._losses import Losses, LossValue, Objective, read_losses
+from mtopt._replay import Generators, buffers_kept
 
 Vector = list[torch.Tensor]
 """A tensor a parameter."""
