@@ -5,9 +5,8 @@ from __future__ import annotations
 import torch
 
 from mtopt.combiners._base import GramianCombiner
-from mtopt.combiners._fair_weights import FollowsFairWeights
+from mtopt.combiners._fair_weights import FollowsFairWeights, check_max_norm, clipped
 from mtopt.combiners._registry import register_combiner
-from mtopt.combiners.nash_mtl import check_max_norm, clipped
 from mtopt.linalg import make_tensor_like
 from mtopt.solvers import alpha_fair
 
@@ -25,9 +24,9 @@ class FairGrad(FollowsFairWeights, GramianCombiner):
     published code runs least squares on the equation.
 
     Args:
-        alpha: > 0. (2 in the authors' QM9 and CelebA scripts; LibMTL's default of 1 is Nash-MTL itself.) Above 10,
-            with gradients of very different lengths, the weights span more decades than float64 resolves: a SolverError
-            says so.
+        alpha: > 0. (2 in all four of the authors' supervised scripts and for MT10; LibMTL's default of 1 is Nash-MTL
+            itself.) Above 10, with gradients of very different lengths, the weights span more decades than float64
+            resolves: a SolverError says so.
         max_norm: the direction is shortened to this length when it is longer (1.0 in the authors' code, which clips
             the gradient). Default: never, as in the paper.
 
@@ -47,8 +46,7 @@ class FairGrad(FollowsFairWeights, GramianCombiner):
         if not 0 < alpha < float("inf"):
             raise ValueError(f"alpha must be finite and positive, found {alpha}")
         check_max_norm(max_norm)
-        self.alpha = alpha
-        self.max_norm = max_norm
+        self.alpha, self.max_norm = alpha, max_norm
 
     def weights(self, gramian: torch.Tensor, losses: torch.Tensor | None = None) -> torch.Tensor:
         """The alpha-fair weights (K,) of a Gramian (K, K)."""

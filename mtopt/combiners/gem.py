@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 import torch
 
+from mtopt.combiners._arguments import check_finite, check_whole
 from mtopt.combiners._base import GramianCombiner
 from mtopt.combiners._registry import register_combiner
 from mtopt.linalg import make_tensor_like, read_gramian
@@ -20,7 +21,8 @@ class GEM(GramianCombiner):
     g alone.
 
     Lopez-Paz and Ranzato, "Gradient episodic memory for continual learning", NeurIPS 2017. The dual,
-    ``d = g + sum_k v_k g_k`` with ``v >= 0``, is solved exactly (:func:`mtopt.solvers.project_dual_cone`).
+    ``d = g + sum_k v_k g_k`` with ``v >= 0``, is solved exactly (:func:`mtopt.solvers.project_dual_cone`);
+    the authors' code adds a ridge of 1e-3 to the Gramian, in the unit of a squared gradient.
 
     Args:
         current: position of the current task's loss; all others are memories.
@@ -34,12 +36,9 @@ class GEM(GramianCombiner):
     search_space = {"margin": ("uniform", 0.0, 1.0)}  # noqa: RUF012  (a class-level constant)
 
     def __init__(self, *, current: int = 0, margin: float = 0.0) -> None:
-        if not isinstance(current, int) or current < 0:
-            raise ValueError(f"current must be the position of an objective, 0, 1, ..., found {current!r}")
-        if not 0 <= margin < float("inf"):
-            raise ValueError(f"margin must be finite and non-negative, found {margin}")
-        self.current = current
-        self.margin = margin
+        check_whole(0, current=current)
+        check_finite(margin=margin)
+        self.current, self.margin = current, margin
         # the memories' lengths count, and the current loss may rise, where v has a floor
         self.scale_invariant = self.non_conflicting = margin == 0
 

@@ -8,6 +8,7 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
+from mtopt.combiners._arguments import check_choice, check_interval
 from mtopt.combiners._base import GramianCombiner
 from mtopt.combiners._random import rule_generator
 from mtopt.combiners._registry import register_combiner
@@ -31,9 +32,10 @@ class GradVac(GramianCombiner):
     are turned side by side. The paper works on the whole model, or apart on each layer: ``PerGroup(GradVac(), ...)``.
 
     Args:
-        beta: rate of the targets, in (0, 1]. The default averages over some hundred steps; LibMTL and TorchJD take 0.5.
-        update: the target moves ``"always"`` (the paper), or ``"conflict"``, only where h was turned (LibMTL): it can
-            then only fall.
+        beta: rate of the targets, in (0, 1]. The default, which one port has, too, averages over some hundred steps;
+            LibMTL and TorchJD take 0.5.
+        update: the target moves ``"always"`` (the paper, and LibMTL by now), or ``"conflict"``, only where h was turned
+            (LibMTL before): it can then only fall.
         seed: of the order of the pairs, drawn anew in each step.
         generator: a CPU generator to draw from instead of the rule's own.
 
@@ -55,14 +57,9 @@ class GradVac(GramianCombiner):
         seed: int = 0,
         generator: torch.Generator | None = None,
     ) -> None:
-        if not 0 < beta <= 1:
-            raise ValueError(f"beta must be in (0, 1], found {beta}")
-        if update not in ("always", "conflict"):
-            raise ValueError(f"update must be 'always' or 'conflict', found {update!r}")
-        self.beta = beta
-        self.update = update
-        self.seed = seed
-        self.generator = generator
+        check_interval("(0, 1]", beta=beta)
+        check_choice("always", "conflict", update=update)
+        self.beta, self.update, self.seed, self.generator = beta, update, seed, generator
         self._random = rule_generator(seed, generator)
         self._targets = torch.zeros(0, 0, dtype=torch.float64)  # r, over all objectives
 

@@ -17,9 +17,9 @@ class LossNGDiff(LossCombiner):
     (``Objective("forget", sense="max")``, or its sign flipped), it is ``g_R / L_R - g_F / L_F``: a forget loss that
     comes in as ``-L_F`` is negative, so what divides is its size. One backward instead of two.
 
-    A baseline of Bu et al., "Unlearning as multi-task optimization: a normalized gradient difference approach with an
-    adaptive learning rate", NAACL 2025 (arXiv 2410.22086), whose code is not public. Unlike NGDiff it does not keep a
-    long gradient from dominating, and the retain loss may rise.
+    A baseline of Jin and Bu (equally) et al., "Unlearning as multi-task optimization: a normalized gradient difference
+    approach with an adaptive learning rate", NAACL 2025, pp. 11278-11294 (arXiv 2410.22086), whose code is not public.
+    Unlike NGDiff it does not keep a long gradient from dominating, and the retain loss may rise.
 
     ``d`` is the gradient of ``sum_k p_k sign(l_k) log |l_k|``: for positive losses, that of scale-invariant linear
     scalarization (``si``). It grows as a loss approaches zero. With K losses of one and equal gradients the step is K

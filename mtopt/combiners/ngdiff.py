@@ -16,14 +16,13 @@ class NGDiff(NormCombiner):
     For unlearning, with the retain loss minimised and the forget loss entering as an objective to maximise
     (``Objective("forget", sense="max")``, or its sign flipped), it is ``g_R / ||g_R|| - g_F / ||g_F||``: the bisector
     of the two descent directions. For every pair of gradients the retain loss does not rise and the forget loss does
-    not fall
-    to first order, and no loss scale can dominate: ``||d|| <= 2``.
+    not fall to first order, and no loss scale can dominate: ``||d|| <= 2``.
 
-    Bu et al., "Unlearning as multi-task optimization: a normalized gradient difference approach with an adaptive
-    learning rate", NAACL 2025 (arXiv 2410.22086). The norm is the l2 norm over all the parameters together, of the
-    gradient accumulated over the whole batch; some reimplementations normalise every micro-batch, which is another
-    rule. ``d`` does not shrink near a solution (its length depends on the angle alone), so the learning rate must: the
-    paper pairs it with an automatic one.
+    Jin and Bu (equally) et al., "Unlearning as multi-task optimization: a normalized gradient difference approach with
+    an adaptive learning rate", NAACL 2025, pp. 11278-11294 (arXiv 2410.22086). The norm is the l2 norm over all the
+    parameters together, of the gradient accumulated over the whole batch; some reimplementations normalise every
+    micro-batch, which is another rule. ``d`` does not shrink near a solution (its length depends on the angle alone),
+    so the learning rate must: the paper pairs it with an automatic one.
 
     Args:
         preference: (K,) factors p, non-negative, summing to one. Default: p_k = 1, the paper's. An equal preference

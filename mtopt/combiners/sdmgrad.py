@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 import torch
 
+from mtopt.combiners._arguments import check_interval, check_non_negative, check_positive, check_whole
 from mtopt.combiners._draws import DrawsCombiner, project_mass
 from mtopt.combiners._registry import register_combiner
 from mtopt.linalg import make_tensor_like, read_cross_gramian
@@ -20,11 +21,11 @@ class SDMGrad(DrawsCombiner):
     v = 0. Then ``d = (J3' w + lam g_0(J3)) / (1 + lam)``.
 
     Xiao et al., "Direction-oriented multi-objective learning: simple and provable stochastic algorithms", NeurIPS 2023,
-    with the normalisation, the momentum and the number of iterations of the authors' code. That code has ``rate=10``
-    (25 or 50 in reinforcement learning) on twice the gradient above and takes all draws from one mini-batch; LibMTL,
-    whose default rate this is, takes three. At such rates the iteration need not converge and may go from corner
-    to corner of the simplex; a ``rate`` below ``1 / K`` converges to the program's solution. Both divide by
-    ``1 + lam``: with equal gradients the step is theirs. ``lam = 0`` is MGDA's program, a large ``lam`` the mean.
+    with the normalisation, the momentum and the number of iterations of the authors' code. That code has ``rate=10``.
+    For supervised learning it loads three mini-batches, but writes their gradients into one buffer, so that C is made
+    of the last alone; and it multiplies d by K. LibMTL, whose default rate this is, keeps the three apart. At such
+    rates the iteration need not converge and may go from corner to corner of the simplex; a ``rate`` below ``1 / K``
+    converges to the program's solution. ``lam = 0`` is MGDA's program, a large ``lam`` the mean.
 
     An entry ``C_kk`` below zero, which draws that disagree have, counts as zero; when all are, the weights stay.
 
@@ -38,19 +39,12 @@ class SDMGrad(DrawsCombiner):
     search_space = {"lam": ("log", 0.03, 10.0)}  # noqa: RUF012  (a class-level constant)
 
     def __init__(self, *, lam: float = 0.3, steps: int = 20, rate: float = 5.0, momentum: float = 0.5) -> None:
-        if not lam >= 0:
-            raise ValueError(f"lam must be non-negative, found {lam}")
-        if not isinstance(steps, int) or steps < 1:
-            raise ValueError(f"steps must be a positive integer, found {steps!r}")
-        if not rate > 0:
-            raise ValueError(f"rate must be positive, found {rate}")
-        if not 0 <= momentum < 1:
-            raise ValueError(f"momentum must be in [0, 1), found {momentum}")
+        check_non_negative(lam=lam)
+        check_whole(1, steps=steps)
+        check_positive(rate=rate)
+        check_interval("[0, 1)", momentum=momentum)
         super().__init__()
-        self.lam = lam
-        self.steps = steps
-        self.rate = rate
-        self.momentum = momentum
+        self.lam, self.steps, self.rate, self.momentum = lam, steps, rate, momentum
 
     def weights(self, gramian: torch.Tensor, losses: torch.Tensor | None = None) -> torch.Tensor:
         """``(w + lam / K) / (1 + lam)`` (K,) after updating w with the cross-Gramian ``J1 J2'`` (K, K)."""

@@ -17,7 +17,7 @@ class STCH(LossCombiner):
     """STCH, smooth Tchebycheff: the gradient of ``mu log sum_k exp(p_k (l_k - z_k) / mu)``.
 
     The weights are ``p_k softmax(p (l - z) / mu)_k``: a smooth ``max_k p_k (l_k - z_k)``, above it by at most
-    ``mu log K``. As mu goes to zero it is :class:`~mtopt.combiners.scalarizers.Tchebycheff`, and as mu goes to
+    ``mu log K``. As mu goes to zero it is :class:`~mtopt.combiners.tchebycheff.Tchebycheff`, and as mu goes to
     infinity the direction is that of ``linear``. Every Pareto point is the solution for some preference, on concave
     fronts, too. The weights sum to at most ``max p``: equal losses and preferences give the mean of the gradients
     divided by K. mu has the unit of the weighted losses: scale losses by c, and mu must follow.
@@ -73,13 +73,8 @@ class STCH(LossCombiner):
             raise ValueError(f"window must be a whole number of steps >= 1, found {window!r}")
         if isinstance(warmup, bool) or not isinstance(warmup, int) or warmup < 0:
             raise ValueError(f"warmup must be a whole number of windows >= 0, found {warmup!r}")
-        self.mu = mu
-        self.preference = preference
-        self.reference = reference
-        self.log = log
-        self.window = window
-        self.warmup = warmup
-        self.nadir = nadir
+        self.mu, self.preference, self.reference, self.log, self.window = mu, preference, reference, log, window
+        self.warmup, self.nadir = warmup, nadir
         self.positive_losses = log
         self._step = 0
         self._sums: list[float] = []

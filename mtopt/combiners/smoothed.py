@@ -2,15 +2,47 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from typing import Any
 
 import torch
 
+from mtopt.combiners._arguments import check_interval
 from mtopt.combiners._base import Combiner
 from mtopt.combiners._exchange import Outcome
 from mtopt.combiners._tracked import joined
 from mtopt.combiners._wrapper import Wrapper, require_weights, weights_of
 from mtopt.linalg import Gradients
+
+
+class FollowsLearningRate:
+    """CR-MOGM's schedule for :class:`Smoothed`: ``beta = 1 - lr_t / lr_0``, read off an optimizer in each step.
+
+    ::
+
+        scheduler = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, steps)
+        rule = mtopt.Smoothed(mtopt.create_combiner("mgda"), beta=FollowsLearningRate(optimizer))
+
+    lr_0 is the rate that a scheduler has noted as the initial one, or that of the optimizer now; the first group of
+    parameters counts. Above lr_0, as in a warm-up, beta is zero. At a rate of zero the weights stay as they are.
+    """
+
+    def __init__(self, optimizer: torch.optim.Optimizer) -> None:
+        self.optimizer = optimizer
+        self.first = float(self._group.get("initial_lr", self._group["lr"]))
+        if not self.first > 0:
+            raise ValueError(f"optimizer must begin with a positive learning rate, found {self.first}")
+
+    @property
+    def _group(self) -> dict[str, Any]:
+        group: dict[str, Any] = self.optimizer.param_groups[0]
+        return group
+
+    def __call__(self) -> float:
+        return max(0.0, 1.0 - float(self._group["lr"]) / self.first)
+
+    def __repr__(self) -> str:
+        return f"<1 - lr / {self.first:g}>"
 
 
 class Smoothed(Wrapper):
@@ -20,13 +52,14 @@ class Smoothed(Wrapper):
     the gradients that they multiply, and their product is biased; averaged over the steps, they hardly do.
 
     Zhou et al., "On the convergence of stochastic multi-objective gradient manipulation and beyond", NeurIPS 2022: beta
-    is the share of the past, the paper's alpha. There it rises towards one as the learning rate falls, such as
-    ``1 - lr_t / lr_0``; here it is a constant, unless the loop sets ``rule.beta`` between steps. The average starts
-    with the first weights of the rule, as they are.
+    is the share of the past, the paper's alpha. There it rises towards one as the learning rate falls,
+    ``1 - lr_t / lr_0``, which is :class:`FollowsLearningRate`; a number is kept. The average starts with the first
+    weights of the rule, as they are.
 
     Args:
         rule: any rule with weights; a rule on losses or on several draws, too.
-        beta: share of the past, in [0, 1); 0 is the rule itself.
+        beta: share of the past, in [0, 1); 0 is the rule itself. Or a function without arguments that says it for each
+            step.
 
     A loss that is absent from a step keeps its average; one that was not there before starts with its first weight. The
     rule's direction, if it gives one, is not used: a rule on tracked gradients is applied to the step's own. The
@@ -38,10 +71,10 @@ class Smoothed(Wrapper):
     state = ("_members", "_average")
     _as_long = ("_members", "_average")
 
-    def __init__(self, rule: Combiner, beta: float) -> None:
+    def __init__(self, rule: Combiner, beta: float | Callable[[], float]) -> None:
         super().__init__(rule)
-        if not 0 <= beta < 1:
-            raise ValueError(f"beta must be in [0, 1), found {beta}")
+        if not callable(beta):
+            check_interval("[0, 1)", beta=beta)
         require_weights("Smoothed", rule, "averages the weights of a rule")
         self.beta = beta
         self._declare(stateful=True, scale_invariant=False, non_conflicting=False)
@@ -54,7 +87,9 @@ class Smoothed(Wrapper):
             return weights
         known = dict(zip(self._members, self._average.tolist(), strict=True))
         past = [known.get(k, now) for k, now in zip(objectives, weights.tolist(), strict=True)]
-        return self.beta * torch.tensor(past, dtype=torch.float64) + (1.0 - self.beta) * weights
+        beta = self.beta() if callable(self.beta) else self.beta
+        check_interval("[0, 1]", beta=beta)
+        return beta * torch.tensor(past, dtype=torch.float64) + (1.0 - beta) * weights
 
     def _moved(self, weights: torch.Tensor, objectives: Sequence[int]) -> torch.Tensor:
         """The same, and the average is moved there."""

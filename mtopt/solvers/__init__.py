@@ -3,6 +3,7 @@
 from mtopt.linalg import Precision
 from mtopt.solvers._alpha_fair import alpha_fair
 from mtopt.solvers._certificate import Certificate
+from mtopt.solvers._cone import best_in_cone
 from mtopt.solvers._conflict_averse import conflict_averse
 from mtopt.solvers._dual_cone import project_dual_cone, project_rows
 from mtopt.solvers._least_distance import least_distance
@@ -16,6 +17,7 @@ __all__ = [
     "Certificate",
     "Precision",
     "alpha_fair",
+    "best_in_cone",
     "conflict_averse",
     "least_distance",
     "maximise_linear",

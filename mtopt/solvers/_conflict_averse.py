@@ -59,9 +59,12 @@ _APART = 1e-9
 
 
 def conflict_averse(
-    gramian: torch.Tensor | npt.ArrayLike, radius: float, precision: Precision | None = None
+    gramian: torch.Tensor | npt.ArrayLike,
+    radius: float,
+    precision: Precision | None = None,
+    reference: Array | None = None,
 ) -> tuple[Array, Certificate]:
-    """Weights of ``argmax_d min_k g_k . d`` over ``|| d - g_0 || <= c || g_0 ||``, ``g_0 = sum_k g_k / K``, exactly.
+    """Weights of ``argmax_d min_k g_k . d`` over ``|| d - g_0 || <= c || g_0 ||``, ``g_0 = sum_k p_k g_k``, exactly.
 
     The dual is ``min_w g_w . g_0 + c ||g_0|| ||g_w||`` over the simplex, ``g_w = sum_k w_k g_k``, and
     ``d = g_0 + (c ||g_0|| / ||g_w||) g_w``. For a fixed ``t`` the shortest convex combination of the rows
@@ -78,6 +81,7 @@ def conflict_averse(
         gramian: (K, K) inner products, any dtype and device; the algebra is float64.
         radius: c >= 0.
         precision: how exactly gradients and Gramian are known. Default: by the Gramian's dtype.
+        reference: (K,) weights p of g_0, non-negative, summing to one. Default: 1/K each.
 
     Returns:
         The weights of d, (K,) float64 (they sum to 1 + c ||g_0|| / ||g_w||), and their certificate: ``residual`` is how
@@ -91,15 +95,15 @@ def conflict_averse(
     precision = precision or Precision.behind(gramian)
     share = max(_VANISHING * precision.products, precision.vanishing)
     two = read_two(matrix)
-    if two is not None and radius > 0.0 and two.independent(max(_PARALLEL, share)):
+    if two is not None and reference is None and radius > 0.0 and two.independent(max(_PARALLEL, share)):
         return _closed_form(two, radius, precision)
     cosines, norms, live = normalize_live_rows(matrix)
-    weights = np.full(len(norms), 1.0 / len(norms))
+    weights = np.full(len(norms), 1.0 / len(norms)) if reference is None else reference.copy()
     if not len(cosines):
         return weights, Certificate(0.0, 0.0, "zero rows")
     lengths = norms[live]
     inverse = lengths.min() / lengths
-    mean = 1.0 / (inverse * len(norms))  # g_0 in unit gradients, the shortest row's norm being 1
+    mean = weights[live] / inverse  # g_0 in unit gradients, the shortest row's norm being 1
     unit = cosines
     root, cosines = take_semidefinite_root(unit)
     centre = root.dot(mean)

@@ -7,7 +7,7 @@ import torch
 
 from mtopt.combiners import create_combiner
 from mtopt.combiners.every import Every
-from mtopt.combiners.smoothed import Smoothed
+from mtopt.combiners.smoothed import FollowsLearningRate, Smoothed
 from tests.combiners.helpers import drawn_jacobian
 from tests.combiners.test_every import stepped
 
@@ -82,3 +82,26 @@ def test_weights_that_the_rule_keeps_are_averaged_in_each_step() -> None:
 def test_a_wrong_share_is_refused(beta: float) -> None:
     with pytest.raises(ValueError, match=r"beta must be in \[0, 1\), found"):
         Smoothed(create_combiner("mgda"), beta)
+
+
+def test_beta_follows_the_learning_rate() -> None:
+    """CR-MOGM's ``1 - lr_t / lr_0``, with a scheduler that has noted lr_0 and after it has moved."""
+    optimizer = torch.optim.SGD([torch.zeros(1, requires_grad=True)], lr=0.4)
+    scheduler = torch.optim.lr_scheduler.LinearLR(optimizer, 1.0, 0.25, total_iters=3)
+    smoothed, plain = Smoothed(create_combiner("mgda"), FollowsLearningRate(optimizer)), create_combiner("mgda")
+    average = None
+    for step in range(4):
+        jacobian = drawn_jacobian(step, 3, 5)
+        gramian = jacobian @ jacobian.T
+        now, beta = plain.weights(gramian), 1.0 - scheduler.get_last_lr()[0] / 0.4
+        average = now if average is None else beta * average + (1.0 - beta) * now
+        torch.testing.assert_close(smoothed.weights(gramian), average)
+        optimizer.step()
+        scheduler.step()
+    assert FollowsLearningRate(optimizer)() == pytest.approx(0.75)  # made late, it still knows lr_0
+    assert repr(smoothed) == "Smoothed(MGDA(), beta=<1 - lr / 0.4>)"
+
+
+def test_a_beta_that_is_no_share_is_refused_in_the_step() -> None:
+    with pytest.raises(ValueError, match=r"beta must be in \[0, 1\], found 2"):
+        Smoothed(create_combiner("mgda"), lambda: 2.0).weights(torch.eye(2))

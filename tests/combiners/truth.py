@@ -122,6 +122,15 @@ def fair(rows: list[Row], alpha: float) -> Truth:
     return Truth(rows, scale, answer, answer is not None, error)
 
 
+def lengthened(rows: list[Row]) -> Truth:
+    """MGDA's direction at the length of the sum, in a conflict; the sum of the rows without one."""
+    total = [sum(column, Fraction(0)) for column in zip(*rows, strict=True)]
+    if all(exact.dot(first, second) >= 0 for first in rows for second in rows):
+        return Truth(rows, _longest(rows), [Fraction(3, 2) * entry for entry in total], True, rising(rows))
+    shortest = exact.combination(exact.min_norm(rows), rows)
+    return Truth(rows, _longest(rows), None if any(shortest) else shortest, not any(shortest), rising(rows))
+
+
 def _longest(rows: list[Row]) -> float:
     return max(exact.length(row) for row in rows)
 
@@ -133,6 +142,8 @@ TRUTHS: dict[str, Callable[[list[Row]], Truth]] = {
     "mgda": shortest,
     "mgda_ub": shortest,
     "cagrad": averse,
+    "gradops": lambda rows: Truth(rows, _longest(rows), None, False, rising(rows)),
+    "mmpareto": lengthened,
     "nash_mtl": lambda rows: fair(rows, 1.0),
     "munba": lambda rows: fair(rows, 1.0),
     "fairgrad": lambda rows: fair(rows, 2.0),
