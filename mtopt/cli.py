@@ -80,21 +80,37 @@ def _parser() -> Parser:
         description="Compare gradient-combination rules on suites of tasks. Finished runs are kept under --out: "
         "after a kill the same command goes on where it was.",
     )
-    compare.add_argument("suites", nargs="+", metavar="SUITE", help="import path: benchmarks.toy, or module:object")
+    compare.add_argument(
+        "suites", nargs="+", metavar="SUITE", help="a name of 'mtopt list suites', or my_suite for my_suite.py"
+    )
     compare.add_argument("--combiners", nargs="+", metavar="RULE", help="rules (default: the suite's own; 'all')")
     compare.add_argument("--seeds", type=int, metavar="N", help="seeds a rule and task (default: the task's)")
     compare.add_argument("--trials", type=int, metavar="N", help="configurations a rule tries (default: the task's)")
     compare.add_argument("--out", default="mtopt-results", metavar="DIR", help="folder of results (%(default)s)")
+    compare.add_argument("--name", metavar="NAME", help="of this comparison (default: made from what is compared)")
     compare.add_argument("--quick", action="store_true", help="small budgets: minutes instead of hours")
     compare.add_argument("--jobs", type=int, metavar="N", help="processes at a time (default: one a core)")
     compare.set_defaults(run=_compare)
 
     report = commands.add_parser("report", help="make tables, figures and report.html again from the store alone")
     report.add_argument("directory", metavar="DIR", help="what --out was")
+    report.add_argument("--name", help="which comparison in it (default: the last one)")
     report.set_defaults(run=_report)
 
+    export = commands.add_parser("export", help="write runs, points and loss curves as tables")
+    export.add_argument("directory", metavar="DIR", help="what --out was")
+    export.add_argument("--name", help="which comparison in it (default: the last one)")
+    export.add_argument("--format", choices=("csv", "parquet"), default="csv", help="default: %(default)s")
+    export.add_argument("--to", metavar="FOLDER", help="where to (default: the comparison's folder in DIR)")
+    export.set_defaults(run=_export)
+
+    merge = commands.add_parser("merge", help="put the results of several folders, of several machines say, together")
+    merge.add_argument("directories", nargs="+", metavar="DIR", help="what --out was; they stay as they are")
+    merge.add_argument("--out", required=True, metavar="DIR", help="the folder for all of them, there or not")
+    merge.set_defaults(run=_merge)
+
     listing = commands.add_parser("list", help="list what there is")
-    listing.add_argument("what", choices=("combiners", "problems"))
+    listing.add_argument("what", choices=("suites", "combiners", "problems"))
     listing.set_defaults(run=_list)
     listing.add_argument("--json", action="store_true", help="print JSON, with all that is known of each")
 
@@ -119,31 +135,47 @@ def _compare(options: argparse.Namespace) -> int:
         seeds=options.seeds,
         trials=options.trials,
         out=options.out,
+        name=options.name,
         quick=options.quick,
         jobs=options.jobs,
     )
-    _present(comparison)
-    errors = comparison.tell_errors()
-    _tell(errors and f"\nmtopt: {errors}mtopt: the same command tries these runs again, and no other\n")
-    return 1 if errors else 0
+    return _present(comparison)
 
 
 def _report(options: argparse.Namespace) -> int:
     from mtopt.experiments import Comparison
 
-    _present(Comparison(options.directory))
+    return _present(Comparison(options.directory, options.name))
+
+
+def _export(options: argparse.Namespace) -> int:
+    from mtopt.experiments import Comparison
+
+    for path in Comparison(options.directory, options.name).export(options.to, format=options.format):
+        print(path)
     return 0
 
 
-def _present(comparison: Comparison) -> None:
+def _merge(options: argparse.Namespace) -> int:
+    from mtopt.experiments import merge
+
+    for directory, (runs, names) in merge(options.directories, options.out).items():
+        print(f"{directory}: {runs} runs taken; comparisons: {', '.join(names.values()) or 'none finished'}")
+    return 0
+
+
+def _present(comparison: Comparison) -> int:
+    """Write and print what there is to see; the exit status, 1 where something is to be mended."""
     # files first: whoever reads the table may close the pipe
-    earlier = comparison.set_aside_earlier()
-    figures = comparison.store.directory / "figures"
-    page = comparison.report(figures=figures)
+    page = comparison.report(figures=True)
     comparison.print()
-    print(f"\nreport:  {page}\nfigures: {figures}\nruns:    {comparison.store.path}")
-    if earlier is not None:
-        print(f"the report of the earlier comparison in this folder is kept: {earlier}")
+    print(f"\nreport:  {page}\nfigures: {page.parent / 'figures'}\nruns:    {comparison.store.path}")
+    others = [name for name in comparison.store.comparisons() if name != comparison.name]
+    if others:
+        print(f"other comparisons here, for mtopt report {comparison.store.directory} --name: {', '.join(others)}")
+    errors = comparison.tell_errors()
+    _tell(errors and f"\nmtopt: {errors}")
+    return 1 if errors else 0
 
 
 def _list(options: argparse.Namespace) -> int:
@@ -153,28 +185,51 @@ def _list(options: argparse.Namespace) -> int:
 
     from mtopt._text import console, terminal_text
 
+    columns, rows = {"suites": _suites, "combiners": _combiners, "problems": _problems}[options.what]()
     table = Table(box=None, pad_edge=False)
     table.add_column("name", no_wrap=True)
-    if options.what == "combiners":
-        from mtopt.combiners import combiner_class, list_combiners
-
-        table.add_column("needs")
-        table.add_column("what it is")
-        for name in list_combiners():
-            rule = combiner_class(name)
-            table.add_row(terminal_text(name), rule.needs, terminal_text(_first_line(rule)))
-    else:
-        from mtopt.problems import create_problem, list_problems
-
-        table.add_column("variables", justify="right")
-        table.add_column("objectives", justify="right")
-        table.add_column("what it is")
-        for name in list_problems():
-            problem = create_problem(name)
-            sizes = str(problem.num_variables), str(problem.num_objectives)
-            table.add_row(terminal_text(name), *sizes, terminal_text(_first_line(type(problem))))
+    for column in columns:
+        table.add_column(column, justify="right" if column in ("variables", "objectives", "tasks") else "left")
+    for row in rows:
+        table.add_row(*map(terminal_text, row))
     console().print(table)
     return 0
+
+
+Listing = tuple[tuple[str, ...], list[tuple[str, ...]]]
+"""The columns after the name, and the rows."""
+
+
+def _suites() -> Listing:
+    from mtopt._errors import TaskError
+    from mtopt.experiments import list_suites, load_suite
+
+    rows: list[tuple[str, ...]] = []
+    for name in list_suites():
+        try:
+            suite = load_suite(name)
+        except (ValueError, TaskError) as error:  # one that is broken, or lacks a package, hides none of the others
+            rows.append((name, "", str(error)))
+        else:
+            rows.append((name, str(len(suite.tasks)), suite.about.partition(". ")[0].rstrip(".")))
+    return ("tasks", "what it is"), rows
+
+
+def _combiners() -> Listing:
+    from mtopt.combiners import combiner_class, list_combiners
+
+    rules = {name: combiner_class(name) for name in list_combiners()}
+    return ("needs", "what it is"), [(name, rule.needs, _first_line(rule)) for name, rule in rules.items()]
+
+
+def _problems() -> Listing:
+    from mtopt.problems import create_problem, list_problems
+
+    problems = {name: create_problem(name) for name in list_problems()}
+    return ("variables", "objectives", "what it is"), [
+        (name, str(problem.num_variables), str(problem.num_objectives), _first_line(type(problem)))
+        for name, problem in problems.items()
+    ]
 
 
 def _first_line(described: type) -> str:

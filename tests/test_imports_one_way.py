@@ -15,7 +15,7 @@ ROOT = Path(mtopt.__file__).parent
 
 FROM_BELOW = (
     *("linalg", "solvers", "distributed", "combiners", "plotting", "pareto", "problems"),
-    *("autograd", "diagnosis", "training", "integrations", "experiments", "testing", "cli"),
+    *("autograd", "diagnosis", "training", "integrations", "experiments", "testing", "cli", "__main__"),
 )
 """Each package imports from those before it alone. The modules beside them (files, errors, text) import none."""
 

@@ -2,31 +2,26 @@
 
 from __future__ import annotations
 
-import platform
-from collections.abc import Sequence
+import math
+from collections.abc import Mapping, Sequence
+from contextlib import closing
 from dataclasses import asdict, replace
 from pathlib import Path
-from typing import Any
-
-import torch
 
 from mtopt._errors import UnknownNameError, unknown_name
-from mtopt._version import __version__
 from mtopt.combiners import list_combiners
 from mtopt.experiments._bar import progress_bar
+from mtopt.experiments._baseline import BASELINE, is_static, sweep
 from mtopt.experiments._contestant import Contestant, as_contestant, rule_class
+from mtopt.experiments._environment import environment
 from mtopt.experiments._loading import SuiteLike, load_suite
+from mtopt.experiments._names import check_name, name_of
 from mtopt.experiments._outputs import check_declared, describe
-from mtopt.experiments._plan import TUNING_SEED, Run, final_runs, front_runs, tuning_runs
+from mtopt.experiments._plan import TUNING_SEED, Run, final_runs, replaced, tuning_runs
 from mtopt.experiments._store import ResultStore
 from mtopt.experiments._task import Budget, Suite, Task
 from mtopt.experiments._workers import Workers
 from mtopt.experiments.presentation import Comparison
-
-BASELINE = "linear"
-"""Tuned static scalarization: always in the table, since an untuned one makes any rule look good."""
-
-FRONT_PREFERENCES = 5
 
 Cell = tuple[str, str, str]
 """Suite, task and the name of a contestant."""
@@ -38,6 +33,7 @@ def compare(
     seeds: int | None = None,
     trials: int | None = None,
     out: str | Path = "mtopt-results",
+    name: str | None = None,
     quick: bool = False,
     jobs: int | None = None,
     progress: bool = True,
@@ -46,17 +42,20 @@ def compare(
 
     On every task every rule tries the same number of configurations (learning rate and own hyper-parameters) on a seed
     kept for tuning; the one with the largest hypervolume on the validation split is run with each of ``seeds`` other
-    seeds, and these runs' test split is what is reported. Static linear scalarization is always among the rules. Every
-    finished run is stored at once under ``out``; the same call again runs only what is missing, so a killed comparison
-    resumes.
+    seeds, and these runs' test split is what is reported. Static linear scalarization is always among the rules, at the
+    best on validation of all static weights tried, a sweep of its own among them. Every finished run is stored at once
+    under ``out``; the same call again runs only what is missing, so a killed comparison resumes.
 
     Args:
-        suites: import paths (``"benchmarks.toy"``, ``"module:object"``), :class:`Suite` or :class:`Task` objects.
+        suites: short names (``"toy"``, see :func:`list_suites`), import paths (``"my_suite"``, ``"module:object"``),
+            :class:`Suite` or :class:`Task` objects.
         combiners: names of registered rules or of the suites' contestants, or ``"module:Class"``; default: those that
             each suite names. ``["all"]``: every registered rule.
         seeds: default: the budgets' own.
         trials: configurations a rule tries on a task; default: the budgets' own.
-        out: folder of the store; one comparison at a time works in it.
+        out: folder of the store; one comparison at a time works in it, and any number may be kept there.
+        name: of this comparison, and of the folder under ``out`` for its page and figures. Default: made from what is
+            compared. The same call has the same name, and takes its own earlier place alone.
         quick: the tasks' small budgets: a first look in minutes, not a result to publish.
         jobs: processes at a time; default: one a core. 1 runs in this process. Within
             ``joblib.parallel_config(backend=...)`` the runs go to that backend, a Dask or Ray cluster for instance.
@@ -66,15 +65,18 @@ def compare(
         The comparison: its table, figures and report.
 
     Raises:
-        ValueError, UnknownNameError: a suite or a rule that there is not, or a task that declares what is of no use.
+        ValueError, UnknownNameError: a suite or a rule that there is not, a task that declares what is of no use, or
+            the name of another comparison.
         InUseError: another comparison is at work in ``out``.
         StoreError: ``out`` holds something else, or cannot be written to.
     """
     if not suites:
-        raise ValueError("compare needs at least one suite, for example 'benchmarks.toy'")
-    for name, value in (("seeds", seeds), ("trials", trials), ("jobs", jobs)):
+        raise ValueError("compare needs at least one suite, for example 'toy'")
+    for what, value in (("seeds", seeds), ("trials", trials), ("jobs", jobs)):
         if value is not None and value < 1:
-            raise ValueError(f"{name} must be at least 1, found {value}")
+            raise ValueError(f"{what} must be at least 1, found {value}")
+    if name is not None:
+        check_name(name)
     out = Path(out).absolute()  # before a suite or task can change the working directory
     loaded = [load_suite(suite) for suite in suites]
     if len({suite.name for suite in loaded}) < len(loaded):
@@ -97,21 +99,44 @@ def compare(
         {"name": suite.name, "about": suite.about, "tasks": [describe(task) for task in suite.tasks]}
         for suite in loaded
     ]
+    asked = {
+        "suites": [suite.name for suite in loaded],
+        "combiners": None if combiners is None else list(combiners),
+        "seeds": seeds,
+        "trials": trials,
+        "quick": quick,
+    }
     store = ResultStore(out)
-    with store.held_alone(), progress_bar(show=progress) as bar:
-        worker = Workers(store, tasks, jobs, bar, upcoming=sum(budgets[cell[:2]].seeds for cell in tuning))
+    name = name_of(store, name, asked)
+    with (
+        store.held_alone(),
+        progress_bar(show=progress) as bar,
+        closing(Workers(store, tasks, jobs, bar)) as worker,
+    ):
         worker.prepare([(place, seed) for place in tasks for seed in (TUNING_SEED, *range(budgets[place].seeds))])
-        worker.run([run for trials_ in tuning.values() for run in trials_])
+        finals_to_come = sum(budgets[cell[:2]].seeds for cell in tuning)
+        sweeps_to_come = sum(
+            len(sweep(runs[0], tasks[cell[:2]], entries[cell], tried=0))
+            for cell, runs in tuning.items()
+            if cell[2] == BASELINE
+        )
+        worker.run([run for runs in tuning.values() for run in runs], to_come=finals_to_come + sweeps_to_come)
         best = {cell: _best(store, trials_) for cell, trials_ in tuning.items()}
-        finals = {cell: final_runs(run, budgets[cell[:2]].seeds) for cell, run in best.items()}
-        fronts = {
-            cell: front_runs(run, FRONT_PREFERENCES, tasks[cell[:2]])
+        sweeps = {
+            cell: sweep(run, tasks[cell[:2]], entries[cell], tried=len(tuning[cell]))
             for cell, run in best.items()
             if cell[2] == BASELINE
         }
-        worker.run([run for runs in (*finals.values(), *fronts.values()) for run in runs])
+        worker.run([run for runs in sweeps.values() for run in runs], to_come=finals_to_come)
+        for cell, runs in sweeps.items():
+            tuning[cell] += runs
+            best[cell] = _best_static(store, tasks[cell[:2]], cell, entries, tuning)
+        finals = {cell: final_runs(run, budgets[cell[:2]].seeds) for cell, run in best.items()}
+        worker.run([run for runs in finals.values() for run in runs])
         store.save_request(
+            name,
             {
+                "asked": asked,
                 "suites": told,
                 "cells": [
                     {
@@ -122,16 +147,17 @@ def compare(
                         "tune": [run.key for run in tuning[cell]],
                         "chosen": best[cell].key,
                         "final": [run.key for run in finals[cell]],
-                        "front": [run.key for run in fronts.get(cell, [])],
+                        "sweep": [run.key for run in sweeps.get(cell, [])],
+                        "front": [run.key for run in sweeps.get(cell, []) if _is_line(run, tasks[cell[:2]])],
                     }
                     for cell, entry in entries.items()
                 ],
                 "budgets": [{"suite": s, "task": t, **asdict(budget)} for (s, t), budget in budgets.items()],
                 "quick": quick,
-                "environment": _environment(),
-            }
+                "environment": environment(),
+            },
         )
-    return Comparison(store)
+    return Comparison(store, name)
 
 
 def _rules(suite: Suite, combiners: Sequence[str] | None) -> list[Contestant]:
@@ -160,21 +186,28 @@ def _budget(task: Task, *, quick: bool, seeds: int | None, trials: int | None) -
 def _best(store: ResultStore, trials: Sequence[Run]) -> Run:
     """The trial with the largest hypervolume on the validation split; the first of equals."""
     results = store.results(run.key for run in trials)
-    scores = {key: row["result"]["score"]["validation"] for key, row in results.items() if row["status"] == "done"}
+    found = {key: row["result"]["score"]["validation"] for key, row in results.items() if row["status"] == "done"}
+    scores = {key: score for key, score in found.items() if not math.isnan(score)}
     return max(trials, key=lambda run: scores.get(run.key, -1.0))
 
 
-def _environment() -> dict[str, Any]:
-    import numpy
-    import scipy
+def _best_static(
+    store: ResultStore,
+    task: Task,
+    cell: Cell,
+    entries: Mapping[Cell, Contestant],
+    tuning: Mapping[Cell, Sequence[Run]],
+) -> Run:
+    """The best of all static weights that were trained on the task, by contestants with weights of their own, too."""
+    others = [
+        replaced(run, name=BASELINE)
+        for other, runs in tuning.items()
+        if other[:2] == cell[:2] and other != cell and is_static(entries[other], entries[cell], task)
+        for run in runs
+    ]
+    return _best(store, [*tuning[cell], *others])
 
-    return {
-        "mtopt": __version__,
-        "torch": torch.__version__,
-        "numpy": numpy.__version__,
-        "scipy": scipy.__version__,
-        "python": platform.python_version(),
-        "machine": platform.machine(),
-        "system": platform.system(),
-        "cores": torch.multiprocessing.cpu_count(),
-    }
+
+def _is_line(run: Run, task: Task) -> bool:
+    """Whether the figure of the task draws the sweep: single trainings, by two objectives."""
+    return run.points == 1 and len(task.objectives) == 2 and task.static_front

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 
+from mtopt._errors import StoreError
 from mtopt.experiments._failure import Failure, read_failure
 from mtopt.experiments._plan import TUNING_SEED
 from mtopt.experiments._statistics import Estimate, Ranking, estimate, rank
@@ -27,6 +28,7 @@ class Cell:
         failures: the runs without a result, those of tuning too.
         options: what the contestant fixes beside the rule.
         seeds: how many runs there should be.
+        swept: how many of the baseline's configurations are static weights that it tried beside the trials.
     """
 
     suite: str
@@ -39,6 +41,7 @@ class Cell:
     failures: tuple[Failure, ...]
     options: Mapping[str, Any]
     seeds: int = 0
+    swept: int = 0
 
     @property
     def errors(self) -> tuple[str, ...]:
@@ -63,8 +66,33 @@ class Cell:
         return [*self.errors, *([f"NaN or infinite values ({seeds})"] if self.diverged else [])]
 
     @property
+    def incidents(self) -> list[Failure]:
+        """What the results of its runs are not worth: values that are no numbers, steps that were skipped."""
+        found = [
+            self._incident(run["seed"], "values", "NaN", run["result"].get("nonfinite") or "a value is NaN or infinite")
+            for run in self.runs
+            if run["result"].get("nonfinite") or run["seed"] in self.diverged
+        ]
+        if self.chosen is not None and not _any_finite(self.chosen["result"]["points"]["validation"]):
+            told = "no configuration has finite values on the validation split, so the first one was taken"
+            found.append(self._incident(self.chosen["seed"], "values", "NaN", told))
+        for run in self.runs:
+            if run["result"]["skipped"]:
+                told = f"{run['result']['skipped']} of {run['result']['cost']['steps']} steps, NaN or infinite"
+                found.append(self._incident(run["seed"], "steps", "Skipped", told))
+        return found
+
+    def _incident(self, seed: int, by: Literal["values", "steps"], kind: str, told: str) -> Failure:
+        return Failure(self.suite, self.task["name"], self.combiner, seed, by, kind, told, "")
+
+    @property
     def name(self) -> tuple[str, str]:
         return self.suite, self.task["name"]
+
+    @property
+    def key(self) -> tuple[str, str, str]:
+        """Suite, task and contestant."""
+        return self.suite, self.task["name"], self.combiner
 
     @property
     def paths(self) -> list[Mapping[str, Any]]:
@@ -79,7 +107,7 @@ class Cell:
 
     def score_of(self, run: Mapping[str, Any]) -> float:
         """Hypervolume on the test split, a share of the whole front's where that is known; NaN for no finite point."""
-        if not any(all(map(math.isfinite, point)) for point in run["result"]["points"]["test"]):
+        if not _any_finite(run["result"]["points"]["test"]):
             return math.nan
         value = float(run["result"]["score"]["test"])
         whole = self.task["front_hypervolume"]
@@ -103,16 +131,33 @@ class Cell:
         return estimate([float(np.mean(values)) for values in found])
 
 
+def _any_finite(points: Iterable[Iterable[float]]) -> bool:
+    return any(all(map(math.isfinite, point)) for point in points)
+
+
 class Results:
     """What the runs of a finished comparison came to: a cell for each rule and task, and the ranking.
 
     Args:
         source: the folder that ``mtopt compare`` wrote, or an open store.
+        name: which of its comparisons. Default: the one that was last finished.
+
+    Raises:
+        StoreError: none is finished.
+        UnknownNameError: none of that name is.
     """
 
-    def __init__(self, source: str | Path | ResultStore) -> None:
+    def __init__(self, source: str | Path | ResultStore, name: str | None = None) -> None:
         self.store = source if isinstance(source, ResultStore) else ResultStore(source, create=False)
-        self.request = self.store.request()
+        if name is None:
+            finished = self.store.comparisons()
+            if not finished:
+                raise StoreError(
+                    f"{self.store.path} holds no finished comparison yet; run the same mtopt compare again to finish it"
+                )
+            name = finished[-1]
+        self.name = name
+        self.request = self.store.request(name)
         self.cells = [self._cell(entry) for entry in self.request["cells"]]
 
     def _cell(self, entry: Mapping[str, Any]) -> Cell:
@@ -129,6 +174,7 @@ class Results:
             tuned=len(entry["tune"]),
             options=entry["options"],
             seeds=len(entry["final"]),
+            swept=len(entry.get("sweep", ())),
             failures=tuple(read_failure(row, entry["combiner"]) for row in rows.values() if row["status"] == "failed"),
         )
 
@@ -136,6 +182,11 @@ class Results:
     def failures(self) -> list[Failure]:
         """The runs without a result: those that a rule refused, and those that an error of the code ended."""
         return list(dict.fromkeys(failure for cell in self.cells for failure in cell.failures))
+
+    @property
+    def incidents(self) -> list[Failure]:
+        """Runs with a result that is not whole: values that are NaN or infinite, steps that were skipped."""
+        return [incident for cell in self.cells for incident in cell.incidents]
 
     @property
     def combiners(self) -> list[str]:

@@ -72,7 +72,8 @@ class Task(ABC):
             differ in their starts alone.
         splits_differ: False where the tuning seed has data of its own, so that nothing is selected on what the other
             seeds are judged by: values are then taken once, for both splits.
-        static_front: also run static scalarization at spread preferences, where a run is one training.
+        static_front: draw the static weights that the baseline was chosen from as a line, where a run is one training
+            and there are two objectives.
         views: pairs of names (objectives or further metrics) that paths over training are drawn in, the first on the
             x axis, for tasks with several evaluations. Default: the first two objectives.
         start: the landmark that every training starts from, which its path is drawn from. Default: paths begin at the
@@ -104,12 +105,19 @@ class Task(ABC):
     ) -> MultiLossTrainer:
         """A fresh trainer; everything random in it follows from ``seed`` and ``point``, the same for every rule.
 
+        A run is ``points`` trainings (:attr:`Budget.points`), and ``point``, from 0 to ``points - 1``, is which of them
+        this is: each has a start of its own. They are judged together, as a front; a rule that takes a preference comes
+        with another one for each.
+
         Where a suite's contestants have options, these are further keyword arguments, each with a default.
         """
 
     @abstractmethod
-    def values(self, trainer: MultiLossTrainer, split: str) -> Mapping[str, float]:
-        """Value of each objective on ``"validation"`` or ``"test"``, by name; further keys are extra metrics."""
+    def values(self, trainer: MultiLossTrainer, split: str, *, seed: int) -> Mapping[str, float]:
+        """Value of each objective on ``"validation"`` or ``"test"``, by name; further keys are extra metrics.
+
+        ``seed`` is the run's. A task whose splits are the same for every seed may leave it out of its signature.
+        """
 
     def data(self, split: str, *, seed: int) -> Any:
         """What ``fit`` iterates over for ``"train"``; None for problems without data."""
