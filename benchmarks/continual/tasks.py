@@ -64,7 +64,7 @@ class SequenceTask(Task):
     def data(self, split: str, *, seed: int) -> Places:
         return Places(self.stream(), seed=seed, batch_size=self.batch_size)
 
-    def values(self, trainer: mtopt.MultiLossTrainer, split: str) -> Mapping[str, float]:
+    def values(self, trainer: mtopt.MultiLossTrainer, split: str, *, seed: int) -> Mapping[str, float]:
         assert isinstance(trainer, ContinualTrainer)
         untrained, *rows = trainer.matrix(split).tolist()
         last = rows[-1]
@@ -96,7 +96,7 @@ class SCoLe(SequenceTask):
     def schedule(self) -> Schedule:
         return Recurring(len(self.stream().names))
 
-    def values(self, trainer: mtopt.MultiLossTrainer, split: str) -> Mapping[str, float]:
+    def values(self, trainer: mtopt.MultiLossTrainer, split: str, *, seed: int) -> Mapping[str, float]:
         assert isinstance(trainer, ContinualTrainer)
         matrix = trainer.matrix(split)[1:]
         learned = [matrix[k, list(trainer.schedule.parts(k, trainer.schedule_seed))].mean() for k in range(len(matrix))]

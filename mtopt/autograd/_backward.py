@@ -58,7 +58,7 @@ def backward(
     Args:
         losses: a sequence, a tensor (K,), a mapping from names (or :class:`Objective`), or a callable that returns one
             of these. A loss is a scalar tensor; a callable that returns one, which is run, differentiated and freed
-            before the next (once); or None where it is absent. A rule on several draws takes a sequence of such collections.
+            before the next; or None where it is absent. A rule on several draws takes a sequence of such collections.
         params: what to fill: a module, its ``named_parameters()``, or bare parameters.
         combiner: the rule. Create it once, before the loop: it may carry state.
         features: the shared trunk's output, or several: heads are differentiated once, the trunk K times.

@@ -106,7 +106,7 @@ def test_a_dense_task_from_files_to_delta(tmp_path, make, model, folders):
     assert [len(task.part(split)) for split in ("train", "validation", "test")] == [20, 2, 5]
     trainer = task.trainer(mtopt.create_combiner("mgda"), learning_rate=1e-3, seed=0, point=0, points=1)
     trainer.fit(task.data("train", seed=0), steps=3)
-    values = task.values(trainer, "test")
+    values = task.values(trainer, "test", seed=0)
     assert set(values) == {each.metric for each in task.baselines} | {"Delta_m, by metric", "Delta_m, by task"}
     assert all(np.isfinite(value) for value in values.values())
     assert isinstance(task.fingerprint(), str)

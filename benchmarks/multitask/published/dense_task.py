@@ -63,7 +63,7 @@ class DenseTask(Task):
         dataset: Any = self.part(split)
         return DataLoader(dataset, self.batch_size, shuffle=True, drop_last=True, generator=order, collate_fn=stacked)
 
-    def values(self, trainer: mtopt.MultiLossTrainer, split: str) -> Mapping[str, float]:
+    def values(self, trainer: mtopt.MultiLossTrainer, split: str, *, seed: int) -> Mapping[str, float]:
         meter = DenseMeter(self.classes, relative_scale=self.relative_scale)
         dataset: Any = self.part(split)
         trainer.model.eval()

@@ -50,7 +50,7 @@ def test_every_contestant_trains_and_is_judged(task, name):
         mtopt.create_combiner(rule, **fixed), learning_rate=0.1, seed=1, point=0, points=1, **options
     )
     trainer.fit(task.data("train", seed=1), steps=50)
-    values = task.values(trainer, "validation")
+    values = task.values(trainer, "validation", seed=0)
     assert all(np.isfinite(value) for value in values.values())
     assert min(values["new"], values["old"]) >= 0
     assert max(values["new"], values["old"]) < 1
@@ -193,7 +193,7 @@ def test_memory_keeps_what_fine_tuning_forgets():
         rule = mtopt.create_combiner("linear", preference=preference)
         trainer = task.trainer(rule, learning_rate=0.3, seed=0, point=0, points=1, **options)
         trainer.fit(task.data("train", seed=0), steps=250)
-        kept[name] = task.values(trainer, "test")
+        kept[name] = task.values(trainer, "test", seed=0)
     assert kept["plain"]["backward transfer"] < kept["replay"]["backward transfer"] - 0.1
     assert kept["plain"]["average accuracy"] < kept["replay"]["average accuracy"] - 0.1
 
@@ -204,4 +204,4 @@ def test_scole_fine_tuning_learns_though_it_forgets():
     rule = mtopt.create_combiner("linear", preference=(1.0, 0.0))
     trainer = task.trainer(rule, learning_rate=0.1, seed=0, point=0, points=1, memory="none")
     trainer.fit(task.data("train", seed=0), steps=500)
-    assert task.values(trainer, "test")["knowledge accumulation"] > 0.2
+    assert task.values(trainer, "test", seed=0)["knowledge accumulation"] > 0.2
