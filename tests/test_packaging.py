@@ -78,9 +78,9 @@ def test_commands_of_the_suites_say_how_they_are_called(name: str, built: Path, 
 
 
 def suites_of_the_folder() -> dict[str, str]:
-    """``{"benchmarks.toy": "toy"}``: each package that defines ``suite``, and the name in its entry point."""
+    """``{"toy": "toy"}``: each module that defines ``suite``, and the name in its entry point."""
     found = {}
-    for path in SUITES.rglob("__init__.py"):
+    for path in SUITES.rglob("*.py"):
         names = {
             target.id
             for node in ast.parse(path.read_text(encoding="utf-8")).body
@@ -89,7 +89,8 @@ def suites_of_the_folder() -> dict[str, str]:
             if isinstance(target, ast.Name)
         }
         if "suite" in names:
-            found[".".join(path.parent.relative_to(SUITES).parts)] = path.parent.name
+            module = path.parent if path.name == "__init__.py" else path.with_suffix("")
+            found[".".join(module.relative_to(SUITES).parts)] = module.name
     return found
 
 

@@ -67,7 +67,7 @@ def test_table_of_a_comparison(tmp_path, capsys):
         # step 12 of 24 is where ROUGE-L is one half, and the last evaluation
         assert found[cell.combiner].utility == pytest.approx([path[UTILITY][-1] for path in runs])
         assert found[cell.combiner].indistinguishable == pytest.approx([max(path[UTILITY]) for path in runs])
-    assert len(found["linear"].trials) == 2
+    assert len(found["linear"].trials) == 2 + 5  # the sweep of static weights comes on top
     assert len(found["fixed"].trials) == 1
     main([str(tmp_path)])
     lines = capsys.readouterr().out.splitlines()
