@@ -7,6 +7,7 @@ from mtopt.training._evaluation import count_examples
 from mtopt.training._history import History
 from mtopt.training._preferences import PreferenceTrainer
 from mtopt.training._random import seed_everything
+from mtopt.training._sharpness import SharpnessAware
 from mtopt.training._sinkgd import SinkGD
 from mtopt.training._trainer import MultiLossTrainer
 from mtopt.training.callbacks import (
@@ -49,6 +50,7 @@ __all__ = [
     "ProgressBar",
     "SVGDTrainer",
     "SetTrainer",
+    "SharpnessAware",
     "SinkGD",
     "TchebycheffSet",
     "TensorBoard",
