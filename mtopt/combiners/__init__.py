@@ -31,6 +31,7 @@ from mtopt.combiners.gem import GEM
 from mtopt.combiners.geometric_mean import GLS
 from mtopt.combiners.go4align import GO4Align
 from mtopt.combiners.graddrop import GradDrop
+from mtopt.combiners.gradient_history import GradientHistory
 from mtopt.combiners.gradnorm import GradNorm
 from mtopt.combiners.gradops import GradOPS
 from mtopt.combiners.gradvac import GradVac
@@ -48,6 +49,7 @@ from mtopt.combiners.mmpareto import MMPareto
 from mtopt.combiners.moco import MoCo
 from mtopt.combiners.moco_plus import MoCoPlus
 from mtopt.combiners.modo import MoDo
+from mtopt.combiners.mstgd_style import MSTGDStyle
 from mtopt.combiners.munba import MUNBa
 from mtopt.combiners.nash_mtl import NashMTL
 from mtopt.combiners.ngdiff import NGDiff
@@ -63,7 +65,7 @@ from mtopt.combiners.sago import SAGO
 from mtopt.combiners.scalarizers import ASF, PBI, Tchebycheff
 from mtopt.combiners.scale_invariant import SI
 from mtopt.combiners.sdmgrad import SDMGrad
-from mtopt.combiners.sinkhorn import MultiNormalized, sinkhorn_normalized
+from mtopt.combiners.sinkhorn import MultiNormalized, Norm, check_norms, multi_normalized, sinkhorn_normalized
 from mtopt.combiners.smooth_tchebycheff import STCH
 from mtopt.combiners.smoothed import FollowsLearningRate, Smoothed
 from mtopt.combiners.trimmed_mean import TrimmedMean
@@ -119,6 +121,7 @@ __all__ = [
     "GradNorm",
     "GradOPS",
     "GradVac",
+    "GradientHistory",
     "Gradients",
     "GramianCombiner",
     "JacobianCombiner",
@@ -127,6 +130,7 @@ __all__ = [
     "LossCombiner",
     "LossNGDiff",
     "MMPareto",
+    "MSTGDStyle",
     "MUNBa",
     "MoCo",
     "MoCoPlus",
@@ -134,6 +138,7 @@ __all__ = [
     "MultiNormalized",
     "NGDiff",
     "NashMTL",
+    "Norm",
     "NormCombiner",
     "Normalized",
     "Outcome",
@@ -146,10 +151,12 @@ __all__ = [
     "Tchebycheff",
     "TrimmedMean",
     "UPGrad",
+    "check_norms",
     "combiner_class",
     "create_combiner",
     "gramian_of",
     "list_combiners",
+    "multi_normalized",
     "norm_of",
     "register_combiner",
     "sinkhorn_normalized",

@@ -1,5 +1,6 @@
 """Training on several losses: the trainer, its history, callbacks and checkpoints."""
 
+from mtopt.training._adagrad_norm import AdaGradNorm
 from mtopt.training._checks import read_rule
 from mtopt.training._closure import refuse_closure
 from mtopt.training._conditioned import HyperNetwork, PreferenceConditioned
@@ -9,6 +10,7 @@ from mtopt.training._preferences import PreferenceTrainer
 from mtopt.training._random import seed_everything
 from mtopt.training._sharpness import SharpnessAware
 from mtopt.training._sinkgd import SinkGD
+from mtopt.training._task_batches import StratifiedBatches, TaskBatches
 from mtopt.training._trainer import MultiLossTrainer
 from mtopt.training.callbacks import (
     AdaptiveBatches,
@@ -29,6 +31,7 @@ from mtopt.training.gen import GeN
 from mtopt.training.sets import HypervolumeGradient, SetTrainer, SVGDTrainer, TchebycheffSet
 
 __all__ = [
+    "AdaGradNorm",
     "AdaptiveBatchSize",
     "AdaptiveBatches",
     "BestCheckpoint",
@@ -52,6 +55,8 @@ __all__ = [
     "SetTrainer",
     "SharpnessAware",
     "SinkGD",
+    "StratifiedBatches",
+    "TaskBatches",
     "TchebycheffSet",
     "TensorBoard",
     "WeightAverage",

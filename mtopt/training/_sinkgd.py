@@ -2,19 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any, overload
 
 import torch
 from torch.optim.optimizer import ParamsT
 
-from mtopt.combiners import sinkhorn_normalized
+from mtopt.combiners import Norm, check_norms, multi_normalized
 
 
 class SinkGD(torch.optim.Optimizer):
     """``W <- W - lr (S(G) + weight_decay W)``, S(G) the gradient with rows of norm sqrt(n) and columns of norm sqrt(m).
 
-    S is SR-Sinkhorn, :func:`mtopt.combiners.sinkhorn.sinkhorn_normalized`. There is no state: memory is that of SGD
+    S is SR-Sinkhorn, :func:`mtopt.combiners.sinkhorn_normalized`. There is no state: memory is that of SGD
     without momentum, and a step has the length ``lr sqrt(m n)`` whatever the gradient's, so lr is an Adam's.
 
     Scetbon, Ma, Gong and Meeds, "Gradient multi-normalization for efficient LLM training", NeurIPS 2025 (arXiv
@@ -26,6 +26,8 @@ class SinkGD(torch.optim.Optimizer):
         params: parameters or groups.
         lr: learning rate. Default: 1e-3, the paper's for linear layers.
         iterations: of SR-Sinkhorn. Default: 5.
+        norms: others than those of rows and columns, see :func:`mtopt.combiners.multi_normalized`: SWAN is
+            ``norms=("row", "spectral"), iterations=1``.
         weight_decay: decoupled, as AdamW's. Default: 0.
 
     A zero row or column of the gradient gets no step, and parameters without a gradient are left alone.
@@ -35,7 +37,13 @@ class SinkGD(torch.optim.Optimizer):
     """
 
     def __init__(
-        self, params: ParamsT, lr: float | torch.Tensor = 1e-3, *, iterations: int = 5, weight_decay: float = 0.0
+        self,
+        params: ParamsT,
+        lr: float | torch.Tensor = 1e-3,
+        *,
+        iterations: int = 5,
+        weight_decay: float = 0.0,
+        norms: Sequence[Norm] = ("row", "column"),
     ) -> None:
         if not float(lr) >= 0.0:
             raise ValueError(f"lr must not be negative, found {lr!r}")
@@ -43,7 +51,14 @@ class SinkGD(torch.optim.Optimizer):
             raise ValueError(f"iterations must be a positive int, found {iterations!r}")
         if not weight_decay >= 0.0:
             raise ValueError(f"weight_decay must not be negative, found {weight_decay!r}")
-        super().__init__(params, {"lr": lr, "iterations": iterations, "weight_decay": weight_decay})
+        check_norms(norms)
+        defaults = {"lr": lr, "iterations": iterations, "weight_decay": weight_decay, "norms": tuple(norms)}
+        super().__init__(params, defaults)
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        super().__setstate__(state)
+        for group in self.param_groups:  # written before there were others
+            group.setdefault("norms", ("row", "column"))
 
     @overload
     def step(self, closure: None = None) -> None: ...
@@ -69,7 +84,7 @@ class SinkGD(torch.optim.Optimizer):
                     continue
                 if param.grad.is_sparse:
                     raise RuntimeError("SinkGD needs dense gradients; give sparse embeddings to torch.optim.SparseAdam")
-                update = sinkhorn_normalized(param.grad, group["iterations"])
+                update = multi_normalized(param.grad, group["norms"], group["iterations"])
                 if group["weight_decay"]:
                     param.mul_(1.0 - rate * group["weight_decay"])
                 param.add_(update.to(param.dtype), alpha=-rate)

@@ -9,8 +9,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import mtopt
-from mtopt.combiners import Linear, NGDiff
+from mtopt.combiners import Linear, NGDiff, create_combiner, multi_normalized
 from mtopt.combiners.sinkhorn import MultiNormalized, sinkhorn_normalized
+from mtopt.training import SinkGD
 
 
 def random_matrix(rows, columns, seed=0):
@@ -114,3 +115,59 @@ def test_wrong_arguments():
         MultiNormalized(NGDiff(), 0)
     with pytest.raises(ValueError, match="weighs a draw it has not seen"):
         MultiNormalized(mtopt.create_combiner("modo"))
+
+
+# -- other norms ---------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("norm", ["row", "column", "spectral", "max", "frobenius"])
+def test_each_norm_is_maximised_over_its_ball(norm: str) -> None:
+    """``X <- argmax <G, U>`` over the ball that the answer is on: no other point of it has a larger product with G."""
+    matrix = torch.randn(4, 6, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+    found = multi_normalized(matrix, [norm], 1)  # type: ignore[list-item]
+    assert float(found.norm()) == pytest.approx(24**0.5)
+    measures = {
+        "row": lambda m: m.norm(dim=1).max(),
+        "column": lambda m: m.norm(dim=0).max(),
+        "spectral": lambda m: torch.linalg.matrix_norm(m, 2),
+        "max": lambda m: m.abs().max(),
+        "frobenius": lambda m: m.norm(),
+    }
+    size = measures[norm](found)
+    for seed in range(200):
+        other = torch.randn(4, 6, generator=torch.Generator().manual_seed(seed + 1), dtype=torch.float64)
+        other = found + 0.3 * other
+        other *= size / measures[norm](other)
+        assert float((other * matrix).sum()) <= float((found * matrix).sum()) + 1e-9
+
+
+def test_swan_is_whitening_of_normalised_rows() -> None:
+    matrix = torch.randn(3, 5, generator=torch.Generator().manual_seed(1), dtype=torch.float64)
+    rows = matrix / matrix.norm(dim=1, keepdim=True)
+    values, vectors = torch.linalg.eigh(rows @ rows.T)
+    white = vectors @ torch.diag(values.rsqrt()) @ vectors.T @ rows  # (X X')^(-1/2) X
+    torch.testing.assert_close(multi_normalized(matrix, ("row", "spectral"), 1), white * 5**0.5)
+
+
+def test_sinkhorn_is_the_instance_of_rows_and_columns() -> None:
+    matrix = torch.randn(3, 5, generator=torch.Generator().manual_seed(2))
+    assert torch.equal(sinkhorn_normalized(matrix, 4), multi_normalized(matrix, ("row", "column"), 4))
+
+
+def test_degenerate_matrices_have_answers_in_every_norm() -> None:
+    for matrix in (torch.zeros(3, 4), torch.ones(3, 4), torch.full((2, 2), 1e-30), torch.full((2, 2), 1e30)):
+        for norm in ("spectral", "max", "frobenius"):
+            found = multi_normalized(matrix, [norm], 2)  # type: ignore[list-item]
+            assert bool(found.isfinite().all())
+            assert bool(found.any()) == bool(matrix.any())
+
+
+def test_rules_and_the_optimizer_take_other_norms() -> None:
+    weight = torch.nn.Parameter(torch.zeros(3, 4))
+    weight.grad = torch.randn(3, 4, generator=torch.Generator().manual_seed(3))
+    SinkGD([weight], lr=1.0, norms=("row", "spectral"), iterations=1).step()
+    torch.testing.assert_close(-weight.detach(), multi_normalized(weight.grad, ("row", "spectral"), 1))
+    rule = MultiNormalized(create_combiner("mgda"), 1, norms=("row", "spectral"))
+    assert repr(rule) == "MultiNormalized(MGDA(), iterations=1, norms=('row', 'spectral'))"
+    with pytest.raises(ValueError, match="norms must hold one or more of"):
+        MultiNormalized(create_combiner("mgda"), norms=("rows",))  # type: ignore[arg-type]
