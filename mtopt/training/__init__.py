@@ -28,7 +28,7 @@ from mtopt.training.callbacks import (
 )
 from mtopt.training.checkpoint import CheckpointFolder, CheckpointWarning, read_checkpoint, write_checkpoint
 from mtopt.training.gen import GeN
-from mtopt.training.sets import HypervolumeGradient, SetTrainer, SVGDTrainer, TchebycheffSet
+from mtopt.training.sets import HypervolumeGradient, PaLoRA, PaMaL, SetTrainer, SVGDTrainer, TchebycheffSet
 
 __all__ = [
     "AdaGradNorm",
@@ -48,6 +48,8 @@ __all__ = [
     "HypervolumeGradient",
     "Monitor",
     "MultiLossTrainer",
+    "PaLoRA",
+    "PaMaL",
     "PreferenceConditioned",
     "PreferenceTrainer",
     "ProgressBar",

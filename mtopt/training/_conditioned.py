@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from typing import Any
 
@@ -42,7 +43,37 @@ class PreferenceConditioned(nn.Module):
         return self.model(torch.cat([x, channels], dim=1), *more)
 
 
-class HyperNetwork(nn.Module):
+class MadeForPreference(nn.Module, ABC):
+    """A network whose parameters depend on the preference: ``model(*inputs, preference=p)``."""
+
+    template: nn.Module
+    num_objectives: int
+
+    @abstractmethod
+    def parameters_for(self, preference: Tensor) -> dict[str, Tensor]:
+        """theta(p) by the template's names, differentiable, for a preference (K,)."""
+
+    def forward(self, *inputs: Any, preference: Tensor) -> Any:
+        """The template's answer for ``inputs`` with the parameters ``theta(preference)``."""
+        return torch.func.functional_call(self.template, self.parameters_for(preference), inputs)
+
+    @torch.no_grad()
+    def extract(self, preference: Tensor) -> nn.Module:
+        """A plain copy of the template with the parameters for one preference (K,)."""
+        model = copy.deepcopy(self.template)
+        for name, value in self.parameters_for(preference).items():
+            model.get_parameter(name).copy_(value).requires_grad_(True)
+        return model
+
+    def _require(self, preference: Tensor) -> None:
+        if preference.shape != (self.num_objectives,):
+            raise ValueError(
+                f"preference must have shape ({self.num_objectives},), found {tuple(preference.shape)}; a network is "
+                "made for one preference at a time"
+            )
+
+
+class HyperNetwork(MadeForPreference):
     """A network whose parameters another network makes of the preference: ``theta(p) = theta_0 + W h(p) + b``.
 
     theta_0 are the parameters of ``template`` as they are, frozen; h is a perceptron; W and b start at zero, so that
@@ -87,11 +118,7 @@ class HyperNetwork(nn.Module):
 
     def parameters_for(self, preference: Tensor) -> dict[str, Tensor]:
         """theta(p) by the template's names, differentiable, for a preference (K,)."""
-        if preference.shape != (self.num_objectives,):
-            raise ValueError(
-                f"preference must have shape ({self.num_objectives},), found {tuple(preference.shape)}; a network is "
-                "made for one preference at a time"
-            )
+        self._require(preference)
         flat = self.head(self.trunk(preference.to(self.head.weight)))
         sizes = [shape.numel() for shape in self.shapes.values()]
         start = dict(self.template.named_parameters())
@@ -99,15 +126,3 @@ class HyperNetwork(nn.Module):
             name: start[name] + part.reshape(shape).to(start[name])
             for (name, shape), part in zip(self.shapes.items(), flat.split(sizes), strict=True)
         }
-
-    def forward(self, *inputs: Any, preference: Tensor) -> Any:
-        """The template's answer for ``inputs`` with the parameters ``theta(preference)``."""
-        return torch.func.functional_call(self.template, self.parameters_for(preference), inputs)
-
-    @torch.no_grad()
-    def extract(self, preference: Tensor) -> nn.Module:
-        """A plain copy of the template with the parameters for one preference (K,)."""
-        model = copy.deepcopy(self.template)
-        for name, value in self.parameters_for(preference).items():
-            model.get_parameter(name).copy_(value).requires_grad_(True)
-        return model

@@ -49,6 +49,7 @@ class PreferenceTrainer(MultiLossTrainer):
             COSMOS 1.2 for Multi-MNIST).
         minimum: the least weight of an objective, in [0, 1/K). Default: 0.001, as rules that follow a ray need
             positive preferences.
+        schedule: (M, K) preferences that the steps take in turn, instead of draws: deterministic, as PaLoRA's.
 
     Attributes:
         preference: (K,) float32 on the device of the model, the one that counts now.
@@ -66,6 +67,7 @@ class PreferenceTrainer(MultiLossTrainer):
         num_objectives: int,
         concentration: float = 1.0,
         minimum: float = 1e-3,
+        schedule: torch.Tensor | Sequence[Sequence[float]] | None = None,
         **options: Any,
     ) -> None:
         if isinstance(num_objectives, bool) or not isinstance(num_objectives, int) or num_objectives < 2:
@@ -74,7 +76,13 @@ class PreferenceTrainer(MultiLossTrainer):
             raise ValueError(f"concentration must be positive and finite, found {concentration}")
         if not 0 <= minimum < 1 / num_objectives:
             raise ValueError(f"minimum must lie in [0, 1/{num_objectives}), found {minimum}")
+        rows = None if schedule is None else torch.as_tensor(schedule, dtype=torch.float64)
+        if rows is not None and (rows.ndim != 2 or len(rows) == 0 or rows.shape[1] != num_objectives):
+            raise ValueError(f"schedule must have shape (M, {num_objectives}), M >= 1, found {tuple(rows.shape)}")
+        if rows is not None and (float(rows.min()) < 0 or float((rows.sum(1) - 1).abs().max()) > 1e-6):
+            raise ValueError("schedule must hold preferences: rows that are non-negative and sum to one")
         super().__init__(model, optimizer, combiner, **options)
+        self.schedule = None if rows is None else rows.tolist()
         self.num_objectives, self.concentration, self.minimum = num_objectives, concentration, minimum
         device = next(param.device for group in optimizer.param_groups for param in group["params"])
         self.preference = torch.full((num_objectives,), 1 / num_objectives, device=device)
@@ -100,10 +108,13 @@ class PreferenceTrainer(MultiLossTrainer):
             self.preference = before
 
     def training_step(self, batch: Any) -> StepRecord:
-        """One step with a preference drawn for it."""
-        share = self._draws.dirichlet([self.concentration] * self.num_objectives)
-        drawn = self.minimum + (1 - self.num_objectives * self.minimum) * share
-        self._drawn = (drawn / drawn.sum()).tolist()
+        """One step with a preference drawn for it, or that of the schedule."""
+        if self.schedule is not None:
+            self._drawn = list(self.schedule[self.step % len(self.schedule)])
+        else:
+            share = self._draws.dirichlet([self.concentration] * self.num_objectives)
+            drawn = self.minimum + (1 - self.num_objectives * self.minimum) * share
+            self._drawn = (drawn / drawn.sum()).tolist()
         _hand(self.combiner, self._drawn)
         with self.at(self._drawn):
             return super().training_step(batch)
