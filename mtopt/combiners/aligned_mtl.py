@@ -8,6 +8,7 @@ from typing import Literal
 import numpy as np
 import torch
 
+from mtopt.combiners._arguments import check_choice
 from mtopt.combiners._base import GramianCombiner
 from mtopt.combiners._preference import Preference, check_preference, shares_of
 from mtopt.combiners._registry import register_combiner
@@ -52,10 +53,8 @@ class AlignedMTL(GramianCombiner):
 
     def __init__(self, *, preference: Preference = None, scale_mode: Literal["min", "median", "rmse"] = "min") -> None:
         check_preference(preference)
-        if scale_mode not in ("min", "median", "rmse"):
-            raise ValueError(f"scale_mode must be 'min', 'median' or 'rmse', found {scale_mode!r}")
-        self.preference = preference
-        self.scale_mode = scale_mode
+        check_choice("min", "median", "rmse", scale_mode=scale_mode)
+        self.preference, self.scale_mode = preference, scale_mode
 
     def weights(self, gramian: torch.Tensor, losses: torch.Tensor | None = None) -> torch.Tensor:
         """``B p``: (K,) for a Gramian (K, K)."""

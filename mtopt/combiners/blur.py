@@ -7,6 +7,7 @@ from typing import Literal
 import numpy as np
 import torch
 
+from mtopt.combiners._arguments import check_choice, check_positive
 from mtopt.combiners._base import GramianCombiner
 from mtopt.combiners._registry import register_combiner
 from mtopt.combiners._roles import check_roles, rows_of_roles
@@ -42,22 +43,12 @@ class BLUR(GramianCombiner):
     search_space = {"gamma": ("log", 0.03, 10.0)}  # noqa: RUF012  (a class-level constant)
 
     def __init__(
-        self,
-        *,
-        gamma: float = 1.0,
-        lower: Literal["forget", "retain"] = "forget",
-        retain: int = 0,
-        forget: int = 1,
+        self, *, gamma: float = 1.0, lower: Literal["forget", "retain"] = "forget", retain: int = 0, forget: int = 1
     ) -> None:
-        if not gamma > 0:
-            raise ValueError(f"gamma must be positive, found {gamma}")
-        if lower not in ("forget", "retain"):
-            raise ValueError(f"lower must be 'forget' or 'retain', found {lower!r}")
+        check_positive(gamma=gamma)
+        check_choice("forget", "retain", lower=lower)
         check_roles(retain, forget)
-        self.gamma = gamma
-        self.lower = lower
-        self.retain = retain
-        self.forget = forget
+        self.gamma, self.lower, self.retain, self.forget = gamma, lower, retain, forget
 
     def weights(self, gramian: torch.Tensor, losses: torch.Tensor | None = None) -> torch.Tensor:
         """One for the upper objective, xi for the lower: (2,) for a Gramian (2, 2)."""

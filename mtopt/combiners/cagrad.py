@@ -6,6 +6,7 @@ from typing import Literal
 
 import torch
 
+from mtopt.combiners._arguments import check_choice, check_finite
 from mtopt.combiners._base import GramianCombiner
 from mtopt.combiners._registry import register_combiner
 from mtopt.linalg import make_tensor_like
@@ -37,12 +38,9 @@ class CAGrad(GramianCombiner):
     search_space = {"c": ("uniform", 0.1, 0.9)}  # noqa: RUF012  (a class-level constant)
 
     def __init__(self, *, c: float = 0.4, rescale: Literal[0, 1, 2] = 0) -> None:
-        if not 0 <= c < float("inf"):
-            raise ValueError(f"c must be finite and non-negative, found {c}")
-        if rescale not in (0, 1, 2):
-            raise ValueError(f"rescale must be 0, 1 or 2, found {rescale!r}")
-        self.c = c
-        self.rescale = rescale
+        check_finite(c=c)
+        check_choice(0, 1, 2, rescale=rescale)
+        self.c, self.rescale = c, rescale
 
     def weights(self, gramian: torch.Tensor, losses: torch.Tensor | None = None) -> torch.Tensor:
         """Weights (K,) of d for a Gramian (K, K): 1/K each, and what the dual adds."""

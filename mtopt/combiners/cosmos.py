@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 import torch
 
+from mtopt.combiners._arguments import check_non_negative
 from mtopt.combiners._base import LossCombiner
 from mtopt.combiners._losses import Reference, check_reference, loss_values, reference_of
 from mtopt.combiners._preference import Preference, check_preference, preference_of
@@ -42,11 +43,8 @@ class COSMOS(LossCombiner):
     def __init__(self, *, preference: Preference = None, reference: Reference = None, penalty: float = 2.0) -> None:
         check_preference(preference)
         check_reference(reference)
-        if not penalty >= 0:
-            raise ValueError(f"penalty must be non-negative, found {penalty}")
-        self.preference = preference
-        self.reference = reference
-        self.penalty = penalty
+        check_non_negative(penalty=penalty)
+        self.preference, self.reference, self.penalty = preference, reference, penalty
 
     def weights(self, losses: torch.Tensor) -> torch.Tensor:
         """``p - penalty d cos(p, l - z) / d l``: (K,) for losses (K,)."""

@@ -6,6 +6,7 @@ from typing import Literal
 
 import torch
 
+from mtopt.combiners._arguments import check_choice, check_interval, check_non_negative
 from mtopt.combiners._base import JacobianCombiner
 from mtopt.combiners._registry import register_combiner
 from mtopt.combiners._tracked import grown_rows, joined
@@ -59,18 +60,12 @@ class DBMTL(JacobianCombiner):
         transform: Literal["log"] | None = "log",
         heads: Literal["log", "loss"] = "log",
     ) -> None:
-        if not 0 <= beta < 1:
-            raise ValueError(f"beta must be in [0, 1), found {beta}")
-        if not decay >= 0:
-            raise ValueError(f"decay must be non-negative, found {decay}")
+        check_interval("[0, 1)", beta=beta)
+        check_non_negative(decay=decay)
         if transform not in (None, "log"):
             raise ValueError(f"transform must be 'log' or None, found {transform!r}")
-        if heads not in ("log", "loss"):
-            raise ValueError(f"heads must be 'log' or 'loss', found {heads!r}")
-        self.beta = beta
-        self.decay = decay
-        self.transform = transform
-        self.heads = heads
+        check_choice("log", "loss", heads=heads)
+        self.beta, self.decay, self.transform, self.heads = beta, decay, transform, heads
         self.positive_losses = transform == "log"
         self._members: list[int] = []
         self._tracked: torch.Tensor | None = None

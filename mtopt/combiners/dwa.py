@@ -9,6 +9,7 @@ import numpy as np
 import torch
 
 from mtopt._errors import CheckpointError
+from mtopt.combiners._arguments import check_positive
 from mtopt.combiners._base import LossCombiner
 from mtopt.combiners._losses import loss_values, require_above, softmax
 from mtopt.combiners._registry import register_combiner
@@ -48,11 +49,8 @@ class DWA(LossCombiner):
     def __init__(self, *, window: int = 25, temperature: float = 2.0, sliding: bool = False) -> None:
         if isinstance(window, bool) or not isinstance(window, int) or window < 1:
             raise ValueError(f"window must be a whole number of steps >= 1, found {window!r}")
-        if not temperature > 0:
-            raise ValueError(f"temperature must be positive, found {temperature}")
-        self.window = window
-        self.temperature = temperature
-        self.sliding = sliding
+        check_positive(temperature=temperature)
+        self.window, self.temperature, self.sliding = window, temperature, sliding
         self._history: torch.Tensor | None = None  # (2 window, K), a ring: step t is in row t mod 2 window
         self._current: torch.Tensor | None = None  # the weights of all objectives
         self._step = 0

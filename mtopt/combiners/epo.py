@@ -7,6 +7,7 @@ import numpy.typing as npt
 import torch
 
 from mtopt._errors import SolverError
+from mtopt.combiners._arguments import check_positive
 from mtopt.combiners._base import GramianCombiner
 from mtopt.combiners._losses import loss_values, require_above
 from mtopt.combiners._preference import Preference, preference_of
@@ -71,11 +72,8 @@ class EPO(GramianCombiner):
 
     def __init__(self, *, preference: Preference = None, epsilon: float = 1e-4, relax: bool = False) -> None:
         check_ray("EPO", preference)
-        if not epsilon > 0:
-            raise ValueError(f"epsilon must be positive, found {epsilon}")
-        self.preference = preference
-        self.epsilon = epsilon
-        self.relax = relax
+        check_positive(epsilon=epsilon)
+        self.preference, self.epsilon, self.relax = preference, epsilon, relax
 
     def weights(self, gramian: torch.Tensor, losses: torch.Tensor | None = None) -> torch.Tensor:
         """The weights (K,) of the linear program for a Gramian (K, K) and losses (K,)."""

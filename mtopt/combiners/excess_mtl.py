@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import torch
 
+from mtopt.combiners._arguments import check_positive
 from mtopt.combiners._base import JacobianCombiner
 from mtopt.combiners._registry import register_combiner
 from mtopt.combiners._tracked import grown_rows, joined
@@ -43,8 +44,7 @@ class ExcessMTL(JacobianCombiner):
     _late_state = {"_roots": 2}  # noqa: RUF012  (a class-level constant)
 
     def __init__(self, *, step_size: float = 1e-2) -> None:
-        if not step_size > 0:
-            raise ValueError(f"step_size must be positive, found {step_size}")
+        check_positive(step_size=step_size)
         self.step_size = step_size
         self._members: list[int] = []
         self._roots: torch.Tensor | None = None  # sqrt(h): squares of short gradients would underflow

@@ -47,8 +47,7 @@ class FairGrad(FollowsFairWeights, GramianCombiner):
         if not 0 < alpha < float("inf"):
             raise ValueError(f"alpha must be finite and positive, found {alpha}")
         check_max_norm(max_norm)
-        self.alpha = alpha
-        self.max_norm = max_norm
+        self.alpha, self.max_norm = alpha, max_norm
 
     def weights(self, gramian: torch.Tensor, losses: torch.Tensor | None = None) -> torch.Tensor:
         """The alpha-fair weights (K,) of a Gramian (K, K)."""

@@ -8,6 +8,7 @@ from typing import Literal
 import numpy as np
 import torch
 
+from mtopt.combiners._arguments import check_choice, check_non_negative
 from mtopt.combiners._base import LossCombiner
 from mtopt.combiners._learned import LearnedVector, LearnsWeights, check_lr
 from mtopt.combiners._losses import Reference, check_reference, loss_values, reference_of, require_above, softmax
@@ -68,15 +69,10 @@ class FAMO(LearnsWeights, LossCombiner):
         optimizer: Literal["adam", "sgd"] = "adam",
     ) -> None:
         check_lr(lr)
-        if not gamma >= 0:
-            raise ValueError(f"gamma must be non-negative, found {gamma}")
-        if optimizer not in ("adam", "sgd"):
-            raise ValueError(f"optimizer must be 'adam' or 'sgd', found {optimizer!r}")
+        check_non_negative(gamma=gamma)
+        check_choice("adam", "sgd", optimizer=optimizer)
         check_reference(min_losses, "min_losses")
-        self.lr = lr
-        self.gamma = gamma
-        self.min_losses = min_losses
-        self.optimizer = optimizer
+        self.lr, self.gamma, self.min_losses, self.optimizer = lr, gamma, min_losses, optimizer
         self._vector = LearnedVector(0.0, lr=lr, weight_decay=gamma, optimizer=optimizer)
         self.positive_losses = min_losses is None
         self.scale_invariant = min_losses is None

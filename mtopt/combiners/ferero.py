@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 import torch
 
+from mtopt.combiners._arguments import check_non_negative
 from mtopt.combiners._base import GramianCombiner
 from mtopt.combiners._losses import loss_values
 from mtopt.combiners._preference import Preference
@@ -51,10 +52,8 @@ class FERERO(GramianCombiner):
 
     def __init__(self, *, preference: Preference = None, c_h: float = 0.5) -> None:
         check_ray("FERERO", preference)
-        if not c_h >= 0:
-            raise ValueError(f"c_h must be non-negative, found {c_h}")
-        self.preference = preference
-        self.c_h = c_h
+        check_non_negative(c_h=c_h)
+        self.preference, self.c_h = preference, c_h
 
     def weights(self, gramian: torch.Tensor, losses: torch.Tensor | None = None) -> torch.Tensor:
         """``lambda + B' nu``: (K,) for a Gramian (K, K) and losses (K,)."""

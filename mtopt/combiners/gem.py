@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 import torch
 
+from mtopt.combiners._arguments import check_finite
 from mtopt.combiners._base import GramianCombiner
 from mtopt.combiners._registry import register_combiner
 from mtopt.linalg import make_tensor_like, read_gramian
@@ -37,10 +38,8 @@ class GEM(GramianCombiner):
     def __init__(self, *, current: int = 0, margin: float = 0.0) -> None:
         if not isinstance(current, int) or current < 0:
             raise ValueError(f"current must be the position of an objective, 0, 1, ..., found {current!r}")
-        if not 0 <= margin < float("inf"):
-            raise ValueError(f"margin must be finite and non-negative, found {margin}")
-        self.current = current
-        self.margin = margin
+        check_finite(margin=margin)
+        self.current, self.margin = current, margin
         # the memories' lengths count, and the current loss may rise, where v has a floor
         self.scale_invariant = self.non_conflicting = margin == 0
 

@@ -50,18 +50,12 @@ class GradDrop(JacobianCombiner):
     state = ("_random",)
 
     def __init__(
-        self,
-        *,
-        leak: float | Sequence[float] = 0.0,
-        seed: int = 0,
-        generator: torch.Generator | None = None,
+        self, *, leak: float | Sequence[float] = 0.0, seed: int = 0, generator: torch.Generator | None = None
     ) -> None:
         values = torch.as_tensor(leak, dtype=torch.float64)
         if values.ndim > 1 or not bool(((values >= 0) & (values <= 1)).all()):
             raise ValueError(f"leak must be a number in [0, 1], or one an objective, found {leak!r}")
-        self.leak = leak
-        self.seed = seed
-        self.generator = generator
+        self.leak, self.seed, self.generator = leak, seed, generator
         self._random = rule_generator(seed, generator)
 
     def direction(self, jacobian: torch.Tensor, losses: torch.Tensor | None = None) -> torch.Tensor:

@@ -9,6 +9,7 @@ import numpy as np
 import torch
 
 from mtopt._errors import CheckpointError
+from mtopt.combiners._arguments import check_choice, check_non_negative
 from mtopt.combiners._base import NormCombiner
 from mtopt.combiners._learned import LearnedVector, LearnsWeights, check_lr
 from mtopt.combiners._losses import Reference, check_reference, reference_of, require_above, softmax
@@ -60,18 +61,13 @@ class GradNorm(LearnsWeights, NormCombiner):
         parametrization: Literal["free", "softmax"] = "free",
         initial_losses: Reference = None,
     ) -> None:
-        if not alpha >= 0:
-            raise ValueError(f"alpha must be non-negative, found {alpha}")
-        if parametrization not in ("free", "softmax"):
-            raise ValueError(f"parametrization must be 'free' or 'softmax', found {parametrization!r}")
+        check_non_negative(alpha=alpha)
+        check_choice("free", "softmax", parametrization=parametrization)
         check_lr(lr)
         check_reference(initial_losses, "initial_losses")
         if initial_losses is not None and not bool((torch.as_tensor(initial_losses) > 0).all()):
             raise ValueError(f"initial_losses must be positive, found {torch.as_tensor(initial_losses).tolist()}")
-        self.alpha = alpha
-        self.lr = lr
-        self.parametrization = parametrization
-        self.initial_losses = initial_losses
+        self.alpha, self.lr, self.parametrization, self.initial_losses = alpha, lr, parametrization, initial_losses
         # the gradient has the unit of a gradient norm, and training at 1e-12 of it must not stand still: a tiny eps
         self._vector = LearnedVector(1.0 if parametrization == "free" else 0.0, lr=lr, eps=1e-100)
         self._first: list[float | None] = []

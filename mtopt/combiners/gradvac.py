@@ -8,6 +8,7 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
+from mtopt.combiners._arguments import check_choice, check_interval
 from mtopt.combiners._base import GramianCombiner
 from mtopt.combiners._random import rule_generator
 from mtopt.combiners._registry import register_combiner
@@ -56,14 +57,9 @@ class GradVac(GramianCombiner):
         seed: int = 0,
         generator: torch.Generator | None = None,
     ) -> None:
-        if not 0 < beta <= 1:
-            raise ValueError(f"beta must be in (0, 1], found {beta}")
-        if update not in ("always", "conflict"):
-            raise ValueError(f"update must be 'always' or 'conflict', found {update!r}")
-        self.beta = beta
-        self.update = update
-        self.seed = seed
-        self.generator = generator
+        check_interval("(0, 1]", beta=beta)
+        check_choice("always", "conflict", update=update)
+        self.beta, self.update, self.seed, self.generator = beta, update, seed, generator
         self._random = rule_generator(seed, generator)
         self._targets = torch.zeros(0, 0, dtype=torch.float64)  # r, over all objectives
 

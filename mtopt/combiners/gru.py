@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import torch
 
+from mtopt.combiners._arguments import check_interval
 from mtopt.combiners._base import JacobianCombiner
 from mtopt.combiners._registry import register_combiner
 from mtopt.combiners._roles import check_roles, rows_of_roles
@@ -44,15 +45,11 @@ class GRU(JacobianCombiner):
     _late_state = {"_average": 2}  # noqa: RUF012  (a class-level constant)
 
     def __init__(self, *, gamma: float = 0.8, max_norm: float | None = None, retain: int = 0, forget: int = 1) -> None:
-        if not 0 < gamma <= 1:
-            raise ValueError(f"gamma must be in (0, 1], found {gamma}")
+        check_interval("(0, 1]", gamma=gamma)
         if max_norm is not None and not max_norm > 0:
             raise ValueError(f"max_norm must be positive or None, found {max_norm}")
         check_roles(retain, forget)
-        self.gamma = gamma
-        self.max_norm = max_norm
-        self.retain = retain
-        self.forget = forget
+        self.gamma, self.max_norm, self.retain, self.forget = gamma, max_norm, retain, forget
         self._average: torch.Tensor | None = None  # r, (1, D)
 
     def direction(self, jacobian: torch.Tensor, losses: torch.Tensor | None = None) -> torch.Tensor:

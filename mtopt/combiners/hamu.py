@@ -6,6 +6,7 @@ from typing import Literal
 
 import torch
 
+from mtopt.combiners._arguments import check_choice, check_non_negative
 from mtopt.combiners._base import JacobianCombiner
 from mtopt.combiners._registry import register_combiner
 from mtopt.combiners._roles import check_roles, rows_of_roles
@@ -69,19 +70,13 @@ class HAMU(JacobianCombiner):
         retain: int = 0,
         forget: int = 1,
     ) -> None:
-        if not constraint >= 0:
-            raise ValueError(f"constraint must be non-negative, found {constraint}")
+        check_non_negative(constraint=constraint)
         if radius is not None and not radius > 0:
             raise ValueError(f"radius must be positive, or None for the gradient's norm, found {radius}")
-        if variant not in ("q", "u"):
-            raise ValueError(f"variant must be 'q' or 'u', found {variant!r}")
+        check_choice("q", "u", variant=variant)
         check_roles(retain, forget)
-        self.constraint = constraint
-        self.radius = radius
-        self.variant = variant
-        self.relative = relative
-        self.retain = retain
-        self.forget = forget
+        self.constraint, self.radius, self.variant, self.relative = constraint, radius, variant, relative
+        self.retain, self.forget = retain, forget
         self.homogeneous = relative and radius is None
 
     def direction(self, jacobian: torch.Tensor, losses: torch.Tensor | None = None) -> torch.Tensor:

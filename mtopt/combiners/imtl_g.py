@@ -7,6 +7,7 @@ from typing import Literal
 import numpy as np
 import torch
 
+from mtopt.combiners._arguments import check_choice
 from mtopt.combiners._base import GramianCombiner
 from mtopt.combiners._registry import register_combiner
 from mtopt.linalg import apply_pseudo_inverse, make_tensor_like, normalize_live_rows, read_gramian, read_two
@@ -35,8 +36,7 @@ class IMTLG(GramianCombiner):
     """
 
     def __init__(self, *, uphill: Literal["keep", "reverse"] = "keep") -> None:
-        if uphill not in ("keep", "reverse"):
-            raise ValueError(f"uphill must be 'keep' or 'reverse', found {uphill!r}")
+        check_choice("keep", "reverse", uphill=uphill)
         self.uphill = uphill
         self.scale_invariant = uphill == "reverse"  # the sign of the sum depends on the gradients' lengths
 

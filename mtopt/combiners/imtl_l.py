@@ -38,8 +38,7 @@ class IMTLL(LearnsWeights, LossCombiner):
 
     def __init__(self, *, lr: float = 0.025, start: float = 0.0) -> None:
         check_lr(lr)
-        self.lr = lr
-        self.start = start
+        self.lr, self.start = lr, start
         self._vector = LearnedVector(start, lr=lr)
 
     def weights(self, losses: torch.Tensor) -> torch.Tensor:

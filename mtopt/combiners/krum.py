@@ -7,6 +7,7 @@ from typing import Literal
 import numpy as np
 import torch
 
+from mtopt.combiners._arguments import check_choice
 from mtopt.combiners._base import GramianCombiner
 from mtopt.combiners._registry import register_combiner
 from mtopt.linalg import make_tensor_like, read_gramian
@@ -41,11 +42,8 @@ class Krum(GramianCombiner):
                 f"byzantine must be non-negative and selected positive, found byzantine={byzantine}, "
                 f"selected={selected}"
             )
-        if distance not in ("squared", "norm"):
-            raise ValueError(f"distance must be 'squared' or 'norm', found {distance!r}")
-        self.byzantine = byzantine
-        self.selected = selected
-        self.distance = distance
+        check_choice("squared", "norm", distance=distance)
+        self.byzantine, self.selected, self.distance = byzantine, selected, distance
 
     def weights(self, gramian: torch.Tensor, losses: torch.Tensor | None = None) -> torch.Tensor:
         """1/m for the m gradients selected: (K,) for a Gramian (K, K)."""

@@ -6,6 +6,7 @@ from typing import Literal
 
 import torch
 
+from mtopt.combiners._arguments import check_choice
 from mtopt.combiners._base import LossCombiner
 from mtopt.combiners._preference import Preference, check_preference, preference_of
 from mtopt.combiners._registry import register_combiner
@@ -28,10 +29,8 @@ class Linear(LossCombiner):
 
     def __init__(self, *, preference: Preference = None, reduction: Literal["mean", "sum"] = "mean") -> None:
         check_preference(preference)
-        if reduction not in ("mean", "sum"):
-            raise ValueError(f"reduction must be 'mean' or 'sum', found {reduction!r}")
-        self.preference = preference
-        self.reduction = reduction
+        check_choice("mean", "sum", reduction=reduction)
+        self.preference, self.reduction = preference, reduction
 
     def weights(self, losses: torch.Tensor) -> torch.Tensor:
         """p, or K p: (K,) for losses (K,), whose values do not matter."""

@@ -6,6 +6,7 @@ from typing import Literal
 
 import torch
 
+from mtopt.combiners._arguments import check_choice, check_interval
 from mtopt.combiners._base import JacobianCombiner
 from mtopt.combiners._registry import register_combiner
 from mtopt.combiners._tracked import grown_rows, grown_weights, joined
@@ -61,8 +62,7 @@ class MoCo(JacobianCombiner):
         projection: Literal["simplex", "softmax"] = "simplex",
         rescale: Literal["loss"] | None = None,
     ) -> None:
-        if not 0 < beta <= 1:
-            raise ValueError(f"beta must be in (0, 1], found {beta}")
+        check_interval("(0, 1]", beta=beta)
         if not gamma > 0 or not rho >= 0:
             raise ValueError(f"gamma must be positive and rho non-negative, found gamma={gamma}, rho={rho}")
         if min(beta_decay, gamma_decay, rho_decay) < 0:
@@ -70,14 +70,11 @@ class MoCo(JacobianCombiner):
                 "beta_decay, gamma_decay and rho_decay must be non-negative, "
                 f"found {beta_decay}, {gamma_decay}, {rho_decay}"
             )
-        if projection not in ("simplex", "softmax"):
-            raise ValueError(f"projection must be 'simplex' or 'softmax', found {projection!r}")
-        if rescale not in (None, "loss"):
-            raise ValueError(f"rescale must be None or 'loss', found {rescale!r}")
+        check_choice("simplex", "softmax", projection=projection)
+        check_choice(None, "loss", rescale=rescale)
         self.beta, self.gamma, self.rho = beta, gamma, rho
         self.beta_decay, self.gamma_decay, self.rho_decay = beta_decay, gamma_decay, rho_decay
-        self.projection = projection
-        self.rescale = rescale
+        self.projection, self.rescale = projection, rescale
         self._members: list[int] = []  # the objective of each tracked row, in order of appearance
         self._tracked: torch.Tensor | None = None
         self._lambda = torch.zeros(0, dtype=torch.float64)

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 
 import torch
 
+from mtopt.combiners._arguments import check_non_negative, check_positive
 from mtopt.combiners._draws import DrawsCombiner, project_mass
 from mtopt.combiners._registry import register_combiner
 from mtopt.combiners._tracked import grown_weights, joined
@@ -42,13 +43,10 @@ class MoDo(DrawsCombiner):
     search_space = {"gamma": ("log", 1e-4, 1.0), "rho": ("choice", 0.0, 0.01, 0.1)}  # noqa: RUF012  (a class-level constant)
 
     def __init__(self, *, gamma: float = 1e-3, rho: float = 0.1) -> None:
-        if not gamma > 0:
-            raise ValueError(f"gamma must be positive, found {gamma}")
-        if not rho >= 0:
-            raise ValueError(f"rho must be non-negative, found {rho}")
+        check_positive(gamma=gamma)
+        check_non_negative(rho=rho)
         super().__init__()
-        self.gamma = gamma
-        self.rho = rho
+        self.gamma, self.rho = gamma, rho
 
     def weights(self, gramian: torch.Tensor, losses: torch.Tensor | None = None) -> torch.Tensor:
         """lambda (K,) after one update with the cross-Gramian ``J1 J2'`` (K, K)."""

@@ -7,6 +7,7 @@ from typing import Literal
 
 import torch
 
+from mtopt.combiners._arguments import check_choice
 from mtopt.combiners._base import Combiner, Needs
 from mtopt.combiners._exchange import Outcome
 from mtopt.combiners._losses import require_above
@@ -54,18 +55,15 @@ class Normalized(Wrapper):
         applied_to: Literal["normalized", "raw"] = "normalized",
     ) -> None:
         super().__init__(rule)
-        if by not in ("l2", "loss", "loss+", "log"):
-            raise ValueError(f"by must be 'l2', 'loss', 'loss+' or 'log', found {by!r}")
-        if applied_to not in ("normalized", "raw"):
-            raise ValueError(f"applied_to must be 'normalized' or 'raw', found {applied_to!r}")
+        check_choice("l2", "loss", "loss+", "log", by=by)
+        check_choice("normalized", "raw", applied_to=applied_to)
         if rule.draws > 1:
             raise ValueError(
                 f"Normalized needs the gradients that it divides, and {rule!r} weighs a draw it has not seen"
             )
         if applied_to == "raw":
             require_weights("Normalized(applied_to='raw')", rule, "applies the weights of a rule to raw gradients")
-        self.by = by
-        self.applied_to = applied_to
+        self.by, self.applied_to = by, applied_to
         self._by_norm, self._by_loss = by in ("l2", "loss+"), by != "l2"
         needs = max(rule.needs, "norms" if self._by_norm else "losses", key=_ORDER.index)
         self._declare(

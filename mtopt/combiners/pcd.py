@@ -57,10 +57,7 @@ class PCD(GramianCombiner):
             raise ValueError(f"beta must be in [0, 1) and eps finite and non-negative, found beta={beta}, eps={eps}")
         if not isinstance(primary, int) or primary < 0:
             raise ValueError(f"primary must be the position of an objective, 0, 1, ..., found {primary!r}")
-        self.tau = tau
-        self.beta = beta
-        self.eps = eps
-        self.primary = primary
+        self.tau, self.beta, self.eps, self.primary = tau, beta, eps, primary
         self.scale_invariant = self.homogeneous = eps == 0
         self._means: list[float] = []  # of the squared norms, not yet corrected
         self._counts: list[int] = []  # steps in them

@@ -7,6 +7,7 @@ from typing import Literal
 import numpy as np
 import torch
 
+from mtopt.combiners._arguments import check_choice
 from mtopt.combiners._base import GramianCombiner
 from mtopt.combiners._random import rule_generator
 from mtopt.combiners._registry import register_combiner
@@ -38,48 +39,30 @@ class PCGrad(GramianCombiner):
     state = ("_random",)
 
     def __init__(
-        self,
-        *,
-        reduction: Literal["sum", "mean"] = "sum",
-        seed: int = 0,
-        generator: torch.Generator | None = None,
+        self, *, reduction: Literal["sum", "mean"] = "sum", seed: int = 0, generator: torch.Generator | None = None
     ) -> None:
-        if reduction not in ("sum", "mean"):
-            raise ValueError(f"reduction must be 'sum' or 'mean', found {reduction!r}")
-        self.reduction = reduction
-        self.seed = seed
-        self.generator = generator
+        check_choice("sum", "mean", reduction=reduction)
+        self.reduction, self.seed, self.generator = reduction, seed, generator
         self._random = rule_generator(seed, generator)
 
     def weights(self, gramian: torch.Tensor, losses: torch.Tensor | None = None) -> torch.Tensor:
         """The sum over i of the coefficients of ``h_i``: (K,) for a Gramian (K, K)."""
         matrix = read_gramian(gramian)
-        count = len(matrix)
-        weights = self._two(matrix) if count == 2 else self._project(matrix)
-        return make_tensor_like(weights / count if self.reduction == "mean" else weights, gramian)
+        squares = np.where(matrix.diagonal() > 0.0, matrix.diagonal(), 1.0)
+        if len(matrix) == 2:  # one order only
+            weights = 1.0 - min(matrix[0, 1], 0.0) / squares
+        else:
+            weights = self._coefficients(matrix, squares).sum(axis=0)
+        return make_tensor_like(weights / len(matrix) if self.reduction == "mean" else weights, gramian)
 
-    def _project(self, matrix: Array) -> Array:
-        """The K lanes side by side: lane i holds the coefficients of ``h_i`` and its products with all gradients."""
-        lanes = np.arange(len(matrix))
-        norms = matrix.diagonal()
-        coefficients = np.eye(len(matrix))
-        products = matrix.copy()
-        draws = torch.rand(len(matrix), len(matrix), generator=self._random, dtype=torch.float64)
-        if matrix.min() >= 0.0:
-            return np.ones(len(matrix))
-        order = draws.numpy().argsort(axis=1)
-        for other in order.T:
-            met = products[lanes, other]
-            rows = np.flatnonzero((met < 0.0) & (other != lanes))
-            if len(rows):
-                others = other[rows]
-                steps = met[rows] / norms[others]
-                coefficients[rows, others] -= steps
-                products[rows] -= steps[:, None] * matrix[others]
-        return np.asarray(coefficients.sum(0))
-
-    @staticmethod
-    def _two(matrix: Array) -> Array:
-        """The closed form for two gradients, which have only one order."""
-        (first, cross), (_, second) = matrix.tolist()
-        return np.array([1.0 - cross / first, 1.0 - cross / second] if cross < 0.0 else [1.0, 1.0])
+    def _coefficients(self, matrix: Array, squares: Array) -> Array:
+        """Row i: those of ``h_i``. In each round every h_i meets the next of the others, in an order of its own."""
+        each = np.arange(len(matrix))
+        coefficients, products = np.eye(len(matrix)), matrix.copy()  # products[i, j] is h_i . g_j
+        draws = torch.rand(matrix.shape, generator=self._random, dtype=torch.float64)
+        for met in draws.numpy().argsort(axis=1).T:
+            conflicts = np.where(met == each, 0.0, np.minimum(products[each, met], 0.0))
+            steps = conflicts / squares[met]
+            coefficients[each, met] -= steps
+            products -= steps[:, None] * matrix[met]
+        return coefficients

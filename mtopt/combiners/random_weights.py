@@ -32,8 +32,7 @@ class RLW(LossCombiner):
     state = ("_random",)
 
     def __init__(self, *, seed: int = 0, generator: torch.Generator | None = None) -> None:
-        self.seed = seed
-        self.generator = generator
+        self.seed, self.generator = seed, generator
         self._random = rule_generator(seed, generator)
 
     def weights(self, losses: torch.Tensor) -> torch.Tensor:

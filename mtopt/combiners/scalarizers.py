@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 import torch
 
+from mtopt.combiners._arguments import check_non_negative
 from mtopt.combiners._base import LossCombiner
 from mtopt.combiners._losses import Reference, check_reference, loss_values, reference_of
 from mtopt.combiners._preference import Preference, check_preference, preference_of
@@ -41,8 +42,7 @@ class Tchebycheff(LossCombiner):
     def __init__(self, *, preference: Preference = None, reference: Reference = None) -> None:
         check_preference(preference)
         check_reference(reference)
-        self.preference = preference
-        self.reference = reference
+        self.preference, self.reference = preference, reference
 
     def weights(self, losses: torch.Tensor) -> torch.Tensor:
         """p_k for the loss that attains the maximum, zero for the others: (K,) for losses (K,)."""
@@ -82,11 +82,8 @@ class ASF(LossCombiner):
                 "give a small number instead of zero, or use 'tchebycheff'"
             )
         check_reference(reference)
-        if not rho >= 0:
-            raise ValueError(f"rho must be non-negative, found {rho}")
-        self.preference = preference
-        self.reference = reference
-        self.rho = rho
+        check_non_negative(rho=rho)
+        self.preference, self.reference, self.rho = preference, reference, rho
 
     def weights(self, losses: torch.Tensor) -> torch.Tensor:
         """``([k attains the maximum] + rho) / p_k``: (K,) for losses (K,)."""
@@ -125,11 +122,8 @@ class PBI(LossCombiner):
     def __init__(self, *, preference: Preference = None, reference: Reference = None, theta: float = 5.0) -> None:
         check_preference(preference)
         check_reference(reference)
-        if not theta >= 0:
-            raise ValueError(f"theta must be non-negative, found {theta}")
-        self.preference = preference
-        self.reference = reference
-        self.theta = theta
+        check_non_negative(theta=theta)
+        self.preference, self.reference, self.theta = preference, reference, theta
 
     def weights(self, losses: torch.Tensor) -> torch.Tensor:
         """``u + theta (v - d_1 u) / d_2``: (K,) for losses (K,)."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 import torch
 
+from mtopt.combiners._arguments import check_interval, check_non_negative, check_positive
 from mtopt.combiners._draws import DrawsCombiner, project_mass
 from mtopt.combiners._registry import register_combiner
 from mtopt.linalg import make_tensor_like, read_cross_gramian
@@ -38,19 +39,13 @@ class SDMGrad(DrawsCombiner):
     search_space = {"lam": ("log", 0.03, 10.0)}  # noqa: RUF012  (a class-level constant)
 
     def __init__(self, *, lam: float = 0.3, steps: int = 20, rate: float = 5.0, momentum: float = 0.5) -> None:
-        if not lam >= 0:
-            raise ValueError(f"lam must be non-negative, found {lam}")
+        check_non_negative(lam=lam)
         if not isinstance(steps, int) or steps < 1:
             raise ValueError(f"steps must be a positive integer, found {steps!r}")
-        if not rate > 0:
-            raise ValueError(f"rate must be positive, found {rate}")
-        if not 0 <= momentum < 1:
-            raise ValueError(f"momentum must be in [0, 1), found {momentum}")
+        check_positive(rate=rate)
+        check_interval("[0, 1)", momentum=momentum)
         super().__init__()
-        self.lam = lam
-        self.steps = steps
-        self.rate = rate
-        self.momentum = momentum
+        self.lam, self.steps, self.rate, self.momentum = lam, steps, rate, momentum
 
     def weights(self, gramian: torch.Tensor, losses: torch.Tensor | None = None) -> torch.Tensor:
         """``(w + lam / K) / (1 + lam)`` (K,) after updating w with the cross-Gramian ``J1 J2'`` (K, K)."""

@@ -121,8 +121,7 @@ class MultiNormalized(Wrapper):
         check_norms(norms)
         if rule.draws > 1:
             raise ValueError(f"{rule!r} weighs a draw it has not seen; MultiNormalized needs the gradients themselves")
-        self.iterations = iterations
-        self.norms = norms
+        self.iterations, self.norms = iterations, norms
         self._declare(
             needs="jacobian", features=False, on_features=False, weighted=False, non_conflicting=False, homogeneous=True
         )

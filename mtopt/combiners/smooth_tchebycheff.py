@@ -73,13 +73,8 @@ class STCH(LossCombiner):
             raise ValueError(f"window must be a whole number of steps >= 1, found {window!r}")
         if isinstance(warmup, bool) or not isinstance(warmup, int) or warmup < 0:
             raise ValueError(f"warmup must be a whole number of windows >= 0, found {warmup!r}")
-        self.mu = mu
-        self.preference = preference
-        self.reference = reference
-        self.log = log
-        self.window = window
-        self.warmup = warmup
-        self.nadir = nadir
+        self.mu, self.preference, self.reference, self.log, self.window = mu, preference, reference, log, window
+        self.warmup, self.nadir = warmup, nadir
         self.positive_losses = log
         self._step = 0
         self._sums: list[float] = []

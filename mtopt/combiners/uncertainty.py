@@ -53,9 +53,7 @@ class UW(LearnsWeights, LossCombiner):
             if name not in _PRECISION:
                 raise ValueError(f"likelihood must be 'gaussian' or 'softmax', or one for each loss, found {name!r}")
         check_lr(lr)
-        self.likelihood = likelihood
-        self.lr = lr
-        self.start = start
+        self.likelihood, self.lr, self.start = likelihood, lr, start
         self._vector = LearnedVector(start, lr=lr)
 
     def weights(self, losses: torch.Tensor) -> torch.Tensor:
