@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import numpy as np
-import numpy.typing as npt
 import torch
 
 from mtopt._errors import SolverError
@@ -24,7 +23,7 @@ from mtopt.linalg import (
 )
 from mtopt.solvers import LOOSENING, Certificate, maximise_linear
 
-Flags = npt.NDArray[np.bool_]
+Solved = tuple[Array | None, Certificate]
 
 
 @register_combiner("epo")
@@ -86,14 +85,24 @@ class EPO(GramianCombiner):
         shares = weighted / weighted.sum()
         logs = np.log(len(values) * shares)
         uneven = max(float(shares @ logs), 0.0)
-        program = _Program(matrix, inverse * (logs - uneven), self._precision(gramian))
-        if not program.live.any():
+        # in unit gradients, v = s w: rows of any length have entries of one size
+        cosines, norms = normalize_gramian(matrix)
+        live = norms > 0.0
+        if not live.any():
             self.certificate = Certificate(0.0, 0.0, "zero rows")
             return make_tensor_like(np.full(len(values), 1.0 / len(values)), gramian)
+        cosines = take_semidefinite_root(cosines)[1]
+        lengths = np.where(live, norms / average_norms(norms), 1.0)
+        rates = _rates(cosines, np.where(live, lengths * inverse * (logs - uneven), 0.0), self._precision(gramian))
+        falls = cosines + LOOSENING * live  # (G w)_k / s_k
         if uneven > self.epsilon:
-            weights, self.certificate = program.balance(weighted >= (1.0 - 1e-12) * weighted.max())
+            largest, helped = weighted >= (1.0 - 1e-12) * weighted.max(), rates > 0.0
+            bounds = np.where(largest, 0.0, rates) if helped.any() else np.zeros_like(rates)
+            kept = live & (largest | ~helped)
+            found = _best(rates, falls[kept], bounds[kept], lengths, "balance")
         else:
-            weights, self.certificate = program.descent(self.relax)
+            found = self._descent(cosines @ (live * lengths), falls[live], rates, np.where(live, lengths, 0.0), lengths)
+        weights, self.certificate = found
         if weights is None:
             raise SolverError(
                 "EPO's linear program has no solution, which it has for every positive semi-definite Gramian; compute "
@@ -101,56 +110,35 @@ class EPO(GramianCombiner):
             )
         return make_tensor_like(weights, gramian)
 
-
-class _Program:
-    """The programs in unit gradients: ``v = s w`` with the norms s (1 for a zero row), ``C`` the cosines.
-
-    ``(G w)_k = s_k (C v)_k`` and ``c_k = s_k gamma_k`` with ``gamma = C (s a)``, so rows of any length have entries of
-    one size. All norms are in units of their geometric mean.
-    """
-
-    def __init__(self, matrix: Array, anchor: Array, precision: Precision) -> None:
-        cosines, norms = normalize_gramian(matrix)
-        cosines = take_semidefinite_root(cosines)[1]
-        self.live = norms > 0.0
-        self.norms = np.where(self.live, norms / average_norms(norms), 1.0)
-        terms = np.where(self.live, self.norms * anchor, 0.0)
-        gamma = cosines @ terms
-        rounding = len(terms) * precision.products * (np.abs(cosines) @ np.abs(terms))
-        self.gamma = np.where(np.abs(gamma) > rounding, gamma, 0.0)
-        self.rows = (cosines + LOOSENING * self.live)[self.live]
-        self.total = cosines @ (self.live * self.norms)
-
-    def balance(self, largest: Flags) -> tuple[Array | None, Certificate]:
-        """The first program; ``largest`` says which r l are."""
-        helped = self.gamma > 0.0
-        bounds, kept = np.zeros_like(self.gamma), np.ones_like(helped)
-        if helped.any():
-            bounds = np.where(largest, 0.0, self.gamma)
-            kept = largest | ~helped
-        return self._solve(self.gamma, self.rows[kept[self.live]], bounds[self.live & kept], "balance")
-
-    def descent(self, relax: bool) -> tuple[Array | None, Certificate]:
-        """The second program."""
-        bounds = np.zeros(len(self.rows))
-        if relax:
-            return self._solve(self.total, self.rows, bounds, "descent")
-        sizes = np.abs(self.gamma)
-        rows = np.vstack([self.rows, self.gamma + LOOSENING * sizes])
-        least = min(float(np.where(self.live, self.norms * self.gamma, 0.0).max()), 0.0)
-        weights, certificate = self._solve(self.total, rows, np.append(bounds, least), "descent")
-        if weights is not None:
-            return weights, certificate
-        best, certificate = self._solve(self.gamma, self.rows, bounds, "best balance")
+    def _descent(self, sums: Array, falls: Array, rates: Array, live: Array, lengths: Array) -> Solved:
+        """The second program; where the balance cannot but get worse, it gets as little worse as can be."""
+        bounds = np.zeros(len(falls))
+        if self.relax:
+            return _best(sums, falls, bounds, lengths, "descent")
+        rows = np.vstack([falls, rates + LOOSENING * np.abs(rates)])
+        least = min(float((live * rates).max()), 0.0)
+        found = _best(sums, rows, np.append(bounds, least), lengths, "descent")
+        if found[0] is not None:
+            return found
+        best, certificate = _best(rates, falls, bounds, lengths, "best balance")
         if best is None:
             return None, certificate
-        least = min(float((self.gamma - LOOSENING * sizes) @ (self.norms * best)), 0.0)
-        return self._solve(self.total, rows, np.append(bounds, least), "descent in best balance")
+        least = min(float((rates - LOOSENING * np.abs(rates)) @ (lengths * best)), 0.0)
+        return _best(sums, rows, np.append(bounds, least), lengths, "descent in best balance")
 
-    def _solve(self, objective: Array, rows: Array, bounds: Array, name: str) -> tuple[Array | None, Certificate]:
-        found, solved = maximise_linear(objective, rows, bounds, 1.0 / self.norms)
-        certificate = Certificate(solved.residual, solved.gap, f"{name}, {solved.method}")
-        if found is None:
-            return None, certificate
-        weights = found / self.norms
-        return weights / weights.sum(), certificate
+
+def _rates(cosines: Array, terms: Array, precision: Precision) -> Array:
+    """``c_k / s_k``, the rates of the anchoring direction; zero where they cannot be told from it."""
+    rates = cosines @ terms
+    rounding = len(terms) * precision.products * (np.abs(cosines) @ np.abs(terms))
+    return np.where(np.abs(rates) > rounding, rates, 0.0)
+
+
+def _best(objective: Array, rows: Array, bounds: Array, lengths: Array, name: str) -> Solved:
+    """The weights with the largest ``objective . v``, ``rows v >= bounds``; None where there are none."""
+    found, solved = maximise_linear(objective, rows, bounds, 1.0 / lengths)
+    certificate = Certificate(solved.residual, solved.gap, f"{name}, {solved.method}")
+    if found is None:
+        return None, certificate
+    weights = found / lengths
+    return weights / weights.sum(), certificate
