@@ -12,6 +12,7 @@ from mtopt.combiners._draws import DrawsCombiner, FollowingDraws
 from mtopt.combiners._exchange import Context, Outcome
 from mtopt.combiners._matrix_free import Following
 from mtopt.combiners._registry import combiner_class, create_combiner, list_combiners, register_combiner
+from mtopt.combiners.achievement import ASF
 from mtopt.combiners.aligned_mtl import AlignedMTL
 from mtopt.combiners.blur import BLUR
 from mtopt.combiners.cagrad import CAGrad
@@ -20,6 +21,7 @@ from mtopt.combiners.config import ConFIG
 from mtopt.combiners.conicgrad import ConicGrad
 from mtopt.combiners.cosmos import COSMOS
 from mtopt.combiners.db_mtl import DBMTL
+from mtopt.combiners.dualproj import DualProj
 from mtopt.combiners.dwa import DWA
 from mtopt.combiners.epo import EPO
 from mtopt.combiners.every import Every
@@ -55,6 +57,7 @@ from mtopt.combiners.nash_mtl import NashMTL
 from mtopt.combiners.ngdiff import NGDiff
 from mtopt.combiners.normalized import Normalized
 from mtopt.combiners.pareto_mtl import ParetoMTL
+from mtopt.combiners.pbi import PBI
 from mtopt.combiners.pcd import PCD
 from mtopt.combiners.pcgrad import PCGrad
 from mtopt.combiners.per_group import PerGroup
@@ -62,15 +65,15 @@ from mtopt.combiners.pmgda import PMGDA
 from mtopt.combiners.raco import RACO
 from mtopt.combiners.random_weights import RLW
 from mtopt.combiners.sago import SAGO
-from mtopt.combiners.scalarizers import ASF, PBI, Tchebycheff
 from mtopt.combiners.scale_invariant import SI
 from mtopt.combiners.sdmgrad import SDMGrad
 from mtopt.combiners.sinkhorn import MultiNormalized, Norm, check_norms, multi_normalized, sinkhorn_normalized
 from mtopt.combiners.smooth_tchebycheff import STCH
 from mtopt.combiners.smoothed import FollowsLearningRate, Smoothed
+from mtopt.combiners.tchebycheff import Tchebycheff
 from mtopt.combiners.trimmed_mean import TrimmedMean
 from mtopt.combiners.uncertainty import UW
-from mtopt.combiners.upgrad import DualProj, UPGrad
+from mtopt.combiners.upgrad import UPGrad
 from mtopt.linalg import Gradients, Place, gramian_of, norm_of
 
 __all__ = [

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import math
+
 import numpy as np
 import numpy.typing as npt
+import torch
 
 from mtopt._errors import SolverError
 from mtopt.combiners._matrix_free import FollowsWeights
-from mtopt.linalg import Array
+from mtopt.linalg import Array, read_array
 from mtopt.solvers import alpha_fair
 
 
@@ -60,3 +63,17 @@ class FollowsFairWeights(FollowsWeights):
 
     def _shortening(self, length: float) -> float:
         return 1.0 if self.max_norm is None or length <= self.max_norm else self.max_norm / length
+
+
+def check_max_norm(max_norm: float | None) -> None:
+    """Raise ValueError unless ``max_norm`` is None or positive."""
+    if max_norm is not None and not max_norm > 0:
+        raise ValueError(f"max_norm must be positive or None, found {max_norm}")
+
+
+def clipped(weights: Array, gramian: torch.Tensor, max_norm: float | None) -> Array:
+    """``weights``, scaled down where ``|| sum_k w_k g_k ||`` is above ``max_norm``."""
+    if max_norm is None:
+        return weights
+    norm = math.sqrt(max(float(weights @ read_array(gramian) @ weights), 0.0))
+    return weights * (max_norm / norm) if norm > max_norm else weights

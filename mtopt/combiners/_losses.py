@@ -77,3 +77,9 @@ def softmax(scores: Array) -> Array:
     """``exp(scores)`` over its sum, without overflow."""
     powers = np.exp(scores - scores.max())
     return np.asarray(powers / powers.sum())
+
+
+def shares_of_largest(terms: Array) -> Array:
+    """A subgradient of the maximum of ``terms``: those that attain it share equally, so that order does not matter."""
+    attained = terms == terms.max()
+    return np.asarray(attained / attained.sum())

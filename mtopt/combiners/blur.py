@@ -19,14 +19,12 @@ class BLUR(GramianCombiner):
     """BLUR: forgetting first, and retaining only as far as it does not touch that.
 
     ``d = g_R + xi g_F`` with ``xi = gamma - (g_R . g_F) / ||g_F||²``: the retain gradient's part across the forget
-    gradient, plus gamma times the latter. Then ``d . g_F = gamma ||g_F||²`` whatever the retain gradient is, and
-    ``d . g_R`` may be negative. Here ``g_F`` is the gradient of a forget loss to be minimised, as in the paper (NPO, or
-    the negative log-likelihood with its sign flipped by ``Objective("forget", sense="max")``).
+    gradient, plus gamma times the latter. Then ``d . g_F = gamma ||g_F||²``, and ``d . g_R`` may be negative. Here
+    ``g_F`` is that of a forget loss to be minimised, as in the paper (NPO, or an ``Objective("forget", sense="max")``).
 
     Reisizadeh et al., "BLUR: a bi-level optimization approach for LLM unlearning", EACL 2026 (arXiv 2506.08164): the
-    forget problem is the lower level. The projection is always done, not only in conflict, with inner products over all
-    the parameters together. Where the two are orthogonal, ``d`` is ``g_R + gamma g_F``, by default their sum; where
-    they are equal, it is ``gamma g_F``.
+    forget problem is the lower level. The projection is always done, not only in conflict. Where the two are orthogonal
+    ``d`` is ``g_R + gamma g_F``; where they are equal, it is ``gamma g_F``.
 
     Args:
         gamma: pull to the forget objective (to the lower level's), > 0.
@@ -34,8 +32,7 @@ class BLUR(GramianCombiner):
             ``d = g_F + (gamma - (g_R . g_F) / ||g_R||²) g_R``.
         retain, forget: the positions of the two objectives.
 
-    A zero gradient, or a loss absent from the batch, leaves the other one as it is, times gamma if it is the lower
-    level's. More or fewer than two objectives are refused.
+    A zero gradient, or an absent loss, leaves the other as it is (times gamma if it is the lower level's).
     """
 
     symmetric = False
@@ -54,8 +51,7 @@ class BLUR(GramianCombiner):
         """One for the upper objective, xi for the lower: (2,) for a Gramian (2, 2)."""
         matrix = read_gramian(gramian)
         upper, lower = rows_of_roles("BLUR", *self.objectives_of_rows(len(matrix)), self.retain, self.forget)
-        if self.lower == "retain":
-            upper, lower = lower, upper
+        upper, lower = (lower, upper) if self.lower == "retain" else (upper, lower)
         cosines, norms = normalize_gramian(matrix)
         weights = np.ones(len(matrix))
         if lower is not None:

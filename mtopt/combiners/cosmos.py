@@ -22,20 +22,17 @@ class COSMOS(LossCombiner):
     fit the losses: at losses c times as large it matters c times less.
 
     Ruchte and Grabocka, "Scalable Pareto front approximation for deep multi-objective learning", ICDM 2021. The paper
-    trains one network for all preferences: in each step it draws p from a Dirichlet distribution (1.2, ..., 1.2 for
-    Multi-MNIST), gives p to the network as an input, and minimises this scalarization. Here that is
-    ``rule.preference = p`` before the step; drawing p and feeding it to the network is the loop's part. The paper has
-    no reference point: z = 0 is its rule. libmoon divides ``p . l`` by ``||p||``.
+    trains one network for all preferences, drawn anew in each step and given to it as an input: see
+    ``mtopt.training.PreferenceTrainer``. It has no reference point: z = 0 is its rule. libmoon divides ``p . l`` by
+    ``||p||``.
 
     Args:
         preference: (K,) weights p, non-negative, summing to one. Default: 1/K each. May be set between steps.
         reference: (K,) point z that the ray starts from. Default: zeros.
-        penalty: the paper's lambda, >= 0; 0 is ``linear``. The paper tunes it for each data set, from 0.01 to 8.
-            Default 2, that of the authors' code for Multi-MNIST.
+        penalty: the paper's lambda, >= 0, tuned from 0.01 to 8. Default 2, the authors' for Multi-MNIST.
 
     Losses may have any sign, so that an objective may be maximised; give a z below its (negative) loss, or the ray
-    points away from it. A loss that is absent from a batch drops out of both vectors. At ``l = z``, where there is no
-    angle, the weights are p.
+    points away from it. An absent loss drops out of both vectors. At ``l = z``, without an angle, the weights are p.
     """
 
     search_space = {"penalty": ("log", 0.01, 8.0)}  # noqa: RUF012  (a class-level constant)

@@ -5,9 +5,8 @@ from __future__ import annotations
 import torch
 
 from mtopt.combiners._base import GramianCombiner
-from mtopt.combiners._fair_weights import FollowsFairWeights
+from mtopt.combiners._fair_weights import FollowsFairWeights, check_max_norm, clipped
 from mtopt.combiners._registry import register_combiner
-from mtopt.combiners.nash_mtl import check_max_norm, clipped
 from mtopt.linalg import make_tensor_like
 from mtopt.solvers import alpha_fair
 

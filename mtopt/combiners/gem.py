@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import torch
 
-from mtopt.combiners._arguments import check_finite
+from mtopt.combiners._arguments import check_finite, check_whole
 from mtopt.combiners._base import GramianCombiner
 from mtopt.combiners._registry import register_combiner
 from mtopt.linalg import make_tensor_like, read_gramian
@@ -36,8 +36,7 @@ class GEM(GramianCombiner):
     search_space = {"margin": ("uniform", 0.0, 1.0)}  # noqa: RUF012  (a class-level constant)
 
     def __init__(self, *, current: int = 0, margin: float = 0.0) -> None:
-        if not isinstance(current, int) or current < 0:
-            raise ValueError(f"current must be the position of an objective, 0, 1, ..., found {current!r}")
+        check_whole(0, current=current)
         check_finite(margin=margin)
         self.current, self.margin = current, margin
         # the memories' lengths count, and the current loss may rise, where v has a floor

@@ -25,8 +25,7 @@ class GradientHistory(Wrapper):
         length: gradients in the history, >= 1. Default: 5.
         slow: share of their mean, in [0, 1]. Default: 0.9.
 
-    Needs K gradients in every step, and keeps ``length`` of each loss, in float32 (float64 for a float64 model). A loss
-    that is absent keeps its history. No loss is promised not to rise: the rule sees gradients of the past.
+    Keeps ``length`` gradients of each loss in float32 (float64 for a float64 model), also of one that is absent.
     """
 
     state = ("_members", "_past")
@@ -53,9 +52,8 @@ class GradientHistory(Wrapper):
         for position, row in zip(positions, wide, strict=True):
             self._past[position] = torch.cat([self._past[position].to(row), row[None]])[-self.length :]
         means = torch.stack([self._past[position].mean(0) for position in positions])
-        mixed = Gradients.of(
-            self.slow * means + (1.0 - self.slow) * wide, objectives=gradients.objectives, total=gradients.total
-        )
+        mixture = self.slow * means + (1.0 - self.slow) * wide
+        mixed = Gradients.of(mixture, objectives=gradients.objectives, total=gradients.total)
         outcome = self.rule.combine(mixed, losses)
         self.certificate = self.rule.certificate
         if outcome.direction is not None:

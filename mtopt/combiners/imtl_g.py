@@ -21,10 +21,9 @@ class IMTLG(GramianCombiner):
     and s the norms, w is proportional to ``C⁻¹ 1 / s``. Weights may be negative.
 
     Liu et al., "Towards impartial multi-task learning", ICLR 2021, which solves a (K-1) x (K-1) system in the gradients
-    themselves; this one needs inner products only. Linearly dependent gradients, which the paper leaves out, have equal
-    projections other than zero where ``C x = 1`` has solutions (one gradient given twice, say), and the shortest is
-    taken. Else (two opposite gradients beside a third, more gradients than dimensions) all weights are 0, the limit of
-    ever shorter steps as gradients become dependent.
+    themselves; this one needs inner products only. For linearly dependent gradients, which the paper leaves out, the
+    shortest solution of ``C x = 1`` is taken; where there is none (two opposite gradients beside a third, more
+    gradients than dimensions) all weights are 0, the limit of ever shorter steps.
 
     Args:
         uphill: with three gradients and more ``C⁻¹ 1 / s`` can have a negative sum. The paper's weights, which sum to

@@ -7,7 +7,7 @@ from typing import Literal
 import numpy as np
 import torch
 
-from mtopt.combiners._arguments import check_choice
+from mtopt.combiners._arguments import check_choice, check_whole
 from mtopt.combiners._base import GramianCombiner
 from mtopt.combiners._registry import register_combiner
 from mtopt.linalg import make_tensor_like, read_gramian
@@ -27,9 +27,8 @@ class Krum(GramianCombiner):
         selected: m, the number of gradients averaged, >= 1.
         distance: ``"squared"`` (the paper), or ``"norm"``, the distances themselves (TorchJD).
 
-    The direction is one of the gradients (or the mean of m), so its length is theirs. Ties, which two or three
-    gradients always have, go to the first objective. With fewer than f + 3 gradients the one nearest neighbour counts;
-    with fewer than m, all are averaged.
+    Ties, which two or three gradients always have, go to the first objective. With fewer than f + 3 gradients the one
+    nearest neighbour counts; with fewer than m, all are averaged.
     """
 
     symmetric = False
@@ -37,11 +36,8 @@ class Krum(GramianCombiner):
     def __init__(
         self, *, byzantine: int = 0, selected: int = 1, distance: Literal["squared", "norm"] = "squared"
     ) -> None:
-        if not byzantine >= 0 or not selected >= 1:
-            raise ValueError(
-                f"byzantine must be non-negative and selected positive, found byzantine={byzantine}, "
-                f"selected={selected}"
-            )
+        check_whole(0, byzantine=byzantine)
+        check_whole(1, selected=selected)
         check_choice("squared", "norm", distance=distance)
         self.byzantine, self.selected, self.distance = byzantine, selected, distance
 
@@ -52,17 +48,13 @@ class Krum(GramianCombiner):
         largest = matrix.diagonal().max()
         matrix = matrix / largest if largest > 0.0 else matrix
         squares = matrix.diagonal()
-        distances = squares + squares[:, None]  # exactly symmetric, so that ties are ties
-        distances -= 2.0 * matrix
-        np.maximum(distances, 0.0, out=distances)  # rounding may go below zero
-        if self.distance == "norm":
-            np.sqrt(distances, out=distances)
+        # exactly symmetric, so that ties are ties; rounding may go below zero
+        distances = np.maximum(squares + squares[:, None] - 2.0 * matrix, 0.0)
+        distances = np.sqrt(distances) if self.distance == "norm" else distances
         np.fill_diagonal(distances, 0.0)
         neighbours = min(max(count - self.byzantine - 2, 1), count - 1)
         distances.sort(axis=1)
         scores = distances[:, 1 : neighbours + 1].sum(axis=1)
         objectives, _ = self.objectives_of_rows(count)
         chosen = np.lexsort((objectives, scores))[: self.selected]
-        weights = np.zeros(count)
-        weights[chosen] = 1.0 / len(chosen)
-        return make_tensor_like(weights, gramian)
+        return make_tensor_like(np.isin(np.arange(count), chosen) / len(chosen), gramian)

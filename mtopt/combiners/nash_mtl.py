@@ -2,29 +2,13 @@
 
 from __future__ import annotations
 
-import math
-
 import torch
 
 from mtopt.combiners._base import GramianCombiner
-from mtopt.combiners._fair_weights import FollowsFairWeights
+from mtopt.combiners._fair_weights import FollowsFairWeights, check_max_norm, clipped
 from mtopt.combiners._registry import register_combiner
-from mtopt.linalg import Array, make_tensor_like, read_array
+from mtopt.linalg import make_tensor_like
 from mtopt.solvers import alpha_fair
-
-
-def check_max_norm(max_norm: float | None) -> None:
-    """Raise ValueError unless ``max_norm`` is None or positive."""
-    if max_norm is not None and not max_norm > 0:
-        raise ValueError(f"max_norm must be positive or None, found {max_norm}")
-
-
-def clipped(weights: Array, gramian: torch.Tensor, max_norm: float | None) -> Array:
-    """``weights``, scaled down where ``|| sum_k w_k g_k ||`` is above ``max_norm``."""
-    if max_norm is None:
-        return weights
-    norm = math.sqrt(max(float(weights @ read_array(gramian) @ weights), 0.0))
-    return weights * (max_norm / norm) if norm > max_norm else weights
 
 
 @register_combiner("nash_mtl")

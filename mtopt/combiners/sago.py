@@ -30,8 +30,7 @@ class SAGO(JacobianCombiner):
         retain, forget: the positions of the two objectives.
 
     A loss that is absent from the batch counts as a zero gradient: without the retain loss d is ``gamma g_F``, without
-    the forget loss it is zero, or ``alpha g_R`` with ``"both"``. Where all signs agree and the gradients are equal, d
-    is that gradient, or twice it. More or fewer than two objectives are refused.
+    the forget loss zero, or ``alpha g_R`` with ``"both"``. More or fewer than two objectives are refused.
     """
 
     symmetric = False
@@ -50,8 +49,7 @@ class SAGO(JacobianCombiner):
         check_non_negative(alpha=alpha, gamma=gamma)
         check_choice("forget", "both", elsewhere=elsewhere)
         check_roles(retain, forget)
-        self.alpha, self.gamma, self.elsewhere = alpha, gamma, elsewhere
-        self.retain, self.forget = retain, forget
+        self.alpha, self.gamma, self.elsewhere, self.retain, self.forget = alpha, gamma, elsewhere, retain, forget
 
     def direction(self, jacobian: torch.Tensor, losses: torch.Tensor | None = None) -> torch.Tensor:
         """``alpha g_R`` where the signs differ, ``gamma g_F`` elsewhere: (D,) for a Jacobian (2, D)."""

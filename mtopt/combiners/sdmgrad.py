@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import torch
 
-from mtopt.combiners._arguments import check_interval, check_non_negative, check_positive
+from mtopt.combiners._arguments import check_interval, check_non_negative, check_positive, check_whole
 from mtopt.combiners._draws import DrawsCombiner, project_mass
 from mtopt.combiners._registry import register_combiner
 from mtopt.linalg import make_tensor_like, read_cross_gramian
@@ -40,8 +40,7 @@ class SDMGrad(DrawsCombiner):
 
     def __init__(self, *, lam: float = 0.3, steps: int = 20, rate: float = 5.0, momentum: float = 0.5) -> None:
         check_non_negative(lam=lam)
-        if not isinstance(steps, int) or steps < 1:
-            raise ValueError(f"steps must be a positive integer, found {steps!r}")
+        check_whole(1, steps=steps)
         check_positive(rate=rate)
         check_interval("[0, 1)", momentum=momentum)
         super().__init__()

@@ -17,7 +17,7 @@ class STCH(LossCombiner):
     """STCH, smooth Tchebycheff: the gradient of ``mu log sum_k exp(p_k (l_k - z_k) / mu)``.
 
     The weights are ``p_k softmax(p (l - z) / mu)_k``: a smooth ``max_k p_k (l_k - z_k)``, above it by at most
-    ``mu log K``. As mu goes to zero it is :class:`~mtopt.combiners.scalarizers.Tchebycheff`, and as mu goes to
+    ``mu log K``. As mu goes to zero it is :class:`~mtopt.combiners.tchebycheff.Tchebycheff`, and as mu goes to
     infinity the direction is that of ``linear``. Every Pareto point is the solution for some preference, on concave
     fronts, too. The weights sum to at most ``max p``: equal losses and preferences give the mean of the gradients
     divided by K. mu has the unit of the weighted losses: scale losses by c, and mu must follow.

@@ -8,10 +8,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from mtopt.combiners import Gradients, NGDiff
+from mtopt.combiners.dualproj import DualProj
 from mtopt.combiners.fairgrad import FairGrad
 from mtopt.combiners.munba import MUNBa
 from mtopt.combiners.nash_mtl import NashMTL
-from mtopt.combiners.upgrad import DualProj
 from tests.combiners.helpers import conflicting_pair, drawn_jacobian
 
 seeds = st.integers(0, 2**32 - 1)

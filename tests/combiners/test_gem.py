@@ -82,7 +82,7 @@ def test_degenerate_gradients_have_an_answer() -> None:
 
 
 def test_arguments_are_checked() -> None:
-    with pytest.raises(ValueError, match="current must be the position of an objective"):
+    with pytest.raises(ValueError, match="current must be a whole number of at least 0"):
         GEM(current=-1)
     with pytest.raises(ValueError, match="margin must be finite and non-negative"):
         GEM(margin=-0.5)

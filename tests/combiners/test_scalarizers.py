@@ -9,9 +9,9 @@ from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
 import mtopt
+from mtopt.combiners import ASF, PBI, Tchebycheff
 from mtopt.combiners.cosmos import COSMOS
 from mtopt.combiners.geometric_mean import GLS
-from mtopt.combiners.scalarizers import ASF, PBI, Tchebycheff
 from mtopt.combiners.scale_invariant import SI
 from mtopt.combiners.smooth_tchebycheff import STCH
 

@@ -9,8 +9,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from mtopt.combiners import Gradients, PCGrad
-from mtopt.combiners.upgrad import DualProj, UPGrad
+from mtopt.combiners import DualProj, Gradients, PCGrad, UPGrad
 from tests.combiners.helpers import agreeing, conflicting_pair, drawn_jacobian
 
 seeds = st.integers(0, 2**32 - 1)

@@ -54,6 +54,13 @@ VARIANTS: list[tuple[str, dict[str, Any]]] = [
     ("graddrop", {"leak": [0.1, 0.2, 0.3]}),
     ("trimmed_mean", {"trim": 0}),
     ("uw", {"likelihood": "softmax"}),
+    ("conicgrad", {"c": 0.9}),
+    ("go4align", {"groups": 1, "step_size": 0.1}),
+    ("gradops", {"alpha": -2.0}),
+    ("ldc_mtl", {"price": "raw", "normalize": None, "lam": 0.4}),
+    ("mstgd_style", {"memory": 0.5, "preference": [0.2, 0.3, 0.5]}),
+    ("raco", {"preference": [0.2, 0.3, 0.5]}),
+    ("sago", {"elsewhere": "both", "retain": 1, "forget": 0}),
 ]
 
 
