@@ -10,10 +10,13 @@ import numpy as np
 import torch
 from sklearn.datasets import load_digits
 from sklearn.model_selection import train_test_split
-from torch.utils.data import BatchSampler, DataLoader, RandomSampler, TensorDataset
+from torch.nn.functional import cross_entropy, mse_loss
+from torch.utils.data import TensorDataset
 
 import mtopt
-from mtopt.experiments import Budget, Task
+from mtopt.experiments import Budget
+
+from ._heads import HeadsTask, Outputs, SharedTrunk, error_rate, small_convolutions
 
 SPLITS = {"train": 6000, "validation": 1500, "test": 1500}
 """Overlaid images a split; the digits themselves are divided 60 : 20 : 20 before any are overlaid."""
@@ -54,79 +57,72 @@ def overlaid(split: str, offset: int = 3) -> TensorDataset:
     return TensorDataset(torch.from_numpy(canvas), torch.from_numpy(labels[left]), torch.from_numpy(labels[right]))
 
 
-class TwoHeads(torch.nn.Module):
-    """A small convolutional trunk shared by two linear classifiers."""
-
-    def __init__(self, side: int, width: int = 64) -> None:
-        super().__init__()
-        pooled = (side - 4) // 2
-        self.trunk = torch.nn.Sequential(
-            torch.nn.Conv2d(1, 8, 3),
-            torch.nn.ReLU(),
-            torch.nn.Conv2d(8, 16, 3),
-            torch.nn.ReLU(),
-            torch.nn.MaxPool2d(2),
-            torch.nn.Flatten(),
-            torch.nn.Linear(16 * pooled * pooled, width),
-            torch.nn.ReLU(),
-        )
-        self.left = torch.nn.Linear(width, 10)
-        self.right = torch.nn.Linear(width, 10)
+@cache
+def variance_of_images(offset: int = 3) -> float:
+    """The mean over pixels of their variance over the training images."""
+    return float(overlaid("train", offset).tensors[0].var(0, unbiased=False).mean())
 
 
-class TwoDigitTrainer(mtopt.MultiLossTrainer):
-    """Cross-entropy of the left and of the right digit."""
-
-    def __init__(self, model: TwoHeads, combiner: mtopt.Combiner, *, learning_rate: float, seed: int) -> None:
-        super().__init__(model, torch.optim.Adam(model.parameters(), lr=learning_rate), combiner, seed=seed)
-        self.heads = model
-
-    def losses(self, batch: Any) -> dict[str, torch.Tensor]:
-        images, left, right = batch
-        self.features = features = self.heads.trunk(images)
-        return {
-            "left": torch.nn.functional.cross_entropy(self.heads.left(features), left),
-            "right": torch.nn.functional.cross_entropy(self.heads.right(features), right),
-        }
-
-    def metrics(self, batch: Any) -> Mapping[str, float]:
-        images, left, right = batch
-        features = self.heads.trunk(images)
-        results: dict[str, float] = {}
-        for name, head, labels in (("left", self.heads.left, left), ("right", self.heads.right, right)):
-            logits = head(features)
-            results[name] = float((logits.argmax(1) != labels).double().mean())
-            results[f"cross-entropy, {name}"] = float(torch.nn.functional.cross_entropy(logits, labels))
-        return results
-
-
-class MultiDigits(Task):
+class MultiDigits(HeadsTask):
     """Error rates of the left and the right digit."""
 
     name = "multidigits"
     title = "MultiDigits: two overlaid handwritten digits"
-    objectives = (mtopt.Objective("left"), mtopt.Objective("right"))
-    labels = ("error rate of the left digit", "error rate of the right digit")
-    reference_point = (1.0, 1.0)
+    objectives: tuple[mtopt.Objective, ...] = (mtopt.Objective("left"), mtopt.Objective("right"))
+    labels: tuple[str, ...] = ("error rate of the left digit", "error rate of the right digit")
+    reference_point: tuple[float, ...] = (1.0, 1.0)
     learning_rates = (3e-4, 3e-2)
     budget = Budget(steps=1500, points=1, trials=12, seeds=5)
     quick_budget = Budget(steps=160, points=1, trials=2, seeds=3)
-    batch_size = 128
     offset = 3
 
-    def trainer(
-        self, combiner: mtopt.Combiner, *, learning_rate: float, seed: int, point: int, points: int
-    ) -> TwoDigitTrainer:
-        with torch.random.fork_rng(devices=[]):
-            torch.manual_seed(seed * 1000 + point)
-            model = TwoHeads(8 + self.offset)
-        return TwoDigitTrainer(model, combiner, learning_rate=learning_rate, seed=seed)
+    def dataset(self, split: str) -> TensorDataset:
+        return overlaid(split, self.offset)
 
-    def data(self, split: str, *, seed: int) -> DataLoader[Any]:
-        dataset = overlaid(split, self.offset)
-        order = RandomSampler(dataset, generator=torch.Generator().manual_seed(seed))
-        # whole batches by one index each: collating single images takes longer than training on them
-        return DataLoader(dataset, sampler=BatchSampler(order, self.batch_size, drop_last=True), batch_size=None)
+    def network(self) -> SharedTrunk:
+        trunk = small_convolutions(8 + self.offset, 64)
+        return SharedTrunk(trunk, {name: torch.nn.Linear(64, 10) for name in ("left", "right")})
 
-    def values(self, trainer: mtopt.MultiLossTrainer, split: str) -> Mapping[str, float]:
-        return trainer.evaluate([overlaid(split, self.offset).tensors])
+    def losses(self, outputs: Outputs, batch: Any) -> dict[str, torch.Tensor]:
+        return {name: cross_entropy(outputs[name], labels) for name, labels in self._labels(batch)}
+
+    def errors(self, outputs: Outputs, batch: Any) -> Mapping[str, float]:
+        results: dict[str, float] = {}
+        for name, labels in self._labels(batch):
+            results[name] = error_rate(outputs[name], labels)
+            results[f"cross-entropy, {name}"] = float(cross_entropy(outputs[name], labels))
+        return results
+
+    @staticmethod
+    def _labels(batch: Any) -> tuple[tuple[str, torch.Tensor], ...]:
+        return ("left", batch[1]), ("right", batch[2])
+
+
+class MultiDigitsReconstruction(MultiDigits):
+    """MultiDigits with a third objective, to draw the image again from the same 64 features.
+
+    Its error is the squared error over the variance of the training images: 1 is to draw their mean.
+    """
+
+    name = "multidigits_reconstruction"
+    title = "MultiDigits and the image itself"
+    objectives = (*MultiDigits.objectives, mtopt.Objective("image"))
+    labels = ("error, left", "error, right", "error, image")
+    reference_point = (1.0, 1.0, 1.0)
+    quick_budget = Budget(steps=120, points=1, trials=2, seeds=3)
+
+    def network(self) -> SharedTrunk:
+        model = super().network()
+        side = 8 + self.offset
+        model.heads["image"] = torch.nn.Linear(64, side * side)
+        return model
+
+    def losses(self, outputs: Outputs, batch: Any) -> dict[str, torch.Tensor]:
+        return {**super().losses(outputs, batch), "image": self._squared_error(outputs, batch)}
+
+    def errors(self, outputs: Outputs, batch: Any) -> Mapping[str, float]:
+        return {**super().errors(outputs, batch), "image": float(self._squared_error(outputs, batch))}
+
+    def _squared_error(self, outputs: Outputs, batch: Any) -> torch.Tensor:
+        images = batch[0].flatten(1)
+        return mse_loss(outputs["image"], images) / variance_of_images(self.offset)

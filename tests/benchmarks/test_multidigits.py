@@ -70,7 +70,7 @@ def test_error_rates_are_counted_on_the_named_split():
     values = task.values(trainer, "test")
     images, left, _ = overlaid("test").tensors
     with torch.no_grad():
-        predicted = trainer.model.left(trainer.model.trunk(images)).argmax(1)
+        predicted = trainer.model.heads["left"](trainer.model.trunk(images)).argmax(1)
     assert values["left"] == pytest.approx(1 - float((predicted == left).double().mean()))
     assert values["left"] > 0.7  # untrained
 
