@@ -248,10 +248,14 @@ def _curves(cells: Sequence[Cell], styles: Mapping[str, Any]) -> Figure:
     # a contestant's options may give it other losses
     curves = [curve for cell in cells for run in cell.runs for curve in run["result"]["curves"]]
     names = [name for name in dict.fromkeys(name for curve in curves for name in curve) if name != "step"]
-    figure, axes = plt.subplots(
-        1, len(names), figsize=(3.6 * len(names) + 1.4, 3.0), layout="constrained", squeeze=False
-    )
-    for ax, name in zip(axes[0], names, strict=True):
+    columns = min(len(names), 4)
+    rows = -(-len(names) // columns)
+    size = (3.6 * columns + 1.4, 3.0 * rows)
+    figure, grid = plt.subplots(rows, columns, figsize=size, layout="constrained", squeeze=False)
+    panels, spare = grid.ravel()[: len(names)], grid.ravel()[len(names) :]
+    for ax in spare:
+        ax.remove()
+    for ax, name in zip(panels, names, strict=True):
         plot_curves(
             {cell.combiner: drawn for cell in cells if (drawn := _curve(cell, name))},
             ylabel=figure_text(f"{name} (training)"),
@@ -261,7 +265,7 @@ def _curves(cells: Sequence[Cell], styles: Mapping[str, Any]) -> Figure:
             ax=ax,
         )
     figure.suptitle(figure_text(task["title"]))
-    shared_legend(axes[0])
+    shared_legend(panels)
     return figure
 
 
