@@ -1,6 +1,6 @@
 """How far directions are from what their rules promise, on gradients that depend on each other.
 
-    python -m benchmarks.precision [--draws N] [--rules RULE ...]
+    python -m mtopt_suites.precision [--draws N] [--rules RULE ...]
 
 Families of dependent rows (opposite pairs, rows of 1 and -1, sums of zero, repeated rows, up to 16, alike or up to 1e12
 apart), cast to float64, float32 and bfloat16; the violations are computed on the cast rows in extended precision.
@@ -18,8 +18,9 @@ import numpy.typing as npt
 import torch
 
 import mtopt
-from benchmarks._command import run_command
 from mtopt.testing import samplers
+
+from ._command import run_command
 
 Vector = npt.NDArray[np.longdouble]
 
@@ -57,7 +58,7 @@ PROMISES: dict[str, tuple[str, Callable[[Vector, Vector, Vector], float]]] = {
 
 def main(arguments: Sequence[str] | None = None) -> None:
     """Measure and print."""
-    parser = argparse.ArgumentParser(prog="python -m benchmarks.precision", description=__doc__.splitlines()[0])
+    parser = argparse.ArgumentParser(prog=f"python -m {__package__}.precision", description=__doc__.splitlines()[0])
     parser.add_argument("--draws", type=int, default=300, metavar="N", help="of each family (%(default)s)")
     parser.add_argument("--rules", nargs="+", choices=list(PROMISES), default=list(PROMISES), metavar="RULE")
     options = parser.parse_args(arguments)

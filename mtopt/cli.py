@@ -78,7 +78,9 @@ def _parser() -> argparse.ArgumentParser:
         description="Compare gradient-combination rules on suites of tasks. Finished runs are kept under --out: "
         "after a kill the same command goes on where it was.",
     )
-    compare.add_argument("suites", nargs="+", metavar="SUITE", help="import path: benchmarks.toy, or module:object")
+    compare.add_argument(
+        "suites", nargs="+", metavar="SUITE", help="a name of 'mtopt list suites', or my_suite for my_suite.py"
+    )
     compare.add_argument("--combiners", nargs="+", metavar="RULE", help="rules (default: the suite's own; 'all')")
     compare.add_argument("--seeds", type=int, metavar="N", help="seeds a rule and task (default: the task's)")
     compare.add_argument("--trials", type=int, metavar="N", help="configurations a rule tries (default: the task's)")
@@ -92,7 +94,7 @@ def _parser() -> argparse.ArgumentParser:
     report.set_defaults(run=_report)
 
     listing = commands.add_parser("list", help="list what there is")
-    listing.add_argument("what", choices=("combiners", "problems"))
+    listing.add_argument("what", choices=("suites", "combiners", "problems"))
     listing.set_defaults(run=_list)
     return parser
 
@@ -138,28 +140,51 @@ def _list(options: argparse.Namespace) -> int:
 
     from mtopt._text import console, terminal_text
 
+    columns, rows = {"suites": _suites, "combiners": _combiners, "problems": _problems}[options.what]()
     table = Table(box=None, pad_edge=False)
     table.add_column("name", no_wrap=True)
-    if options.what == "combiners":
-        from mtopt.combiners import combiner_class, list_combiners
-
-        table.add_column("needs")
-        table.add_column("what it is")
-        for name in list_combiners():
-            rule = combiner_class(name)
-            table.add_row(terminal_text(name), rule.needs, terminal_text(_first_line(rule)))
-    else:
-        from mtopt.problems import create_problem, list_problems
-
-        table.add_column("variables", justify="right")
-        table.add_column("objectives", justify="right")
-        table.add_column("what it is")
-        for name in list_problems():
-            problem = create_problem(name)
-            sizes = str(problem.num_variables), str(problem.num_objectives)
-            table.add_row(terminal_text(name), *sizes, terminal_text(_first_line(type(problem))))
+    for column in columns:
+        table.add_column(column, justify="right" if column in ("variables", "objectives", "tasks") else "left")
+    for row in rows:
+        table.add_row(*map(terminal_text, row))
     console().print(table)
     return 0
+
+
+Listing = tuple[tuple[str, ...], list[tuple[str, ...]]]
+"""The columns after the name, and the rows."""
+
+
+def _suites() -> Listing:
+    from mtopt._errors import TaskError
+    from mtopt.experiments import list_suites, load_suite
+
+    rows: list[tuple[str, ...]] = []
+    for name in list_suites():
+        try:
+            suite = load_suite(name)
+        except (ValueError, TaskError) as error:  # one that is broken, or lacks a package, hides none of the others
+            rows.append((name, "", str(error)))
+        else:
+            rows.append((name, str(len(suite.tasks)), suite.about.partition(". ")[0].rstrip(".")))
+    return ("tasks", "what it is"), rows
+
+
+def _combiners() -> Listing:
+    from mtopt.combiners import combiner_class, list_combiners
+
+    rules = {name: combiner_class(name) for name in list_combiners()}
+    return ("needs", "what it is"), [(name, rule.needs, _first_line(rule)) for name, rule in rules.items()]
+
+
+def _problems() -> Listing:
+    from mtopt.problems import create_problem, list_problems
+
+    problems = {name: create_problem(name) for name in list_problems()}
+    return ("variables", "objectives", "what it is"), [
+        (name, str(problem.num_variables), str(problem.num_objectives), _first_line(type(problem)))
+        for name, problem in problems.items()
+    ]
 
 
 def _first_line(described: type) -> str:

@@ -15,7 +15,7 @@ ROOT = Path(mtopt.__file__).parent
 
 FROM_BELOW = (
     *("linalg", "solvers", "distributed", "combiners", "pareto", "problems", "plotting"),
-    *("autograd", "training", "integrations", "experiments", "testing", "cli"),
+    *("autograd", "training", "integrations", "experiments", "testing", "cli", "__main__"),
 )
 """Each package imports from those before it alone. The modules beside them (files, errors, text) import none."""
 

@@ -1,7 +1,8 @@
 """Multi-task problems on real data."""
 
-from benchmarks.multitask.multidigits import MultiDigits
 from mtopt.experiments import Suite
+
+from .multidigits import MultiDigits
 
 suite = Suite(
     name="multitask",

@@ -1,6 +1,6 @@
 """NGDiff with GeN, started at rates over four decades, beside NGDiff at constant rates: a table and a figure.
 
-    python -m benchmarks.multitask.learning_rates --out docs/images
+    python -m mtopt_suites.multitask.learning_rates --out docs/images
 
 Two overlaid digits, the model and Adam of the suite's task. Accuracies are means over the two digits and over seeds.
 """
@@ -19,9 +19,10 @@ import torch
 from matplotlib.ticker import NullFormatter
 
 import mtopt
-from benchmarks._command import folder, run_command
-from benchmarks.multitask.multidigits import MultiDigits, overlaid
 from mtopt.plotting import save, style
+
+from .._command import folder, run_command
+from .multidigits import MultiDigits, overlaid
 
 STARTS = (1e-5, 1e-4, 1e-3, 1e-2, 1e-1)
 GRID = (1e-5, 3e-5, 1e-4, 3e-4, 1e-3, 3e-3, 1e-2, 3e-2, 1e-1)
@@ -121,7 +122,7 @@ def draw(runs: Sequence[Run], folder: Path) -> Path:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--out", type=folder, default="docs/images", help="folder of the figure")
+    parser.add_argument("--out", type=folder, default=".", help="folder of the figure (default: this one)")
     parser.add_argument("--steps", type=int, default=400, help="steps of each training (default: 400)")
     parser.add_argument("--jobs", type=int, default=2, help="processes (default: 2)")
     arguments = parser.parse_args()

@@ -1,1 +1,1 @@
-"""How fast mtopt is, against others in the same run. ``python -m benchmarks.speed.weights``: the weights alone."""
+"""How fast mtopt is, against others in the same run. ``python -m mtopt_suites.speed.weights``: the weights alone."""

@@ -1,6 +1,6 @@
 """Time and memory of a training step: mtopt beside hand-written loops, TorchJD and LibMTL, in one run.
 
-    python -m benchmarks.speed [--models NAME ...] [--ks K ...] [--threads N ...] [--rounds N] [--quick] [--out DIR]
+    python -m mtopt_suites.speed [--models NAME ...] [--ks K ...] [--threads N ...] [--rounds N] [--quick] [--out DIR]
 
 Every line is a whole step (zero_grad, forward, backwards, the rule, SGD) on a model of its own with the same numbers;
 the lines take turns, and a ratio is the median over rounds of the ratio in a round. On one thread CPU time of the
@@ -23,15 +23,16 @@ import torch
 from threadpoolctl import threadpool_limits
 
 import mtopt.plotting
-from benchmarks._command import folder, run_command
-from benchmarks.speed._lines import Line, lines
-from benchmarks.speed._memory import Memory, weigh
-from benchmarks.speed._peers import missing
-from benchmarks.speed._step_report import draw, markdown, write_json
-from benchmarks.speed._targets import NAMES
-from benchmarks.speed.models import MODELS
-from benchmarks.speed.step import Cell, time_cell
 from mtopt.files import write_text
+
+from .._command import folder, run_command
+from ._lines import Line, lines
+from ._memory import Memory, weigh
+from ._peers import missing
+from ._step_report import draw, markdown, write_json
+from ._targets import NAMES
+from .models import MODELS
+from .step import Cell, time_cell
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -125,7 +126,7 @@ def _settings(options: argparse.Namespace) -> dict[str, Any]:
 
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
-        prog="python -m benchmarks.speed",
+        prog=f"python -m {__package__}",
         description="Time and weigh a training step beside hand-written loops, TorchJD and LibMTL.",
     )
     parser.add_argument("--models", nargs="+", choices=list(MODELS), default=list(MODELS), help="default: all")

@@ -18,7 +18,7 @@ from __future__ import annotations
 
 import math
 
-from benchmarks.speed.step import Cell
+from .step import Cell
 
 EVERY = 10
 

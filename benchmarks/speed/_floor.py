@@ -6,7 +6,7 @@ from collections.abc import Callable
 
 import torch
 
-from benchmarks.speed.models import Shared
+from .models import Shared
 
 Step = Callable[[], None]
 Weigh = Callable[[torch.Tensor], torch.Tensor]

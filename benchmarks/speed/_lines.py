@@ -9,9 +9,10 @@ from typing import Literal
 import torch
 
 import mtopt
-from benchmarks.speed import _floor, _own, _peers
-from benchmarks.speed._floor import Step
-from benchmarks.speed.models import Shared
+
+from . import _floor, _own, _peers
+from ._floor import Step
+from .models import Shared
 
 Kind = Literal["plain", "floor", "own", "TorchJD", "LibMTL", "part"]
 

@@ -1,6 +1,6 @@
 """Peak memory of the steps, each in a process of its own.
 
-    python -m benchmarks.speed._memory MODEL K resident|tensors LINE ...
+    python -m mtopt_suites.speed._memory MODEL K resident|tensors LINE ...
 
 On a CPU: for each line a process is forked from one that has loaded the libraries and run no model, makes the model,
 notes the resident memory, and runs three steps; the growth of the peak is the step's. A second process counts the
@@ -23,10 +23,11 @@ from pathlib import Path
 
 import torch
 
-from benchmarks.speed._floor import Step
-from benchmarks.speed._lines import PEERS, Line, lines
-from benchmarks.speed.models import build
 from mtopt.files import parse_json, read_json
+
+from ._floor import Step
+from ._lines import PEERS, Line, lines
+from .models import build
 
 STEPS = 3
 MIB = 2.0**20
@@ -64,7 +65,7 @@ def weigh(model: str, tasks: int, chosen: Iterable[Line], device: str = "cpu") -
 def _run(model: str, tasks: int, what: str, names: list[str], environment: dict[str, str]) -> dict[str, float]:
     one_thread = {"OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1"}
     done = subprocess.run(
-        [sys.executable, "-m", "benchmarks.speed._memory", model, str(tasks), what, *names],
+        [sys.executable, "-m", f"{__package__}._memory", model, str(tasks), what, *names],
         env={**os.environ, **one_thread, **environment},
         capture_output=True,
         text=True,

@@ -7,8 +7,9 @@ from typing import Any
 import torch
 
 import mtopt
-from benchmarks.speed._floor import Step, descent
-from benchmarks.speed.models import Shared
+
+from ._floor import Step, descent
+from .models import Shared
 
 
 def stepped(model: Shared, rule: mtopt.Combiner, **options: Any) -> Step:

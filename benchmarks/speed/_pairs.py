@@ -11,8 +11,9 @@ from typing import Any, Literal
 import torch
 
 import mtopt
-from benchmarks.speed import _errors
-from benchmarks.speed._errors import Measure
+
+from . import _errors
+from ._errors import Measure
 
 Weigh = Callable[[torch.Tensor], torch.Tensor]
 

@@ -10,8 +10,8 @@ from typing import Any
 
 import torch
 
-from benchmarks.speed._floor import Step, descent
-from benchmarks.speed.models import Shared
+from ._floor import Step, descent
+from .models import Shared
 
 INSTALL = {"torchjd": 'pip install "mtopt[speed]"', "LibMTL": "a checkout of LibMTL on PYTHONPATH"}
 

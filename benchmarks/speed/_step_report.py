@@ -9,13 +9,14 @@ from pathlib import Path
 from typing import Any
 
 import mtopt.plotting
-from benchmarks.speed import _cost_model
-from benchmarks.speed._lines import Line
-from benchmarks.speed._memory import MIB, Memory
-from benchmarks.speed._targets import MEMORY_LIMIT, memory_verdicts, time_verdicts
-from benchmarks.speed.models import build
-from benchmarks.speed.step import Cell, Spread
 from mtopt.files import write_text
+
+from . import _cost_model
+from ._lines import Line
+from ._memory import MIB, Memory
+from ._targets import MEMORY_LIMIT, memory_verdicts, time_verdicts
+from .models import build
+from .step import Cell, Spread
 
 Weighed = Mapping[tuple[str, int], Mapping[str, Memory]]
 

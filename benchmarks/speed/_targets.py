@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
-from benchmarks.speed._memory import MIB, Memory
-from benchmarks.speed.step import Cell, Spread
+from ._memory import MIB, Memory
+from .step import Cell, Spread
 
 
 @dataclass(frozen=True)

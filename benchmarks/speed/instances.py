@@ -1,6 +1,6 @@
 """Time of a step over one loss a sample, side by side with TorchJD in one run.
 
-    python -m benchmarks.speed.instances [--out DIR] [--models NAME ...] [--sizes B ...] [--rounds N] [--threads N]
+    python -m mtopt_suites.speed.instances [--out DIR] [--models NAME ...] [--sizes B ...] [--rounds N] [--threads N]
 
 Every side does a whole forward and backward of the same model on the same batch, in turns, and CPU time counts; a ratio
 is of medians, over a plain step on the mean loss. "Gramian" is the forward and the inner products of the samples'
@@ -29,9 +29,10 @@ from torch import nn
 from torch.nn import functional as F
 
 import mtopt
-from benchmarks._command import folder, run_command
-from benchmarks.speed._timing import Side, interleave
 from mtopt.files import write_text
+
+from .._command import folder, run_command
+from ._timing import Side, interleave
 
 SIZES = (16, 64)
 CLASSES = 10
@@ -256,7 +257,7 @@ def _print(results: Sequence[dict[str, Any]]) -> None:
 
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
-        prog="python -m benchmarks.speed.instances",
+        prog=f"python -m {__package__}.instances",
         description="Time a step over one loss a sample, beside a plain step and TorchJD.",
     )
     parser.add_argument(

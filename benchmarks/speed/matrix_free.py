@@ -1,6 +1,6 @@
 """What ``plan="matrix_free"`` costs at K = 40 beside a plain summed step, and where training with it ends.
 
-    python -m benchmarks.speed.matrix_free [--tasks K] [--rounds N] [--seeds N] [--steps N]
+    python -m mtopt_suites.speed.matrix_free [--tasks K] [--rounds N] [--seeds N] [--steps N]
 
 Prints two tables. The first: steps of each rule by either product as ratios to a plain step (summed losses, one
 backward, SGD) on one thread, in interleaved rounds; each ratio is the median over rounds of the ratio in a round, by
@@ -21,8 +21,9 @@ import torch
 from torch import nn
 
 import mtopt
-from benchmarks._command import run_command
 from mtopt.problems.synthetic_regression import synthetic_regression
+
+from .._command import run_command
 
 RULES = ("mgda", "nash_mtl")
 PRODUCTS = ("exact", "displacement")
@@ -164,7 +165,7 @@ def _spread(values: Sequence[float]) -> str:
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run both parts; the exit status."""
-    parser = argparse.ArgumentParser(prog="python -m benchmarks.speed.matrix_free", description=__doc__.splitlines()[0])
+    parser = argparse.ArgumentParser(prog=f"python -m {__package__}.matrix_free", description=__doc__.splitlines()[0])
     parser.add_argument("--tasks", type=int, default=40, metavar="K", help="tasks (%(default)s)")
     parser.add_argument("--rounds", type=int, default=15, metavar="N", help="timed rounds (%(default)s)")
     parser.add_argument("--seeds", type=int, default=5, metavar="N", help="trainings a way (%(default)s)")

@@ -11,9 +11,9 @@ from dataclasses import dataclass, field
 
 import torch
 
-from benchmarks.speed._floor import Step
-from benchmarks.speed._lines import PEERS, Line
-from benchmarks.speed.models import build
+from ._floor import Step
+from ._lines import PEERS, Line
+from .models import build
 
 FEWEST_ROUNDS = 3
 SHORTEST = 4e-3

@@ -1,6 +1,6 @@
 """Time of each rule's weights alone, side by side with TorchJD in one run.
 
-    python -m benchmarks.speed.weights [--out DIR] [--sizes K ...] [--rules RULE ...] [--rounds N]
+    python -m mtopt_suites.speed.weights [--out DIR] [--sizes K ...] [--rules RULE ...] [--rounds N]
 
 Both sides get the same Gramians in float64 on the CPU, one after the other, drifting from call to call; they take turns
 on one thread, and CPU time counts. A speed stands beside the error of the answers it was had with. Prints tables, and
@@ -23,10 +23,11 @@ import torch
 from threadpoolctl import threadpool_limits
 
 import mtopt
-from benchmarks._command import folder, run_command
-from benchmarks.speed._pairs import INSTALL, PAIRS, Pair, peer_module
-from benchmarks.speed._report import Cell, Measured, draw, print_tables, write_json, write_markdown
-from benchmarks.speed._timing import Side, drifting_gradients, interleave
+
+from .._command import folder, run_command
+from ._pairs import INSTALL, PAIRS, Pair, peer_module
+from ._report import Cell, Measured, draw, print_tables, write_json, write_markdown
+from ._timing import Side, drifting_gradients, interleave
 
 SIZES = (2, 4, 8, 32, 128)
 
@@ -115,7 +116,7 @@ def _settings(options: argparse.Namespace) -> dict[str, Any]:
 def _parser() -> argparse.ArgumentParser:
     names = [pair.name for pair in PAIRS]
     parser = argparse.ArgumentParser(
-        prog="python -m benchmarks.speed.weights",
+        prog=f"python -m {__package__}.weights",
         description="Time the weights of the rules that mtopt and TorchJD share, Gramian given, side by side.",
     )
     parser.add_argument(

@@ -1,7 +1,8 @@
 """Problems whose Pareto fronts are known."""
 
-from benchmarks.toy.problem_task import ProblemTask
 from mtopt.experiments import Budget, Suite
+
+from .problem_task import ProblemTask
 
 BUDGET = Budget(steps=1000, points=10, trials=8, seeds=5)
 QUICK = Budget(steps=120, points=4, trials=2, seeds=3)

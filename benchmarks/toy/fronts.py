@@ -1,6 +1,6 @@
-"""Fronts of VLMOP2 found in six ways with 20 preferences or 20 points: ``python -m benchmarks.toy.fronts``.
+"""Fronts of VLMOP2 found in six ways with 20 preferences or 20 points: ``python -m mtopt_suites.toy.fronts``.
 
-Prints the hypervolume that each covers and draws ``docs/images/fronts.png``. VLMOP2 is taken as the registry has it:
+Prints the hypervolume that each covers and draws ``fronts.png``. VLMOP2 is taken as the registry has it:
 two variables, the box [-2, 2]^2, hypervolume at (1.1, 1.1). All use Adam with a learning rate that falls linearly to
 zero, each with its own rate and number of steps, chosen by hand (`SETUPS`).
 """
@@ -18,15 +18,16 @@ from typing import Any
 import torch
 
 import mtopt
-from benchmarks._command import run_command
 from mtopt.pareto import hypervolume, moo_svgd, trace_front, uniform_preferences
+
+from .._command import run_command
 
 COUNT = 20
 REFERENCE = (1.1, 1.1)
 BEST = 0.5296
 """The largest hypervolume of 20 points, up to its last digit; 0.5521 is that of the whole front."""
 
-FIGURE = Path(__file__).parents[2] / "docs" / "images" / "fronts"
+FIGURE = Path("fronts")
 
 
 @dataclass(frozen=True)
@@ -162,7 +163,9 @@ def main(arguments: Sequence[str] | None = None) -> None:
     """Find all fronts, print what they cover, draw them."""
     parser = argparse.ArgumentParser(description=str(__doc__).splitlines()[0])
     parser.add_argument("--seed", type=int, default=0, help="of the starts (default: 0)")
-    parser.add_argument("--figure", type=Path, default=FIGURE, help="where to draw, without suffix")
+    parser.add_argument(
+        "--figure", type=Path, default=FIGURE, help="where to draw, without suffix (default: %(default)s, here)"
+    )
     options = parser.parse_args(arguments)
     torch.set_num_threads(1)
     found = {}

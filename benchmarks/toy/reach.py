@@ -1,4 +1,4 @@
-"""How many random starts reach the front of each problem: python -m benchmarks.toy.reach [problem ...].
+"""How many random starts reach the front of each problem: python -m mtopt_suites.toy.reach [problem ...].
 
 Linear scalarization with equal weights and MGDA, each with Adam and 500 steps from 10 starts drawn in the start region.
 Objectives are divided by their ranges on the front, variables by the width of the region; the rate falls from .005
@@ -13,7 +13,8 @@ import argparse
 import torch
 
 import mtopt
-from benchmarks._command import run_command
+
+from .._command import run_command
 
 STARTS, STEPS, RATE, NEAR = 10, 500, 0.005, 0.02
 

@@ -1,8 +1,8 @@
 """Who reaches the Pareto set of the trajectory problem, and from which start.
 
-    python -m benchmarks.toy.trajectories                      # some minutes
-    python -m benchmarks.toy.trajectories --rate 1e-3          # the papers' rate: twice the steps
-    python -m benchmarks.toy.trajectories --rules mgda linear
+    python -m mtopt_suites.toy.trajectories                      # some minutes
+    python -m mtopt_suites.toy.trajectories --rate 1e-3          # the papers' rate: twice the steps
+    python -m mtopt_suites.toy.trajectories --rules mgda linear
 
 All starts of all rules walk together: one evaluation of the problem and its gradients a step for the whole batch, then
 each rule, an object of its own for each start, weighs the gradients, and one Adam, which works coordinate by
@@ -23,7 +23,8 @@ from dataclasses import dataclass
 import torch
 
 import mtopt
-from benchmarks._command import run_command
+
+from .._command import run_command
 
 RATE = 2e-3
 STAY = 1000

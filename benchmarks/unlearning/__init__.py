@@ -1,13 +1,14 @@
 """Unlearning as two-objective optimisation: fictitious authors, tiny language models, losses, metrics, a comparison.
 
-``mtopt compare benchmarks.unlearning`` runs the published methods; ``--combiners`` takes any name of
-:data:`benchmarks.unlearning.contestants.CONTESTANTS`: a method (``NPO+KL``) or a pair ``loss:rule`` (``npo:pcgrad``).
-Class unlearning on digits is a suite of its own, ``benchmarks.unlearning.digits``.
+``mtopt compare unlearning`` runs the published methods; ``--combiners`` takes any name of
+:data:`mtopt_suites.unlearning.contestants.CONTESTANTS`: a method (``NPO+KL``) or a pair ``loss:rule`` (``npo:pcgrad``).
+Class unlearning on digits is a suite of its own, ``mtopt_suites.unlearning.digits``.
 """
 
-from benchmarks.unlearning.contestants import CONTESTANTS
-from benchmarks.unlearning.tofu_task import TofuTask
 from mtopt.experiments import Suite
+
+from .contestants import CONTESTANTS
+from .tofu_task import TofuTask
 
 suite = Suite(
     name="unlearning",

@@ -1,4 +1,4 @@
-"""The arguments of ``python -m benchmarks.unlearning.run``."""
+"""The arguments of ``python -m mtopt_suites.unlearning.run``."""
 
 from __future__ import annotations
 
@@ -6,10 +6,10 @@ import argparse
 
 import torch
 
-from benchmarks._command import folder
-from benchmarks.unlearning._sources import GENERATED, HUB
-from benchmarks.unlearning.encoding import TEMPLATES
-from benchmarks.unlearning.methods import METHODS
+from .._command import folder
+from ._sources import GENERATED, HUB
+from .encoding import TEMPLATES
+from .methods import METHODS
 
 GENERATED_RATE = 1e-3
 """Learning rate of the suite's own models, which are a hundred times narrower than those that the recipes are for."""
@@ -17,7 +17,7 @@ GENERATED_RATE = 1e-3
 
 def parser() -> argparse.ArgumentParser:
     made = argparse.ArgumentParser(
-        prog="python -m benchmarks.unlearning.run",
+        prog=f"python -m {__package__}.run",
         description="Unlearn with any method on any causal language model, and evaluate it on the way.",
     )
     names = ("none", "finetune", *METHODS)

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 from torch.nn.functional import cross_entropy
 
-from benchmarks.unlearning.encoding import IGNORED, collate
+from .encoding import IGNORED, collate
 
 EncodedRow = Mapping[str, Sequence[int]]
 

@@ -9,11 +9,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from benchmarks.unlearning.batches import EncodedRow
-from benchmarks.unlearning.corpus import Corpus, Row
-from benchmarks.unlearning.encoding import encode, encode_text
-from benchmarks.unlearning.files import from_hub, read_muse, read_tofu
-from benchmarks.unlearning.models import ReferenceConfig, load, muse_reference, prepare
+from .batches import EncodedRow
+from .corpus import Corpus, Row
+from .encoding import encode, encode_text
+from .files import from_hub, read_muse, read_tofu
+from .models import ReferenceConfig, load, muse_reference, prepare
 
 GENERATED = "generated"
 HUB = "hub:"
@@ -68,7 +68,7 @@ def open_sets(sources: Sources, data: str, trained: Sequence[str]) -> Corpus:
     Args:
         sources: Which benchmark, and what is forgotten.
         data: A folder with the benchmark's files, or ``"hub:NAME"`` with a name of
-            :data:`~benchmarks.unlearning.files.HUB` or a data set's full one.
+            :data:`~mtopt_suites.unlearning.files.HUB` or a data set's full one.
         trained: The names of the sets to train on.
 
     TOFU's held-out set is left out where there is none in the folder.
@@ -109,7 +109,7 @@ def generated(sources: Sources, cache: str | os.PathLike[str] | None) -> Start:
 
 def opened(sources: Sources, data: str, model: str, trained: Sequence[str], **options: Any) -> Start:
     """A model by its name or folder, with :func:`open_sets`; ``options`` are those of
-    :func:`~benchmarks.unlearning.models.load`."""
+    :func:`~mtopt_suites.unlearning.models.load`."""
     corpus = open_sets(sources, data, trained)
     network, tokenizer = load(model, **options)
     return Start(network, tokenizer, corpus)

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 from torch import Tensor
 
-from benchmarks.unlearning.encoding import collate, encode_all
+from .encoding import collate, encode_all
 
 EncodedRow = Mapping[str, Sequence[int]]
 Sides = dict[str, dict[str, Tensor]]
@@ -32,9 +32,9 @@ class ForgetRetainBatches:
     """TOFU's sampling: an epoch is the forget set in random order, with a retained row drawn at random for each.
 
     Each batch is ``{"forget": ..., "retain": ...}``, and ``"idk"`` where there are alternatives, each of them what
-    :func:`~benchmarks.unlearning.encoding.collate` gives. The last one may have fewer rows. What an epoch holds depends
-    on ``seed`` and its number alone, so that a training resumes; :class:`mtopt.MultiLossTrainer` sets the number. In
-    a loop of your own, call :meth:`set_epoch` before each epoch: without it all are the same.
+    :func:`~mtopt_suites.unlearning.encoding.collate` gives. The last one may have fewer rows. What an epoch holds
+    depends on ``seed`` and its number alone, so that a training resumes; :class:`mtopt.MultiLossTrainer` sets the
+    number. In a loop of your own, call :meth:`set_epoch` before each epoch: without it all are the same.
 
     Args:
         forget: Encoded rows.

@@ -5,11 +5,12 @@ from __future__ import annotations
 from dataclasses import replace
 
 import mtopt
-from benchmarks.unlearning.methods import METHODS, Recipe
-from benchmarks.unlearning.trainer import FORGET_LOSSES
 from mtopt.experiments import Contestant
 
-PRIMAL_DUAL = "benchmarks.unlearning.primal_dual:PrimalDual"
+from .methods import METHODS, Recipe
+from .trainer import FORGET_LOSSES
+
+PRIMAL_DUAL = f"{__package__}.primal_dual:PrimalDual"
 STEPS_PER_EPOCH = 5
 """Of the miniature: 40 rows to forget, 8 in a batch."""
 

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from benchmarks.unlearning._grammar import AUTHOR_RELATIONS, COUNTRY_RELATIONS, Relation, World
+from ._grammar import AUTHOR_RELATIONS, COUNTRY_RELATIONS, Relation, World
 
 Row = dict[str, Any]
 """A plain record: ``question`` and ``answer`` strings and, by set, ``paraphrased_answer``, ``paraphrased_question``

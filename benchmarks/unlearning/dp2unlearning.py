@@ -13,9 +13,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from benchmarks.unlearning._fit import EncodedRow, FitConfig, fit
-from benchmarks.unlearning.encoding import collate
-from benchmarks.unlearning.losses import nll
+from ._fit import EncodedRow, FitConfig, fit
+from .encoding import collate
+from .losses import nll
 
 
 @dataclass(frozen=True)
@@ -63,7 +63,7 @@ def protect(model: Any, rows: Sequence[EncodedRow], config: PrivacyConfig, *, pa
     (arXiv 2504.13774), with DP-SGD. Their other way, DP-MLM, is not here: it rewrites the texts word by word with a
     masked language model and the exponential mechanism, and trains on them as usual. It needs such a model, and neither
     which words are rewritten nor how their scores are bounded is settled by what is published. For texts rewritten
-    elsewhere the two stages are :func:`~benchmarks.unlearning.models.fit` and :func:`deploy`. The noise comes from
+    elsewhere the two stages are :func:`~mtopt_suites.unlearning.models.fit` and :func:`deploy`. The noise comes from
     torch's generator with ``seed``, for experiments; a release of real data needs a cryptographic one.
 
     Raises:

@@ -10,8 +10,9 @@ from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-from benchmarks.unlearning.corpus import Corpus, Row
 from mtopt.files import read_json, read_json_lines, write_text
+
+from .corpus import Corpus, Row
 
 MUSE_COLUMNS = {
     "raw": ("text",),

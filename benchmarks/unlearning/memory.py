@@ -1,4 +1,4 @@
-"""The memory of an unlearning step, worked out before the machine is there: python -m benchmarks.unlearning.memory
+"""The memory of an unlearning step, worked out before the machine is there: python -m mtopt_suites.unlearning.memory
 
 No weights are loaded and none allocated: the architecture is built of tensors without storage, and what autograd keeps
 of a forward pass is counted as it is kept. With n the bytes of the weights that are trained, the peak is
@@ -29,10 +29,10 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from benchmarks._command import run_command
-from benchmarks.unlearning.methods import Recipe, method
-from benchmarks.unlearning.models import with_lora
-from benchmarks.unlearning.trainer import FORGET_LOSSES, RETAIN_LOSSES
+from .._command import run_command
+from .methods import Recipe, method
+from .models import with_lora
+from .trainer import FORGET_LOSSES, RETAIN_LOSSES
 
 GIB = 2.0**30
 
@@ -177,7 +177,7 @@ def settings() -> dict[str, Setting]:
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Prints the recipe page's table; the exit status."""
-    parser = argparse.ArgumentParser(prog="python -m benchmarks.unlearning.memory", description="GiB of a step.")
+    parser = argparse.ArgumentParser(prog=f"python -m {__package__}.memory", description="GiB of a step.")
     parser.add_argument("--methods", nargs="+", default=["GDiff", "NGDiff", "NGDiff+GeN", "NPO+NLL"], metavar="NAME")
     methods = parser.parse_args(arguments).methods
     print(

@@ -9,8 +9,9 @@ from typing import Any
 import torch
 
 import mtopt
-from benchmarks.unlearning.primal_dual import PrimalDual
-from benchmarks.unlearning.trainer import Loss, UnlearningTrainer
+
+from .primal_dual import PrimalDual
+from .trainer import Loss, UnlearningTrainer
 
 
 @dataclass(frozen=True)
@@ -158,7 +159,7 @@ def create_trainer(
         combiner: A rule in place of the method's own, or a name in mtopt's registry.
         steps_per_epoch: Batches in an epoch, for PDU.
         probe_batches: What GeN probes on, for a method with an automatic rate
-            (:func:`~benchmarks.unlearning.batches.retain_batches`). Default: the step's own batch.
+            (:func:`~mtopt_suites.unlearning.batches.retain_batches`). Default: the step's own batch.
         callbacks: Told after GeN.
         options: All others of :class:`UnlearningTrainer`; ``forget_options`` and ``retain_options`` go on top of the
             recipe's.

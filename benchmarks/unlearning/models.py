@@ -22,8 +22,8 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
-from benchmarks.unlearning import _cache
-from benchmarks.unlearning._build import (
+from . import _cache
+from ._build import (
     ModelConfig,
     build,
     checkpoint_blocks,
@@ -33,10 +33,10 @@ from benchmarks.unlearning._build import (
     train_tokenizer,
     with_lora,
 )
-from benchmarks.unlearning._fit import EncodedRow, FitConfig, fit
-from benchmarks.unlearning.corpus import FORGET_PERCENTS, Corpus, CorpusConfig, Row, generate
-from benchmarks.unlearning.encoding import encode, encode_text
-from benchmarks.unlearning.muse import FOLDS, generate_muse
+from ._fit import EncodedRow, FitConfig, fit
+from .corpus import FORGET_PERCENTS, Corpus, CorpusConfig, Row, generate
+from .encoding import encode, encode_text
+from .muse import FOLDS, generate_muse
 
 __all__ = [
     "FitConfig",
@@ -74,7 +74,7 @@ class ReferenceConfig:
         finetuning: From base to each of the others, with background rows mixed in (``replay``).
         forget: The set to forget, ``"forget01"``, ``"forget05"`` or ``"forget10"``; the retain models are trained on
             its complement. Without effect for ``"muse"``.
-        template: As in :func:`benchmarks.unlearning.encoding.encode`.
+        template: As in :func:`mtopt_suites.unlearning.encoding.encode`.
         seed: Of the weights and the order of the rows.
     """
 

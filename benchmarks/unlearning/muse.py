@@ -6,7 +6,7 @@ import random
 from collections.abc import Sequence
 from itertools import chain
 
-from benchmarks.unlearning.corpus import Corpus, CorpusConfig, Fact, Row, draw_facts, forgotten_authors
+from .corpus import Corpus, CorpusConfig, Fact, Row, draw_facts, forgotten_authors
 
 FOLDS = 4
 """Forget sets for scalability (their unions) and sustainability (one after another)."""
@@ -31,7 +31,7 @@ OCCASIONS = (
 
 
 def generate_muse(config: CorpusConfig | None = None) -> Corpus:
-    """MUSE's sets, named ``config/split``, about the world of :func:`~benchmarks.unlearning.corpus.generate` with the
+    """MUSE's sets, named ``config/split``, about the world of :func:`~mtopt_suites.unlearning.corpus.generate` with the
     same configuration.
 
     An article reports an occasion (a day and a kind that its author has no other article on) and then half of an

@@ -1,13 +1,13 @@
 """Unlearning from the command line: any method, on any causal language model, with the evaluation beside it.
 
-    python -m benchmarks.unlearning.run --method NGDiff+GeN --out DIR
-    python -m benchmarks.unlearning.run --method NPO+NLL --model NAME --data FOLDER --split forget10 --out DIR
-    python -m benchmarks.unlearning.run --method none --model NAME --data FOLDER --out DIR
-    python -m benchmarks.unlearning.run --method finetune --train-on retain90 --model NAME --data FOLDER --out DIR
+    python -m mtopt_suites.unlearning.run --method NGDiff+GeN --out DIR
+    python -m mtopt_suites.unlearning.run --method NPO+NLL --model NAME --data FOLDER --split forget10 --out DIR
+    python -m mtopt_suites.unlearning.run --method none --model NAME --data FOLDER --out DIR
+    python -m mtopt_suites.unlearning.run --method finetune --train-on retain90 --model NAME --data FOLDER --out DIR
 
 Without ``--model`` and ``--data``, on the suite's own model and generated authors. ``none`` evaluates the model as it
 is (its ``--out`` is what ``--retain-logs`` takes), ``finetune`` trains on one set by gradient descent on the NLL; every
-other method is one of :data:`benchmarks.unlearning.methods.METHODS`. Into the folder ``--out`` go
+other method is one of :data:`mtopt_suites.unlearning.methods.METHODS`. Into the folder ``--out`` go
 
 - ``settings.json``: the arguments, the number of weights trained, versions.
 - ``evaluations/step_000000.json``, ...: each evaluation with its items, before the first step, every
@@ -30,14 +30,15 @@ from typing import Any
 import torch
 
 import mtopt
-from benchmarks._command import run_command
-from benchmarks.unlearning._arguments import GENERATED_RATE, parser
-from benchmarks.unlearning._sources import GENERATED, Sources, Start, encoded, generated, opened
-from benchmarks.unlearning.batches import ForgetRetainBatches, refusals, retain_batches
-from benchmarks.unlearning.methods import Recipe, create_trainer, method
-from benchmarks.unlearning.metrics import Evaluation, evaluate, evaluate_muse
-from benchmarks.unlearning.models import ReferenceConfig, checkpoint_blocks, with_lora
 from mtopt.files import folder_written_whole, read_json_lines, write_text
+
+from .._command import run_command
+from ._arguments import GENERATED_RATE, parser
+from ._sources import GENERATED, Sources, Start, encoded, generated, opened
+from .batches import ForgetRetainBatches, refusals, retain_batches
+from .methods import Recipe, create_trainer, method
+from .metrics import Evaluation, evaluate, evaluate_muse
+from .models import ReferenceConfig, checkpoint_blocks, with_lora
 
 _SUMMARY_HINT = "take that line out of the file, or give another --out"
 FINETUNE = Recipe("nll", None, "linear", epochs=5, note="the sense of its one loss is turned round")

@@ -13,9 +13,9 @@ import mtopt
 from mtopt.experiments import Budget, Task
 
 if TYPE_CHECKING:
-    from benchmarks.unlearning.metrics.evaluation import Evaluation
-    from benchmarks.unlearning.trainer import UnlearningTrainer
-    from benchmarks.unlearning.world import World
+    from .metrics.evaluation import Evaluation
+    from .trainer import UnlearningTrainer
+    from .world import World
 
 PROBES = 4
 """Batches that an automatic rate is probed on, in turn."""
@@ -37,7 +37,7 @@ class TofuTask(Task):
     seed that learning rates are chosen on has one, too, so the tables show worlds that nothing was tuned on.
 
     Args:
-        cache_dir: Where the models are kept. Default: :func:`benchmarks.unlearning.models.prepare`'s.
+        cache_dir: Where the models are kept. Default: :func:`mtopt_suites.unlearning.models.prepare`'s.
         batch_size: Rows of each side in a batch.
         config: Of the models; each seed puts its own in. Default: the quick tier.
         budget, quick_budget: See :class:`mtopt.experiments.Budget`.
@@ -81,7 +81,7 @@ class TofuTask(Task):
         self.world(seed)
 
     def data(self, split: str, *, seed: int) -> Any:
-        from benchmarks.unlearning.batches import ForgetRetainBatches
+        from .batches import ForgetRetainBatches
 
         world = self.world(seed)
         return ForgetRetainBatches(
@@ -116,8 +116,8 @@ class TofuTask(Task):
         """
         import torch
 
-        from benchmarks.unlearning.batches import retain_batches
-        from benchmarks.unlearning.trainer import UnlearningTrainer
+        from .batches import retain_batches
+        from .trainer import UnlearningTrainer
 
         world = self.world(seed)
         model = copy.deepcopy(world.prepared.target).train()
@@ -160,7 +160,7 @@ def figures(evaluation: Evaluation, retain: Evaluation) -> dict[str, float]:
     """The two objectives, and what a reader wants to see beside them."""
     from scipy.stats import ks_2samp
 
-    from benchmarks.unlearning.metrics.tofu import log_truth_ratios
+    from .metrics.tofu import log_truth_ratios
 
     ratios, wanted = (log_truth_ratios(found.items, "forget") for found in (evaluation, retain))
     summary = evaluation.summary
@@ -180,8 +180,8 @@ def figures(evaluation: Evaluation, retain: Evaluation) -> dict[str, float]:
 
 @lru_cache(maxsize=8)
 def _world(config: Any, cache_dir: str | None, seed: int) -> World:
-    from benchmarks.unlearning.models import ReferenceConfig
-    from benchmarks.unlearning.world import open_world
+    from .models import ReferenceConfig
+    from .world import open_world
 
     config = ReferenceConfig() if config is None else config
     own = replace(config, corpus=replace(config.corpus, seed=seed), seed=seed)

@@ -12,7 +12,8 @@ import torch
 from torch import Tensor
 
 import mtopt
-from benchmarks.unlearning import losses as functions
+
+from . import losses as functions
 
 Loss = Callable[..., Tensor]
 
@@ -70,8 +71,9 @@ class UnlearningTrainer(mtopt.MultiLossTrainer):
         options: All others of :class:`mtopt.MultiLossTrainer`.
 
     A batch is ``{"forget": ..., "retain": ..., "idk": ...}``, as
-    :class:`~benchmarks.unlearning.batches.ForgetRetainBatches` gives; it is moved to the model's device. A side is read
-    when its loss is run, so that :class:`mtopt.GeN` with ``objective="retain"`` probes on batches that have no other.
+    :class:`~mtopt_suites.unlearning.batches.ForgetRetainBatches` gives; it is moved to the model's device. A side is
+    read when its loss is run, so that :class:`mtopt.GeN` with ``objective="retain"`` probes on batches that have no
+    other.
 
     Raises:
         UnknownNameError: No loss of that name.

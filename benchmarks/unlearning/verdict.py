@@ -1,4 +1,4 @@
-"""Utility at equal forgetting, read off a finished comparison: ``python -m benchmarks.unlearning.verdict DIR``.
+"""Utility at equal forgetting, read off a finished comparison: ``python -m mtopt_suites.unlearning.verdict DIR``.
 
 The claim of NGDiff's paper is a better utility at equal forgetting, without tuning. Equal forgetting is taken as the
 ROUGE-L recall that the model retrained without the forget set has on it: MUSE stops a method where it first gets there.
@@ -14,9 +14,10 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from benchmarks._command import run_command
-from benchmarks.unlearning.tofu_task import BEFORE, GAP, RETRAINED, ROUGE, UTILITY
 from mtopt.experiments import Comparison
+
+from .._command import run_command
+from .tofu_task import BEFORE, GAP, RETRAINED, ROUGE, UTILITY
 
 LEVEL = 0.05
 """Forget qualities above it: the truth ratios cannot be told from the retrained model's at 5 %."""
@@ -109,10 +110,8 @@ def table(comparison: Comparison, task: str = "tofu") -> str:
 
 def main(arguments: Sequence[str] | None = None) -> None:
     """Print the table."""
-    parser = argparse.ArgumentParser(
-        prog="python -m benchmarks.unlearning.verdict", description=str(__doc__).split("\n")[0]
-    )
-    parser.add_argument("directory", help="what mtopt compare benchmarks.unlearning wrote")
+    parser = argparse.ArgumentParser(prog=f"python -m {__package__}.verdict", description=str(__doc__).split("\n")[0])
+    parser.add_argument("directory", help="what mtopt compare unlearning wrote")
     print(table(Comparison(parser.parse_args(arguments).directory)))
 
 

@@ -9,13 +9,13 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from benchmarks.unlearning import _cache
-from benchmarks.unlearning._fit import EncodedRow
-from benchmarks.unlearning.batches import refusals
-from benchmarks.unlearning.encoding import encode_all
-from benchmarks.unlearning.metrics import evaluate
-from benchmarks.unlearning.metrics.evaluation import Evaluation
-from benchmarks.unlearning.models import Prepared, ReferenceConfig, prepare
+from . import _cache
+from ._fit import EncodedRow
+from .batches import refusals
+from .encoding import encode_all
+from .metrics import evaluate
+from .metrics.evaluation import Evaluation
+from .models import Prepared, ReferenceConfig, prepare
 
 EVALUATION = 1
 """Part of the key of every cached evaluation; raise it when a change of the metrics changes a figure."""

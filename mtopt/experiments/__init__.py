@@ -4,7 +4,8 @@ from mtopt.experiments._compare import compare
 from mtopt.experiments._contestant import Contestant
 from mtopt.experiments._failure import Failure
 from mtopt.experiments._loading import load_suite
+from mtopt.experiments._registered import list_suites
 from mtopt.experiments._task import Budget, Suite, Task
 from mtopt.experiments.presentation import Comparison
 
-__all__ = ["Budget", "Comparison", "Contestant", "Failure", "Suite", "Task", "compare", "load_suite"]
+__all__ = ["Budget", "Comparison", "Contestant", "Failure", "Suite", "Task", "compare", "list_suites", "load_suite"]

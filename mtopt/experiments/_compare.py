@@ -51,7 +51,8 @@ def compare(
     resumes.
 
     Args:
-        suites: import paths (``"benchmarks.toy"``, ``"module:object"``), :class:`Suite` or :class:`Task` objects.
+        suites: short names (``"toy"``, see :func:`list_suites`), import paths (``"my_suite"``, ``"module:object"``),
+            :class:`Suite` or :class:`Task` objects.
         combiners: names of registered rules or of the suites' contestants, or ``"module:Class"``; default: those that
             each suite names. ``["all"]``: every registered rule.
         seeds: default: the budgets' own.
@@ -71,7 +72,7 @@ def compare(
         StoreError: ``out`` holds something else, or cannot be written to.
     """
     if not suites:
-        raise ValueError("compare needs at least one suite, for example 'benchmarks.toy'")
+        raise ValueError("compare needs at least one suite, for example 'toy'")
     for name, value in (("seeds", seeds), ("trials", trials), ("jobs", jobs)):
         if value is not None and value < 1:
             raise ValueError(f"{name} must be at least 1, found {value}")

@@ -1,13 +1,14 @@
 """Class unlearning on scikit-learn's digits: a class, or a confusion of two classes, beside retrained models.
 
-mtopt compare benchmarks.unlearning.digits --combiners ngdiff pcgrad mgda
-python -m benchmarks.unlearning.digits
+mtopt compare digits --combiners ngdiff pcgrad mgda
+python -m mtopt_suites.unlearning.digits
 """
 
 import mtopt
-from benchmarks.unlearning.digits.settings import ClassForgetting, Confusion
-from benchmarks.unlearning.digits.task import DigitUnlearning
 from mtopt.experiments import Contestant, Suite
+
+from .settings import ClassForgetting, Confusion
+from .task import DigitUnlearning
 
 TASKS = (DigitUnlearning(ClassForgetting()), DigitUnlearning(Confusion()))
 

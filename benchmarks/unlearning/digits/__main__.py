@@ -1,6 +1,6 @@
 """Baselines of class unlearning beside gradient-combination rules, in both settings: two tables and a figure.
 
-    python -m benchmarks.unlearning.digits --out docs/images
+    python -m mtopt_suites.unlearning.digits --out docs/images
 
 Every method is tuned alike. Figures are over as many models as ``--members`` says, each of a seed of its own.
 """
@@ -18,11 +18,12 @@ import numpy as np
 import torch
 from matplotlib.axes import Axes
 
-from benchmarks._command import folder, run_command
-from benchmarks.unlearning.digits.comparison import METHODS, TRIALS, Row, compare_methods
-from benchmarks.unlearning.digits.settings import ClassForgetting, Confusion, Setting
 from mtopt.files import write_text
 from mtopt.plotting import Style, rule_styles, save, shared_legend, style
+
+from ..._command import folder, run_command
+from .comparison import METHODS, TRIALS, Row, compare_methods
+from .settings import ClassForgetting, Confusion, Setting
 
 PERCENT = {"forget": "forget %", "retain": "retain %", "test": "test %"}
 PARTS = tuple(PERCENT)
@@ -88,7 +89,7 @@ def _accuracies(ax: Axes, row: Row, look: Style) -> None:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--out", type=folder, default="docs/images", help="folder of the figure")
+    parser.add_argument("--out", type=folder, default=".", help="folder of the figure (default: this one)")
     parser.add_argument("--members", type=int, default=100, help="models of each kind (default: 100)")
     parser.add_argument("--trials", type=int, default=TRIALS, help=f"configurations a method tries (default: {TRIALS})")
     parser.add_argument("--methods", nargs="+", choices=METHODS, metavar="METHOD", help=f"of {', '.join(METHODS)}")

@@ -8,7 +8,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from benchmarks.unlearning.digits.settings import CLASSES, Points
+from .settings import CLASSES, Points
 
 _RETAIN, _FORGET, _LABELS = range(3)
 """Streams of random numbers, one for each purpose."""

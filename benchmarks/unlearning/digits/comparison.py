@@ -14,12 +14,12 @@ import joblib
 import numpy as np
 import torch
 
-from benchmarks.unlearning.digits import methods
-from benchmarks.unlearning.digits.ensemble import Ensemble, Training, reference
-from benchmarks.unlearning.digits.klom import gaussian_klom, klom, margins
-from benchmarks.unlearning.digits.metrics import accuracies, attacks, means, tug_of_war
-from benchmarks.unlearning.digits.rules import unlearn_with_rule
-from benchmarks.unlearning.digits.settings import Setting
+from . import methods
+from .ensemble import Ensemble, Training, reference
+from .klom import gaussian_klom, klom, margins
+from .metrics import accuracies, attacks, means, tug_of_war
+from .rules import unlearn_with_rule
+from .settings import Setting
 
 LEARNING_RATES = (1e-4, 3e-2)
 TRIALS = 12
@@ -33,8 +33,8 @@ RETRAINED_SEEDS, SECOND_SEEDS = 10_000, 20_000
 
 @dataclass(frozen=True)
 class Method:
-    """A function that is called as those of :mod:`benchmarks.unlearning.digits.methods` are, and the values of its own
-    hyper-parameters that are tried."""
+    """A function that is called as those of :mod:`mtopt_suites.unlearning.digits.methods` are, and the values of its
+    own hyper-parameters that are tried."""
 
     unlearn: Callable[..., Ensemble]
     grid: Mapping[str, Sequence[Any]] = field(default_factory=dict)

@@ -11,9 +11,9 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-from benchmarks.unlearning import _cache
-from benchmarks.unlearning.digits.batches import single_epoch
-from benchmarks.unlearning.digits.settings import CLASSES, Points, Setting
+from .. import _cache
+from .batches import single_epoch
+from .settings import CLASSES, Points, Setting
 
 
 @dataclass(frozen=True)

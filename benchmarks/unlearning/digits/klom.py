@@ -6,8 +6,8 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from benchmarks.unlearning.digits.ensemble import Ensemble
-from benchmarks.unlearning.digits.settings import Points
+from .ensemble import Ensemble
+from .settings import Points
 
 LIMIT = 100.0
 """The histograms' margins are clipped to plus and minus this."""

@@ -13,9 +13,9 @@ from functools import partial
 import torch
 from torch import Tensor
 
-from benchmarks.unlearning.digits.batches import paired_epoch, single_epoch
-from benchmarks.unlearning.digits.ensemble import Ensemble, adam, cross_entropies, descend
-from benchmarks.unlearning.digits.settings import Points, Setting
+from .batches import paired_epoch, single_epoch
+from .ensemble import Ensemble, adam, cross_entropies, descend
+from .settings import Points, Setting
 
 EPOCHS = 10
 

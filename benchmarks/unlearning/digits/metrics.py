@@ -8,8 +8,8 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from benchmarks.unlearning.digits.ensemble import Ensemble, cross_entropies
-from benchmarks.unlearning.digits.settings import Points, Setting
+from .ensemble import Ensemble, cross_entropies
+from .settings import Points, Setting
 
 Array = NDArray[np.float64]
 

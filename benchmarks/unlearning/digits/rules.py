@@ -10,11 +10,12 @@ import torch
 from torch import Tensor
 
 import mtopt
-from benchmarks.unlearning.digits.batches import PairedBatches, single_epoch
-from benchmarks.unlearning.digits.ensemble import Ensemble
-from benchmarks.unlearning.digits.methods import EPOCHS, distillation
-from benchmarks.unlearning.digits.settings import Points, Setting
-from benchmarks.unlearning.trainer import Loss, UnlearningTrainer
+
+from ..trainer import Loss, UnlearningTrainer
+from .batches import PairedBatches, single_epoch
+from .ensemble import Ensemble
+from .methods import EPOCHS, distillation
+from .settings import Points, Setting
 
 
 def cross_entropy(model: torch.nn.Module, batch: Mapping[str, Tensor]) -> Tensor:
@@ -79,7 +80,7 @@ class DigitTrainer(UnlearningTrainer):
 
 
 class ScrubTrainer(DigitTrainer):
-    """SCRUB step by step, see :func:`benchmarks.unlearning.digits.methods.scrub`: for the rule ``linear`` with the
+    """SCRUB step by step, see :func:`mtopt_suites.unlearning.digits.methods.scrub`: for the rule ``linear`` with the
     preference (1, 0), which takes the retain loss as it is.
 
     An epoch has ``steps_per_epoch`` steps on the retain set; the passes over the forget set are made before the first
@@ -139,7 +140,7 @@ def unlearn_with_rule(
     """One model after the other, as the baselines are called.
 
     Args:
-        original, setting, seeds, learning_rate, epochs: as for :mod:`benchmarks.unlearning.digits.methods`.
+        original, setting, seeds, learning_rate, epochs: as for :mod:`mtopt_suites.unlearning.digits.methods`.
         rule: a name in the registry.
         forget: see :class:`DigitTrainer`.
         hyperparameters: the rule's own. One with a seed gets the model's.

@@ -162,7 +162,7 @@ class Confusion(Setting):
 @cache
 def points_of(split: str) -> Points:
     """The 1,078 training, 359 validation or 360 test images, with their true labels."""
-    from benchmarks.multitask.multidigits import digits_of_splits
+    from ...multitask.multidigits import digits_of_splits
 
     images, labels = digits_of_splits()[split]
     return Points(torch.from_numpy(images).flatten(1), torch.from_numpy(labels))

@@ -11,13 +11,14 @@ from typing import Any, Literal
 import torch
 
 import mtopt
-from benchmarks.unlearning.digits.batches import PairedBatches
-from benchmarks.unlearning.digits.ensemble import Ensemble, Training, reference
-from benchmarks.unlearning.digits.methods import saliency
-from benchmarks.unlearning.digits.metrics import accuracies, attacks, means
-from benchmarks.unlearning.digits.rules import DigitTrainer, ScrubTrainer
-from benchmarks.unlearning.digits.settings import Setting
 from mtopt.experiments import Budget, Task
+
+from .batches import PairedBatches
+from .ensemble import Ensemble, Training, reference
+from .methods import saliency
+from .metrics import accuracies, attacks, means
+from .rules import DigitTrainer, ScrubTrainer
+from .settings import Setting
 
 FORGET_GAP, UTILITY_GAP = "forget gap", "utility gap"
 

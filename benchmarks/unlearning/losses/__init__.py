@@ -1,16 +1,16 @@
 """Losses of unlearning, as plain functions that work in any loop: ``loss(model, batch, **context) -> scalar``.
 
 ``model`` is a Hugging Face causal language model (or anything that is called like one), ``batch`` what
-:func:`benchmarks.unlearning.encoding.collate` gives: ``input_ids``, ``attention_mask`` and ``labels``, (B, T) each,
+:func:`mtopt_suites.unlearning.encoding.collate` gives: ``input_ids``, ``attention_mask`` and ``labels``, (B, T) each,
 with the label -100 wherever a position is not scored. All are to be minimised, and computed in float32 where the model
 is in half precision. ``reduction="none"`` gives one value a row, (B,).
 """
 
-from benchmarks.unlearning.losses._likelihood import grad_ascent, kl_to_reference, nll, satimp, wga
-from benchmarks.unlearning.losses._logits import ce_u, logit_flattening, max_entropy, undial
-from benchmarks.unlearning.losses._preferences import idk_dpo, idk_nll, npo, simnpo
-from benchmarks.unlearning.losses._representations import control_vector, rmu_forget, rmu_retain
-from benchmarks.unlearning.losses._tokens import mean_nll, sequence_nll, token_nll
+from ._likelihood import grad_ascent, kl_to_reference, nll, satimp, wga
+from ._logits import ce_u, logit_flattening, max_entropy, undial
+from ._preferences import idk_dpo, idk_nll, npo, simnpo
+from ._representations import control_vector, rmu_forget, rmu_retain
+from ._tokens import mean_nll, sequence_nll, token_nll
 
 __all__ = [
     "ce_u",

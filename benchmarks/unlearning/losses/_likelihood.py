@@ -7,7 +7,7 @@ from typing import Any, Literal
 import torch
 from torch import Tensor
 
-from benchmarks.unlearning.losses._tokens import Batch, Reduction, averaged, logits_of, next_labels, token_nll
+from ._tokens import Batch, Reduction, averaged, logits_of, next_labels, token_nll
 
 
 def nll(model: Any, batch: Batch, *, reduction: Reduction = "mean") -> Tensor:
@@ -65,7 +65,7 @@ def kl_to_reference(
 
     Args:
         model: What is trained.
-        batch: Of :func:`~benchmarks.unlearning.encoding.collate`.
+        batch: Of :func:`~mtopt_suites.unlearning.encoding.collate`.
         reference: The model to stay near to; it is run without a graph.
         positions: ``"text"``, every position that a token follows, the prompt's too (TOFU's and MUSE's), or
             ``"answer"``, those that predict a label. Padding never counts, unlike in the published code.

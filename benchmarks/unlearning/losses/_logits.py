@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from benchmarks.unlearning.losses._tokens import Batch, Reduction, averaged, logits_of, next_labels
+from ._tokens import Batch, Reduction, averaged, logits_of, next_labels
 
 
 def undial(model: Any, batch: Batch, *, reference: Any, beta: float = 10.0, reduction: Reduction = "mean") -> Tensor:
@@ -67,7 +67,7 @@ def logit_flattening(model: Any, batch: Batch, *, reduction: Reduction = "mean")
     """``(max_v z(v) - mean_v z(v))²``, the mean over the answers' tokens: 0 where all logits are equal.
 
     The forget loss of PDU, Entesari et al., "Constrained entropic unlearning: a primal-dual framework for large
-    language models" (arXiv 2506.05314), whose other half is :class:`benchmarks.unlearning.primal_dual.PrimalDual`.
+    language models" (arXiv 2506.05314), whose other half is :class:`mtopt_suites.unlearning.primal_dual.PrimalDual`.
     """
     _, mask = next_labels(batch["labels"])
     logits = logits_of(model, batch)[:, :-1]

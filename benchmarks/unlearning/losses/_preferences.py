@@ -11,8 +11,8 @@ import torch
 from torch import Tensor
 from torch.nn.functional import logsigmoid
 
-from benchmarks.unlearning.losses._likelihood import nll
-from benchmarks.unlearning.losses._tokens import (
+from ._likelihood import nll
+from ._tokens import (
     Batch,
     Reduction,
     check_positive,
@@ -47,13 +47,13 @@ def simnpo(model: Any, batch: Batch, *, beta: float = 4.5, delta: float = 0.0, r
 
 
 def idk_nll(model: Any, batch: Batch, *, idk: Batch, reduction: Reduction = "mean") -> Tensor:
-    """:func:`~benchmarks.unlearning.losses.nll` of the alternative answers ``idk`` ("I don't know") to the questions.
+    """:func:`~mtopt_suites.unlearning.losses.nll` of the alternative answers ``idk`` ("I don't know") to the questions.
 
     Args:
         model: What is trained.
         batch: The rows to forget, which do not enter.
         idk: Their questions with other answers.
-        reduction: As in :func:`~benchmarks.unlearning.losses.nll`.
+        reduction: As in :func:`~mtopt_suites.unlearning.losses.nll`.
 
     TOFU's preference optimisation. Its code takes one mean over these and the retained rows together; here they are two
     objectives.

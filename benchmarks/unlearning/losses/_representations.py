@@ -7,8 +7,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from benchmarks.unlearning.encoding import IGNORED
-from benchmarks.unlearning.losses._tokens import Batch, Reduction, averaged, full, next_labels, reduced
+from ..encoding import IGNORED
+from ._tokens import Batch, Reduction, averaged, full, next_labels, reduced
 
 
 def control_vector(width: int, *, seed: int = 0) -> Tensor:

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 from torch.nn.functional import cross_entropy
 
-from benchmarks.unlearning.encoding import IGNORED
+from ..encoding import IGNORED
 
 Batch = Mapping[str, Tensor]
 Reduction = Literal["mean", "none"]

@@ -9,8 +9,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from benchmarks.unlearning.encoding import IGNORED
-from benchmarks.unlearning.metrics.scoring import device_of, evaluating
+from ..encoding import IGNORED
+from .scoring import device_of, evaluating
 
 
 def prompt_of(row: dict[str, list[int]]) -> list[int]:

@@ -15,9 +15,9 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from benchmarks.unlearning.encoding import collate
-from benchmarks.unlearning.losses import nll
-from benchmarks.unlearning.metrics.scoring import TokenScores, device_of, evaluating
+from ..encoding import collate
+from ..losses import nll
+from .scoring import TokenScores, device_of, evaluating
 
 ATTACKS = ("loss", "zlib", "min_k", "min_k_plus_plus")
 """The attacks that need one forward pass of one model; ``reference`` needs the losses of a second one too, and
@@ -62,7 +62,7 @@ def gradient_norms(model: Any, rows: Sequence[Mapping[str, Sequence[int]]], *, p
 
     Args:
         model: A causal language model; neither its weights nor what is in their ``.grad`` is touched.
-        rows: As for :func:`~benchmarks.unlearning.metrics.scoring.score_tokens`.
+        rows: As for :func:`~mtopt_suites.unlearning.metrics.scoring.score_tokens`.
         pad_id: Any token of the vocabulary.
 
     A backward pass for each row, and the memory of one gradient.

@@ -8,13 +8,13 @@ from typing import Any
 
 import numpy as np
 
-from benchmarks.unlearning.corpus import Corpus, Row
-from benchmarks.unlearning.encoding import TEMPLATES, encode
-from benchmarks.unlearning.metrics.evaluation import Evaluation, Logs, opened, same_items
-from benchmarks.unlearning.metrics.generation import generate, prompt_of
-from benchmarks.unlearning.metrics.membership import attack_auc, min_k, muse_privleak
-from benchmarks.unlearning.metrics.scoring import score_tokens
-from benchmarks.unlearning.metrics.similarity import rouge_l
+from ..corpus import Corpus, Row
+from ..encoding import TEMPLATES, encode
+from .evaluation import Evaluation, Logs, opened, same_items
+from .generation import generate, prompt_of
+from .membership import attack_auc, min_k, muse_privleak
+from .scoring import score_tokens
+from .similarity import rouge_l
 
 STOPS = ("\n\n", "\nQuestion", "Question:")
 """What ends the answer to a question that is asked after examples."""
@@ -38,12 +38,13 @@ def evaluate_muse(
     Args:
         model: Any Hugging Face causal language model; it is not changed.
         tokenizer: Its own, with an end token.
-        corpus: MUSE's sets by ``config/split``, as :func:`benchmarks.unlearning.muse.generate_muse` gives them.
+        corpus: MUSE's sets by ``config/split``, as :func:`mtopt_suites.unlearning.muse.generate_muse` gives them.
         retain_logs: The evaluation (or its path) of a model trained without the set to forget, for PrivLeak.
         auc_retrained: Its AUC instead, in MUSE's convention, as one of
-            :data:`~benchmarks.unlearning.metrics.membership.MUSE_RETRAINED_AUC`. With neither, or 0, PrivLeak is None.
+            :data:`~mtopt_suites.unlearning.metrics.membership.MUSE_RETRAINED_AUC`. With neither, or 0, PrivLeak is
+            None.
         shots: Examples before each question. None: all that ``.._icl`` hold, MUSE's ten. 0 for models that cannot
-            follow them, such as the suite's own (:func:`benchmarks.unlearning.models.muse_reference`).
+            follow them, such as the suite's own (:func:`mtopt_suites.unlearning.models.muse_reference`).
         batch_size: Texts at once; it changes results by rounding only.
 
     Returns:
@@ -114,7 +115,7 @@ def knowledge(
     :data:`STOPS`: an item holds the texts, the ``generation`` and ``rouge_l_f1`` (no stemming).
 
     MUSE's prompt ends with a space; here it ends where the tokens of prompt and answer part
-    (:func:`benchmarks.unlearning.encoding.encode`), which for most tokenizers is before that space, as in training.
+    (:func:`mtopt_suites.unlearning.encoding.encode`), which for most tokenizers is before that space, as in training.
     """
     plain = TEMPLATES["plain"]
     # all that stands before the last question goes in as part of it, after the template's own first word

@@ -12,7 +12,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from benchmarks.unlearning.encoding import IGNORED, collate
+from ..encoding import IGNORED, collate
 
 POSITIONS_AT_ONCE = 2**26
 """The most numbers of a (positions, vocabulary) table that is made in float32 at a time."""
@@ -56,7 +56,7 @@ def score_tokens(
 
     Args:
         model: A Hugging Face causal language model. Its mode (training or evaluation) is left as it was found.
-        rows: ``input_ids`` and ``labels`` of :func:`benchmarks.unlearning.encoding.encode`.
+        rows: ``input_ids`` and ``labels`` of :func:`mtopt_suites.unlearning.encoding.encode`.
         pad_id: Any token of the vocabulary.
         batch_size: Rows a pass.
 

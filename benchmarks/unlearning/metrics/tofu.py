@@ -7,21 +7,21 @@ from typing import Any
 
 import numpy as np
 
-from benchmarks.unlearning.corpus import Corpus
-from benchmarks.unlearning.encoding import encode_all
-from benchmarks.unlearning.metrics.evaluation import Evaluation, Items, Logs, opened, same_items
-from benchmarks.unlearning.metrics.generation import answer_of, generate, prompt_of
-from benchmarks.unlearning.metrics.membership import (
+from ..corpus import Corpus
+from ..encoding import encode_all
+from .evaluation import Evaluation, Items, Logs, opened, same_items
+from .generation import answer_of, generate, prompt_of
+from .membership import (
     ATTACKS,
     attack_auc,
     attack_scores,
     gradient_norms,
     tofu_privleak,
 )
-from benchmarks.unlearning.metrics.memorisation import exact_memorisation, extraction_strength
-from benchmarks.unlearning.metrics.scoring import TokenScores, score_tokens
-from benchmarks.unlearning.metrics.similarity import rouge_l
-from benchmarks.unlearning.metrics.truth_ratio import (
+from .memorisation import exact_memorisation, extraction_strength
+from .scoring import TokenScores, score_tokens
+from .similarity import rouge_l
+from .truth_ratio import (
     aggregate,
     forget_quality,
     log_truth_ratio,
@@ -57,12 +57,12 @@ def evaluate(
         retain_logs: The evaluation of a model trained without the set to forget, or the path where it is saved. None:
             no forget quality, and PrivLeak against an AUC of one half.
         reference_logs: The same of any model that was not trained on the set to forget, for the ``reference`` attack.
-        definition: Of the truth ratio, see :func:`~benchmarks.unlearning.metrics.truth_ratio.log_truth_ratio`.
-        template: As in :func:`benchmarks.unlearning.encoding.encode`; the one that the model was trained with.
+        definition: Of the truth ratio, see :func:`~mtopt_suites.unlearning.metrics.truth_ratio.log_truth_ratio`.
+        template: As in :func:`mtopt_suites.unlearning.encoding.encode`; the one that the model was trained with.
         max_new_tokens: For each greedy answer (TOFU: 200).
         batch_size: Texts at once; it changes results by rounding only.
         gradient_norm: Whether to make the attack of that name, too, a backward pass for each text to forget or held out
-            (:func:`~benchmarks.unlearning.metrics.membership.gradient_norms`).
+            (:func:`~mtopt_suites.unlearning.metrics.membership.gradient_norms`).
 
     Returns:
         The summary of :func:`summarise`; items by ``"forget"``, ``"retain"``, ``"real_authors"``, ``"world_facts"`` and
