@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import platform
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
@@ -14,19 +14,15 @@ from mtopt._errors import UnknownNameError, unknown_name
 from mtopt._version import __version__
 from mtopt.combiners import list_combiners
 from mtopt.experiments._bar import progress_bar
+from mtopt.experiments._baseline import BASELINE, is_static, sweep
 from mtopt.experiments._contestant import Contestant, as_contestant, rule_class
 from mtopt.experiments._loading import SuiteLike, load_suite
 from mtopt.experiments._outputs import check_declared, describe
-from mtopt.experiments._plan import TUNING_SEED, Run, final_runs, front_runs, tuning_runs
+from mtopt.experiments._plan import TUNING_SEED, Run, final_runs, replaced, tuning_runs
 from mtopt.experiments._store import ResultStore
 from mtopt.experiments._task import Budget, Suite, Task
 from mtopt.experiments._workers import Workers
 from mtopt.experiments.presentation import Comparison
-
-BASELINE = "linear"
-"""Tuned static scalarization: always in the table, since an untuned one makes any rule look good."""
-
-FRONT_PREFERENCES = 5
 
 Cell = tuple[str, str, str]
 """Suite, task and the name of a contestant."""
@@ -46,9 +42,9 @@ def compare(
 
     On every task every rule tries the same number of configurations (learning rate and own hyper-parameters) on a seed
     kept for tuning; the one with the largest hypervolume on the validation split is run with each of ``seeds`` other
-    seeds, and these runs' test split is what is reported. Static linear scalarization is always among the rules. Every
-    finished run is stored at once under ``out``; the same call again runs only what is missing, so a killed comparison
-    resumes.
+    seeds, and these runs' test split is what is reported. Static linear scalarization is always among the rules, at the
+    best on validation of all static weights tried, a sweep of its own among them. Every finished run is stored at once
+    under ``out``; the same call again runs only what is missing, so a killed comparison resumes.
 
     Args:
         suites: short names (``"toy"``, see :func:`list_suites`), import paths (``"my_suite"``, ``"module:object"``),
@@ -100,17 +96,27 @@ def compare(
     ]
     store = ResultStore(out)
     with store.held_alone(), progress_bar(show=progress) as bar:
-        worker = Workers(store, tasks, jobs, bar, upcoming=sum(budgets[cell[:2]].seeds for cell in tuning))
+        worker = Workers(store, tasks, jobs, bar)
         worker.prepare([(place, seed) for place in tasks for seed in (TUNING_SEED, *range(budgets[place].seeds))])
-        worker.run([run for trials_ in tuning.values() for run in trials_])
+        finals_to_come = sum(budgets[cell[:2]].seeds for cell in tuning)
+        sweeps_to_come = sum(
+            len(sweep(runs[0], tasks[cell[:2]], entries[cell], tried=0))
+            for cell, runs in tuning.items()
+            if cell[2] == BASELINE
+        )
+        worker.run([run for runs in tuning.values() for run in runs], to_come=finals_to_come + sweeps_to_come)
         best = {cell: _best(store, trials_) for cell, trials_ in tuning.items()}
-        finals = {cell: final_runs(run, budgets[cell[:2]].seeds) for cell, run in best.items()}
-        fronts = {
-            cell: front_runs(run, FRONT_PREFERENCES, tasks[cell[:2]])
+        sweeps = {
+            cell: sweep(run, tasks[cell[:2]], entries[cell], tried=len(tuning[cell]))
             for cell, run in best.items()
             if cell[2] == BASELINE
         }
-        worker.run([run for runs in (*finals.values(), *fronts.values()) for run in runs])
+        worker.run([run for runs in sweeps.values() for run in runs], to_come=finals_to_come)
+        for cell, runs in sweeps.items():
+            tuning[cell] += runs
+            best[cell] = _best_static(store, tasks[cell[:2]], cell, entries, tuning)
+        finals = {cell: final_runs(run, budgets[cell[:2]].seeds) for cell, run in best.items()}
+        worker.run([run for runs in finals.values() for run in runs])
         store.save_request(
             {
                 "suites": told,
@@ -123,7 +129,8 @@ def compare(
                         "tune": [run.key for run in tuning[cell]],
                         "chosen": best[cell].key,
                         "final": [run.key for run in finals[cell]],
-                        "front": [run.key for run in fronts.get(cell, [])],
+                        "sweep": [run.key for run in sweeps.get(cell, [])],
+                        "front": [run.key for run in sweeps.get(cell, []) if _is_line(run, tasks[cell[:2]])],
                     }
                     for cell, entry in entries.items()
                 ],
@@ -163,6 +170,28 @@ def _best(store: ResultStore, trials: Sequence[Run]) -> Run:
     results = store.results(run.key for run in trials)
     scores = {key: row["result"]["score"]["validation"] for key, row in results.items() if row["status"] == "done"}
     return max(trials, key=lambda run: scores.get(run.key, -1.0))
+
+
+def _best_static(
+    store: ResultStore,
+    task: Task,
+    cell: Cell,
+    entries: Mapping[Cell, Contestant],
+    tuning: Mapping[Cell, Sequence[Run]],
+) -> Run:
+    """The best of all static weights that were trained on the task, by contestants with weights of their own, too."""
+    others = [
+        replaced(run, name=BASELINE)
+        for other, runs in tuning.items()
+        if other[:2] == cell[:2] and other != cell and is_static(entries[other], entries[cell], task)
+        for run in runs
+    ]
+    return _best(store, [*tuning[cell], *others])
+
+
+def _is_line(run: Run, task: Task) -> bool:
+    """Whether the figure of the task draws the sweep: single trainings, by two objectives."""
+    return run.points == 1 and len(task.objectives) == 2 and task.static_front
 
 
 def _environment() -> dict[str, Any]:

@@ -36,7 +36,7 @@ def load_suite(suite: SuiteLike) -> Suite:
     if here not in sys.path:
         sys.path.insert(0, here)
     entry = find_registered(suite) if not {".", ":"} & set(suite) else None
-    module_name, _, attribute = (suite if entry is None else f"{entry.module}:{entry.attr}").partition(":")
+    module_name, _, attribute = (suite if entry is None else f"{entry.module}:{entry.attr or ''}").partition(":")
     found = _imported(suite, module_name, attribute or "suite")
     if not isinstance(found, Suite | Task):
         raise ValueError(f"suite {suite!r} is a {type(found).__name__}, not an mtopt.experiments.Suite or Task")

@@ -75,36 +75,24 @@ def tuning_runs(
     free = len(task.objectives) - 1 if chosen else 0
     low, high = task.learning_rates
     trials = budget.trials if entry.tuned else 1
-    cube = _halton(1 + len(space) + free, trials - 1, seed=zlib.crc32(f"{suite.name}/{task.name}".encode()))
+    cube = halton(1 + len(space) + free, trials - 1, seed=zlib.crc32(f"{suite.name}/{task.name}".encode()))
     runs = [_run(suite, task, fingerprint, entry, budget, fixed, math.sqrt(low * high), 0)]
     for trial, point in enumerate(cube, start=1):
         rate = low * (high / low) ** point[0]
         hyperparameters = {name: _drawn(spec, u) for (name, spec), u in zip(space.items(), point[1:], strict=False)}
         if free:
-            hyperparameters["preference"] = _simplex(point[1 + len(space) :])
+            hyperparameters["preference"] = simplex_point(point[1 + len(space) :])
         runs.append(_run(suite, task, fingerprint, entry, budget, {**fixed, **hyperparameters}, rate, trial))
     return runs
 
 
 def final_runs(best: Run, seeds: int) -> list[Run]:
     """The chosen configuration on the seeds of the comparison."""
-    return [_replaced(best, seed=seed, stage="final") for seed in range(seeds)]
+    return [replaced(best, seed=seed, stage="final") for seed in range(seeds)]
 
 
-def front_runs(best: Run, preferences: int, task: Task) -> list[Run]:
-    """Static scalarization at evenly spread preferences, for the trade-off curve where a run is one training."""
-    if best.points > 1 or len(task.objectives) != 2 or not task.static_front:
-        return []
-    shares = np.linspace(0.1, 0.9, preferences).round(6).tolist()
-    return [
-        _replaced(
-            best, seed=0, stage="front", hyperparameters={**best.hyperparameters, "preference": [s, round(1 - s, 6)]}
-        )
-        for s in shares
-    ]
-
-
-def _replaced(run: Run, **changes: Any) -> Run:
+def replaced(run: Run, **changes: Any) -> Run:
+    """The run with other settings."""
     return Run(**{**asdict(run), **changes})
 
 
@@ -136,7 +124,8 @@ def _run(
     )
 
 
-def _halton(dimension: int, count: int, *, seed: int) -> list[list[float]]:
+def halton(dimension: int, count: int, *, seed: int) -> list[list[float]]:
+    """``count`` points of the scrambled Halton sequence in the unit cube."""
     if count <= 0:
         return []
     from scipy.stats import qmc
@@ -159,7 +148,7 @@ def _drawn(spec: tuple[Any, ...], u: float) -> Any:
     raise ValueError(f"a search range is ('log', low, high), ('uniform', low, high) or ('choice', ...), found {spec!r}")
 
 
-def _simplex(cube: list[float]) -> list[float]:
+def simplex_point(cube: list[float]) -> list[float]:
     """A preference from K - 1 coordinates in [0, 1], uniform on the simplex when they are."""
     cuts = [0.0, *sorted(cube), 1.0]
     shares = [round(b - a, 4) for a, b in itertools.pairwise(cuts)]

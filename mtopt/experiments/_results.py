@@ -27,6 +27,7 @@ class Cell:
         failures: the runs without a result, those of tuning too.
         options: what the contestant fixes beside the rule.
         seeds: how many runs there should be.
+        swept: how many of the baseline's configurations are static weights that it tried beside the trials.
     """
 
     suite: str
@@ -39,6 +40,7 @@ class Cell:
     failures: tuple[Failure, ...]
     options: Mapping[str, Any]
     seeds: int = 0
+    swept: int = 0
 
     @property
     def errors(self) -> tuple[str, ...]:
@@ -129,6 +131,7 @@ class Results:
             tuned=len(entry["tune"]),
             options=entry["options"],
             seeds=len(entry["final"]),
+            swept=len(entry.get("sweep", ())),
             failures=tuple(read_failure(row, entry["combiner"]) for row in rows.values() if row["status"] == "failed"),
         )
 

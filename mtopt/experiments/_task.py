@@ -72,7 +72,8 @@ class Task(ABC):
             differ in their starts alone.
         splits_differ: False where the tuning seed has data of its own, so that nothing is selected on what the other
             seeds are judged by: values are then taken once, for both splits.
-        static_front: also run static scalarization at spread preferences, where a run is one training.
+        static_front: draw the static weights that the baseline was chosen from as a line, where a run is one training
+            and there are two objectives.
         views: pairs of names (objectives or further metrics) that paths over training are drawn in, the first on the
             x axis, for tasks with several evaluations. Default: the first two objectives.
         start: the landmark that every training starts from, which its path is drawn from. Default: paths begin at the

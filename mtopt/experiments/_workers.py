@@ -26,11 +26,9 @@ Finished = tuple[str, dict[str, Any]]
 class Workers:
     """The processes of a comparison; ``jobs`` of them, one a core by default, none but this one for 1."""
 
-    def __init__(
-        self, store: ResultStore, tasks: Mapping[Place, Task], jobs: int | None, bar: Bar, *, upcoming: int
-    ) -> None:
+    def __init__(self, store: ResultStore, tasks: Mapping[Place, Task], jobs: int | None, bar: Bar) -> None:
         self.store, self.tasks, self.jobs, self.bar = store, tasks, jobs, bar
-        self._upcoming, self._seen = upcoming, 0
+        self._seen = 0
         self._unprepared: dict[tuple[Place, int], dict[str, str]] = {}
         self._told: set[tuple[Place, str]] = set()
 
@@ -46,14 +44,16 @@ class Workers:
             if status == "failed":
                 self._unprepared[at] = failure
 
-    def run(self, runs: Sequence[Run]) -> None:
-        """Run those that are not finished; what one of them raises is its result, and the others go on."""
+    def run(self, runs: Sequence[Run], *, to_come: int = 0) -> None:
+        """Run those that are not finished; what one of them raises is its result, and the others go on.
+
+        ``to_come`` is how many more there will be, for the bar.
+        """
         unique = {run.key: run for run in runs}
         finished = self.store.finished()
         missing = [run for key, run in unique.items() if key not in finished]
         self._seen += len(unique)
-        self.bar.expect(self._seen + self._upcoming)
-        self._upcoming = 0
+        self.bar.expect(self._seen + to_come)
         self.bar.advance(len(unique) - len(missing), "")
         for run, (status, result) in self._results(missing):
             self.store.add(run, status, result)

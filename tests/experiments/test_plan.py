@@ -3,11 +3,10 @@
 from dataclasses import replace
 
 import pytest
-import torch
 
 import mtopt
 from mtopt.experiments import Budget
-from mtopt.experiments._plan import TUNING_SEED, final_runs, front_runs, tuning_runs
+from mtopt.experiments._plan import TUNING_SEED, final_runs, tuning_runs
 from tests.experiments.tiny import ParabolasTask, suite
 
 BUDGET = Budget(steps=10, points=1, trials=6, seeds=3)
@@ -56,19 +55,3 @@ def test_key_depends_on_the_result_and_not_on_the_stage():
         assert replace(run, **change).key != run.key
     other = tuning_runs(suite, suite.tasks[1], "mgda", BUDGET)[0]
     assert other.key != run.key
-
-
-def test_front_of_static_scalarization_spreads_the_preference():
-    best = tuning_runs(suite, suite.tasks[0], "linear", BUDGET)[0]
-    shares = [run.hyperparameters["preference"] for run in front_runs(best, 5, suite.tasks[0])]
-    assert torch.tensor(shares).sum(1).allclose(torch.ones(5))
-    assert [s[0] for s in shares] == pytest.approx([0.1, 0.3, 0.5, 0.7, 0.9])
-
-    class ThreeParabolas(ParabolasTask):
-        objectives = (*ParabolasTask.objectives, mtopt.Objective("third"))
-
-    class WithoutFront(ParabolasTask):
-        static_front = False
-
-    assert front_runs(best, 5, ThreeParabolas()) == []
-    assert front_runs(best, 5, WithoutFront()) == []

@@ -147,7 +147,7 @@ def _front_caption(cells: Sequence[Cell]) -> str:
     if points == 1:
         return (
             f"One training a seed ({count(seeds, 'seed')}, faint), their mean and one standard deviation. The line: "
-            "static scalarization with weights from 0.1 to 0.9, one seed, at the learning rate tuned for linear."
+            "static scalarization with weights from 0.1 to 0.9 on the tuning seed, from which linear's were chosen."
         )
     return f"The {points} end points of every run, {count(seeds, 'seed')}. Black line: the true front."
 

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from mtopt._text import html_text
+from mtopt.experiments._plan import TUNING_SEED
 from mtopt.experiments._results import Cell
 from mtopt.experiments.presentation._figures import STATIC
 
@@ -149,7 +150,9 @@ def _spots(cell: Cell, run: Mapping[str, Any], name: str, key: str | None = None
     share = cell.task["front_hypervolume"] is not None
     score = f"{100 * cell.score_of(run):.1f} % of the whole front's" if share else f"{cell.score_of(run):.4g}"
     for number, point in enumerate(points, start=1):
-        place = f"seed {run['seed']}" + (f", training {number} of {len(points)}" if len(points) > 1 else "")
+        place = ("the tuning seed" if run["seed"] == TUNING_SEED else f"seed {run['seed']}") + (
+            f", training {number} of {len(points)}" if len(points) > 1 else ""
+        )
         # a maximised objective is stored with its sign flipped
         values = [
             f"{objective['name']} {(-value if objective['sense'] == 'max' else value):.5g}"

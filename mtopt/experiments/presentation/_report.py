@@ -12,6 +12,7 @@ from mtopt._text import html_text
 from mtopt.experiments._results import Cell, Results
 from mtopt.experiments.presentation._figures import all_figures, count
 from mtopt.experiments.presentation._interactive import SCRIPT, STYLE, interactive
+from mtopt.experiments.presentation._static import tell_static
 from mtopt.experiments.presentation._table import score_text
 from mtopt.files import write_text
 
@@ -67,6 +68,7 @@ def page(comparison: Results, directory: Path | None = None) -> str:
                 f"<h3>{html_text(task['title'])}</h3>",
                 *figures.get((suite["name"], task["name"]), ()),
                 _task_table(cells),
+                _paragraph(tell_static(cells)),
                 *_errors(cells),
             ]
     parts += ["<h2>How this was measured</h2>", _protocol(comparison)]
@@ -216,6 +218,9 @@ def _protocol(comparison: Results) -> str:
             "hyper-parameters and, where a run is one training, the weights of static scalarization. The configuration "
             "with the largest hypervolume on the validation split was then run with every seed; the test split "
             "was looked at only for this page.",
+            "Static scalarization got more than that: once its learning rate was chosen it also tried weights spread "
+            "over the simplex (five for two objectives, ten for more), and the best of all static weights on the "
+            "validation split is the baseline. Tasks whose runs are several trainings spread the weights over these.",
             *(
                 ["Tried one configuration alone, as what they claim is to need no tuning: " + ", ".join(untuned) + "."]
                 if untuned

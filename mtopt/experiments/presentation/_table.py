@@ -6,6 +6,7 @@ from typing import Any
 
 from mtopt._text import console, terminal_text
 from mtopt.experiments._results import Results
+from mtopt.experiments.presentation._static import tell_static
 
 
 def print_table(comparison: Results, file: Any = None) -> None:
@@ -43,6 +44,9 @@ def print_table(comparison: Results, file: Any = None) -> None:
         f"passes: backward passes a step. {ranking.verdict()}",
         highlight=False,
     )
+    for (_, task_name), group in comparison.tasks().items():
+        if told := tell_static(group):
+            screen.print(terminal_text(f"{task_name}: {told}"))
     for cell in comparison.cells:
         for trouble in cell.troubles:
             screen.print(terminal_text(f"{cell.combiner} failed on {cell.task['name']}: {trouble}"))
