@@ -111,20 +111,17 @@ def _compare(options: argparse.Namespace) -> int:
         quick=options.quick,
         jobs=options.jobs,
     )
-    _present(comparison)
-    errors = comparison.tell_errors()
-    _tell(errors and f"\nmtopt: {errors}mtopt: the same command tries these runs again, and no other\n")
-    return 1 if errors else 0
+    return _present(comparison)
 
 
 def _report(options: argparse.Namespace) -> int:
     from mtopt.experiments import Comparison
 
-    _present(Comparison(options.directory))
-    return 0
+    return _present(Comparison(options.directory))
 
 
-def _present(comparison: Comparison) -> None:
+def _present(comparison: Comparison) -> int:
+    """Write and print what there is to see; the exit status, 1 where something is to be mended."""
     # files first: whoever reads the table may close the pipe
     earlier = comparison.set_aside_earlier()
     figures = comparison.store.directory / "figures"
@@ -133,6 +130,9 @@ def _present(comparison: Comparison) -> None:
     print(f"\nreport:  {page}\nfigures: {figures}\nruns:    {comparison.store.path}")
     if earlier is not None:
         print(f"the report of the earlier comparison in this folder is kept: {earlier}")
+    errors = comparison.tell_errors()
+    _tell(errors and f"\nmtopt: {errors}")
+    return 1 if errors else 0
 
 
 def _list(options: argparse.Namespace) -> int:

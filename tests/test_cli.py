@@ -142,10 +142,10 @@ class Fails(ParabolasTask):
         trainer.fails = combiner.name == "mgda" and seed == 1
         return trainer
 
-    def values(self, trainer, split):
+    def values(self, trainer, split, *, seed):
         if trainer.fails:
             raise {error}
-        return super().values(trainer, split)
+        return super().values(trainer, split, seed=seed)
 
 suite = Fails("broken")
 """

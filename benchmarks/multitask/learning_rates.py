@@ -53,7 +53,7 @@ def train(automatic: bool, start: float, seed: int, steps: int) -> Run:
         parts = zip(*(torch.split(tensor, PROBED) for tensor in overlaid("train", task.offset).tensors), strict=True)
         trainer.callbacks.append(mtopt.GeN(trainer.optimizer, batches=list(parts)))
     trainer.fit(task.data("train", seed=seed), steps=steps)
-    scores = {split: task.values(trainer, split) for split in ("validation", "test")}
+    scores = {split: task.values(trainer, split, seed=seed) for split in ("validation", "test")}
     accuracy = {split: 100.0 * (1.0 - (values["left"] + values["right"]) / 2.0) for split, values in scores.items()}
     loss = (scores["test"]["cross-entropy, left"] + scores["test"]["cross-entropy, right"]) / 2.0
     last = float(trainer.history.learning_rates[-1])

@@ -128,5 +128,5 @@ class MultiDigits(Task):
         # whole batches by one index each: collating single images takes longer than training on them
         return DataLoader(dataset, sampler=BatchSampler(order, self.batch_size, drop_last=True), batch_size=None)
 
-    def values(self, trainer: mtopt.MultiLossTrainer, split: str) -> Mapping[str, float]:
+    def values(self, trainer: mtopt.MultiLossTrainer, split: str, *, seed: int) -> Mapping[str, float]:
         return trainer.evaluate([overlaid(split, self.offset).tensors])

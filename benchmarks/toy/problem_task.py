@@ -83,7 +83,7 @@ class ProblemTask(Task):
         assert starts is not None
         return ProblemTrainer(self.problem, starts[point], combiner, learning_rate=learning_rate)
 
-    def values(self, trainer: mtopt.MultiLossTrainer, split: str) -> Mapping[str, float]:
+    def values(self, trainer: mtopt.MultiLossTrainer, split: str, *, seed: int) -> Mapping[str, float]:
         assert isinstance(trainer, ProblemTrainer)
         values = self.problem.evaluate(trainer.point.x).detach()
         return {

@@ -145,9 +145,9 @@ class TofuTask(Task):
             seed=seed,
         )
 
-    def values(self, trainer: mtopt.MultiLossTrainer, split: str) -> Mapping[str, float]:
-        assert trainer.seed is not None
-        return figures(self.world(trainer.seed).evaluate(trainer.model), self.world(trainer.seed).evaluations["retain"])
+    def values(self, trainer: mtopt.MultiLossTrainer, split: str, *, seed: int) -> Mapping[str, float]:
+        world = self.world(seed)
+        return figures(world.evaluate(trainer.model), world.evaluations["retain"])
 
     def landmarks(self, trainer: mtopt.MultiLossTrainer) -> Mapping[str, Mapping[str, float]]:
         assert trainer.seed is not None

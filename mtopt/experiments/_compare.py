@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import platform
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, replace
@@ -168,7 +169,8 @@ def _budget(task: Task, *, quick: bool, seeds: int | None, trials: int | None) -
 def _best(store: ResultStore, trials: Sequence[Run]) -> Run:
     """The trial with the largest hypervolume on the validation split; the first of equals."""
     results = store.results(run.key for run in trials)
-    scores = {key: row["result"]["score"]["validation"] for key, row in results.items() if row["status"] == "done"}
+    found = {key: row["result"]["score"]["validation"] for key, row in results.items() if row["status"] == "done"}
+    scores = {key: score for key, score in found.items() if not math.isnan(score)}
     return max(trials, key=lambda run: scores.get(run.key, -1.0))
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import math
 import time
 from collections.abc import Mapping
 from typing import Any
@@ -16,7 +17,15 @@ from mtopt.combiners import Combiner
 from mtopt.experiments._contestant import rule_class
 from mtopt.experiments._failure import attempt
 from mtopt.experiments._memory import peak_bytes
-from mtopt.experiments._outputs import check_even, check_views, read_named, read_number, read_trainer, read_values
+from mtopt.experiments._outputs import (
+    check_even,
+    check_views,
+    read_named,
+    read_number,
+    read_trainer,
+    take_values,
+    tell_nonfinite,
+)
 from mtopt.experiments._plan import Run, takes_preference
 from mtopt.experiments._task import Task
 from mtopt.pareto import hypervolume
@@ -63,6 +72,7 @@ def _train_all(run: Run, task: Task) -> dict[str, Any]:
             "backwards_per_step": trainings[0]["backwards"],
             "peak_bytes": trainings[0]["peak_bytes"],
         },
+        "nonfinite": tell_nonfinite([values["test"] for t in trainings for values in t["values"]], task),
         "skipped": sum(t["skipped"] for t in trainings),
         "conflict_rate": _mean_or_none([t["conflict_rate"] for t in trainings]),
         "cosine": _mean_or_none([t["cosine"] for t in trainings]),
@@ -140,7 +150,7 @@ class _Judge(Callback):
     """Takes a training's values at ``run.evaluations`` evenly spread steps, and counts the time that it takes."""
 
     def __init__(self, task: Task, run: Run) -> None:
-        self._task = task
+        self._task, self._seed = task, run.seed
         self._marks = {round(run.steps * (i + 1) / run.evaluations) for i in range(run.evaluations - 1)}
         self.steps: list[int] = []
         self.values: list[dict[str, dict[str, float]]] = []
@@ -159,7 +169,7 @@ class _Judge(Callback):
         self.seconds += time.process_time() - started
 
     def _taken(self, trainer: MultiLossTrainer, split: str) -> dict[str, float]:
-        return read_values(self._task.values(trainer, split), self._task, split)
+        return take_values(self._task, trainer, split, self._seed)
 
 
 class _Tracer(Callback):
@@ -212,6 +222,6 @@ def _mean_or_none(values: list[float | None]) -> float | None:
 
 
 def _hypervolume(points: list[list[float]], reference: list[float]) -> float:
-    """Zero when training diverged everywhere: a point with NaN or infinity dominates nothing."""
+    """NaN when training diverged everywhere; else a point with NaN or infinity dominates nothing."""
     finite = [p for p in points if np.isfinite(p).all()]
-    return float(hypervolume(np.array(finite), reference)) if finite else 0.0
+    return float(hypervolume(np.array(finite), reference)) if finite else math.nan

@@ -17,12 +17,13 @@ REFUSALS = (ValueError, ArithmeticError, SolverError)
 
 @dataclass(frozen=True, slots=True)
 class Failure:
-    """A run without a result.
+    """A run without a result, or with one that is not whole.
 
     Attributes:
         suite, task, combiner, seed: which run; ``combiner`` is the name in the table.
         by: ``"rule"`` where the rule itself says that it does not fit the task, a result like others; ``"code"`` for
-            every other exception: an error of the task's code, the rule's or mtopt's, to be mended.
+            every other exception: an error of the task's code, the rule's or mtopt's, to be mended. Where there is a
+            result: ``"values"`` if they are NaN or infinite, ``"steps"`` if steps were skipped.
         kind: the class of the exception, ``"KeyError"``.
         message: what it said.
         traceback: as text, from the first line that is not of ``mtopt.experiments``; empty where there is none.
@@ -32,7 +33,7 @@ class Failure:
     task: str
     combiner: str
     seed: int
-    by: Literal["rule", "code"]
+    by: Literal["rule", "code", "values", "steps"]
     kind: str
     message: str
     traceback: str

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import json
 import math
 import numbers
@@ -86,13 +87,37 @@ def read_trainer(found: Any, task: Task) -> MultiLossTrainer:
     return found
 
 
-def read_values(found: Any, task: Task, split: str) -> dict[str, float]:
-    """What ``task.values`` returned for a split: plain numbers, each objective among them."""
-    values = read_named(found, f"values of task {task.name!r} on the {split} split")
+def take_values(task: Task, trainer: MultiLossTrainer, split: str, seed: int) -> dict[str, float]:
+    """What ``task.values`` gives for a split: plain numbers, each objective among them."""
+    known = inspect.signature(task.values).parameters.values()
+    takes_seed = any(each.name == "seed" or each.kind is inspect.Parameter.VAR_KEYWORD for each in known)
+    found: Any = task.values(trainer, split, **({"seed": seed} if takes_seed else {}))
+    values = read_named(found, f"values of task {task.name!r} on the {split} split ({place_of_values(task)})")
     missing = [objective.name for objective in task.objectives if objective.name not in values]
     if missing:
-        raise ValueError(f"values of task {task.name!r} on the {split} split lack {missing}, found {list(values)}")
+        raise ValueError(
+            f"values of task {task.name!r} on the {split} split ({place_of_values(task)}) lack {missing}, found "
+            f"{list(values)}"
+        )
     return values
+
+
+def place_of_values(task: Task) -> str:
+    """Where the task's code of ``values`` is: ``MyTask.values, my_suite.py:12``."""
+    name = f"{type(task).__name__}.values"
+    code = getattr(inspect.unwrap(type(task).values), "__code__", None)
+    return name if code is None else f"{name}, {code.co_filename}:{code.co_firstlineno}"
+
+
+def tell_nonfinite(values: Sequence[Mapping[str, float]], task: Task) -> str | None:
+    """``'near' is nan in 2 of 10 points on the test split (MyTask.values, ...)``; None where all are finite."""
+    told = []
+    for objective in task.objectives:
+        wrong = [v[objective.name] for v in values if not math.isfinite(v[objective.name])]
+        if wrong:
+            often = f" in {len(wrong)} of {len(values)} points" if len(values) > 1 else ""
+            told.append(f"{objective.name!r} is {wrong[0]}{often}")
+    return f"{', '.join(told)} on the test split ({place_of_values(task)})" if told else None
 
 
 def check_even(runs: Iterable[Mapping[str, Any]], task: Task, split: str) -> None:

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 
@@ -65,6 +65,26 @@ class Cell:
         return [*self.errors, *([f"NaN or infinite values ({seeds})"] if self.diverged else [])]
 
     @property
+    def incidents(self) -> list[Failure]:
+        """What the results of its runs are not worth: values that are no numbers, steps that were skipped."""
+        found = [
+            self._incident(run["seed"], "values", "NaN", run["result"].get("nonfinite") or "a value is NaN or infinite")
+            for run in self.runs
+            if run["result"].get("nonfinite") or run["seed"] in self.diverged
+        ]
+        if self.chosen is not None and not _any_finite(self.chosen["result"]["points"]["validation"]):
+            told = "no configuration has finite values on the validation split, so the first one was taken"
+            found.append(self._incident(self.chosen["seed"], "values", "NaN", told))
+        for run in self.runs:
+            if run["result"]["skipped"]:
+                told = f"{run['result']['skipped']} of {run['result']['cost']['steps']} steps, NaN or infinite"
+                found.append(self._incident(run["seed"], "steps", "Skipped", told))
+        return found
+
+    def _incident(self, seed: int, by: Literal["values", "steps"], kind: str, told: str) -> Failure:
+        return Failure(self.suite, self.task["name"], self.combiner, seed, by, kind, told, "")
+
+    @property
     def name(self) -> tuple[str, str]:
         return self.suite, self.task["name"]
 
@@ -81,7 +101,7 @@ class Cell:
 
     def score_of(self, run: Mapping[str, Any]) -> float:
         """Hypervolume on the test split, a share of the whole front's where that is known; NaN for no finite point."""
-        if not any(all(map(math.isfinite, point)) for point in run["result"]["points"]["test"]):
+        if not _any_finite(run["result"]["points"]["test"]):
             return math.nan
         value = float(run["result"]["score"]["test"])
         whole = self.task["front_hypervolume"]
@@ -103,6 +123,10 @@ class Cell:
         """An extra metric of the task: the mean over the points of a run, estimated over the seeds that have it."""
         found = [run["result"]["metrics"][name] for run in self.runs if name in run["result"]["metrics"]]
         return estimate([float(np.mean(values)) for values in found])
+
+
+def _any_finite(points: Iterable[Iterable[float]]) -> bool:
+    return any(all(map(math.isfinite, point)) for point in points)
 
 
 class Results:
@@ -139,6 +163,11 @@ class Results:
     def failures(self) -> list[Failure]:
         """The runs without a result: those that a rule refused, and those that an error of the code ended."""
         return list(dict.fromkeys(failure for cell in self.cells for failure in cell.failures))
+
+    @property
+    def incidents(self) -> list[Failure]:
+        """Runs with a result that is not whole: values that are NaN or infinite, steps that were skipped."""
+        return [incident for cell in self.cells for incident in cell.incidents]
 
     @property
     def combiners(self) -> list[str]:

@@ -18,6 +18,13 @@ class Maybe:
 
 
 @dataclass(frozen=True, slots=True)
+class Absent:
+    """Of that shape, or not there at all: older stores lack it."""
+
+    shape: Any
+
+
+@dataclass(frozen=True, slots=True)
 class Values:
     """An object with any names, whose values are of that shape."""
 
@@ -68,6 +75,7 @@ RESULT: dict[str, Any] = {
     "curves": [Values([Maybe(Number)])],
     "positions": [[[Number]]],
     "cost": dict.fromkeys(("cpu_seconds", "steps", "backwards_per_step", "peak_bytes"), Number),
+    "nonfinite": Absent(Maybe(str)),
     "skipped": Number,
     "conflict_rate": Maybe(Number),
     "cosine": Maybe(Number),
@@ -85,8 +93,8 @@ ROW: dict[str, Any] = {
 def check_shape(value: Any, shape: Any, where: str) -> None:
     """Check that ``value``, which messages call ``where``, is of that shape.
 
-    A shape is a type; a list of one, for any number of it; a mapping of names that must be there; :class:`Maybe` or
-    :class:`Values`.
+    A shape is a type; a list of one, for any number of it; a mapping of names that must be there; :class:`Maybe`,
+    :class:`Absent` or :class:`Values`.
 
     Raises:
         ValueError: it is not; the message names the place in it.
@@ -101,6 +109,10 @@ def check_shape(value: Any, shape: Any, where: str) -> None:
     elif isinstance(shape, Mapping):
         _check_kind(value, dict, where)
         for name, each in shape.items():
+            if isinstance(each, Absent):
+                if name in value:
+                    check_shape(value[name], each.shape, f"{where}[{name!r}]")
+                continue
             if name not in value:
                 raise ValueError(f"{where} lacks {name!r}")
             check_shape(value[name], each, f"{where}[{name!r}]")

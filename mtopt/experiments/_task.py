@@ -105,12 +105,19 @@ class Task(ABC):
     ) -> MultiLossTrainer:
         """A fresh trainer; everything random in it follows from ``seed`` and ``point``, the same for every rule.
 
+        A run is ``points`` trainings (:attr:`Budget.points`), and ``point``, from 0 to ``points - 1``, is which of them
+        this is: each has a start of its own. They are judged together, as a front; a rule that takes a preference comes
+        with another one for each.
+
         Where a suite's contestants have options, these are further keyword arguments, each with a default.
         """
 
     @abstractmethod
-    def values(self, trainer: MultiLossTrainer, split: str) -> Mapping[str, float]:
-        """Value of each objective on ``"validation"`` or ``"test"``, by name; further keys are extra metrics."""
+    def values(self, trainer: MultiLossTrainer, split: str, *, seed: int) -> Mapping[str, float]:
+        """Value of each objective on ``"validation"`` or ``"test"``, by name; further keys are extra metrics.
+
+        ``seed`` is the run's. A task whose splits are the same for every seed may leave it out of its signature.
+        """
 
     def data(self, split: str, *, seed: int) -> Any:
         """What ``fit`` iterates over for ``"train"``; None for problems without data."""

@@ -67,7 +67,7 @@ def test_seed_decides_model_and_order_and_the_rule_does_not():
 def test_error_rates_are_counted_on_the_named_split():
     task = MultiDigits()
     trainer = task.trainer(mtopt.create_combiner("linear"), learning_rate=1e-3, seed=0, point=0, points=1)
-    values = task.values(trainer, "test")
+    values = task.values(trainer, "test", seed=0)
     images, left, _ = overlaid("test").tensors
     with torch.no_grad():
         predicted = trainer.model.left(trainer.model.trunk(images)).argmax(1)
@@ -79,6 +79,6 @@ def test_training_learns_both_tasks():
     task = MultiDigits()
     trainer = task.trainer(mtopt.create_combiner("mgda"), learning_rate=3e-3, seed=0, point=0, points=1)
     trainer.fit(task.data("train", seed=0), steps=150)
-    values = task.values(trainer, "validation")
+    values = task.values(trainer, "validation", seed=0)
     assert values["left"] < 0.3
     assert values["right"] < 0.3

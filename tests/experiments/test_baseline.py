@@ -21,7 +21,7 @@ class NarrowTask(ParabolasTask):
     budget = quick_budget = Budget(steps=300, trials=2, seeds=2)
     learning_rates = (0.1, 0.3)
 
-    def values(self, trainer, split, **settings):
+    def values(self, trainer, split, *, seed):
         (x,) = trainer.model.parameters()
         distance = abs(float(x.detach()) - 0.4)
         return {"near": distance, "far": distance}
@@ -56,7 +56,7 @@ class SquaresTask(ParabolasTask):
     def front(self, points=50):
         return None
 
-    def values(self, trainer, split, **settings):
+    def values(self, trainer, split, *, seed):
         values = {name: float(value.detach()) for name, value in trainer.losses(None).items()}
         return {**values, "f0": values["f0"] * (2.5 if split == "validation" else 0.5)}
 
@@ -133,8 +133,8 @@ def test_a_contestant_on_other_losses_is_not_the_baseline(tmp_path):
 
 def test_selection_does_not_look_at_the_test_split(tmp_path):
     class Swapped(SquaresTask):
-        def values(self, trainer, split, **settings):
-            return super().values(trainer, {"validation": "test", "test": "validation"}[split])
+        def values(self, trainer, split, *, seed):
+            return super().values(trainer, {"validation": "test", "test": "validation"}[split], seed=seed)
 
     chosen = []
     for task in (SquaresTask(2), Swapped(2)):

@@ -58,7 +58,7 @@ def test_configuration_with_the_best_validation_score_is_chosen(tmp_path):
     class Misleading(tiny.ParabolasTask):
         """The test split prefers what the validation split does not."""
 
-        def values(self, trainer, split):
+        def values(self, trainer, split, *, seed):
             rate = trainer.optimizer.param_groups[0]["lr"]
             value = rate if split == "validation" else 1.0 - rate
             return {"near": value, "far": value}
@@ -168,8 +168,8 @@ def test_maximised_objectives_are_flipped_once(tmp_path):
         objectives = (mtopt.Objective("near"), mtopt.Objective("gain", sense="max"))
         reference_point = (9.0, -9.0)
 
-        def values(self, trainer, split):
-            values = super().values(trainer, split)
+        def values(self, trainer, split, *, seed):
+            values = super().values(trainer, split, seed=seed)
             return {"near": values["near"], "gain": -values["far"]}
 
     plain = compare(tiny.task, out=tmp_path / "a", jobs=1, progress=False)

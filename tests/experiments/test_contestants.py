@@ -44,7 +44,7 @@ class PathTask(ParabolasTask):
         trainer.optimizer.param_groups[0]["momentum"] = momentum
         return trainer
 
-    def values(self, trainer, split):
+    def values(self, trainer, split, *, seed):
         assert isinstance(trainer, Parabolas)
         near, far = (float(value.detach()) for value in trainer.losses(None).values())
         return {
@@ -150,7 +150,7 @@ def test_path_is_that_of_the_training_itself(finished):
         near = []
         for _ in range(3):
             trainer.fit(steps=trainer.step + 4)
-            near.append(task.values(trainer, "test")["near"])
+            near.append(task.values(trainer, "test", seed=0)["near"])
         assert run["result"]["paths"][0]["near"] == pytest.approx(near, rel=1e-12)
 
 

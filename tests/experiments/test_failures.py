@@ -14,10 +14,10 @@ class FailsOnSeedOne(tiny.ParabolasTask):
         super().__init__("fails")
         self.error = error
 
-    def values(self, trainer, split):
+    def values(self, trainer, split, *, seed):
         if trainer.model.seed == 1:
             raise type(self.error)(*self.error.args)
-        return super().values(trainer, split)
+        return super().values(trainer, split, seed=seed)
 
     def trainer(self, combiner, *, seed, **settings):
         trainer = super().trainer(combiner, seed=seed, **settings)

@@ -46,7 +46,7 @@ class OneTask(Task):
         model = torch.nn.ParameterList([torch.nn.Parameter(start(seed))])
         return Trainer(model, torch.optim.SGD(model.parameters(), lr=learning_rate), combiner)
 
-    def values(self, trainer, split):  # in the objectives' units
+    def values(self, trainer, split, *, seed):  # in the objectives' units
         _CACHE[split] = trainer
         return {{name: float(value.detach()) for name, value in trainer.losses(None).items()}}
 

@@ -26,9 +26,9 @@ class Wanders(tiny.ParabolasTask):
         super().__init__("wanders")
         self._folder = folder
 
-    def values(self, trainer, split):
+    def values(self, trainer, split, *, seed):
         os.chdir(self._folder)
-        return super().values(trainer, split)
+        return super().values(trainer, split, seed=seed)
 
 
 def test_out_is_where_it_was_asked_for(tmp_path, monkeypatch):
@@ -70,11 +70,11 @@ from mtopt.experiments import Suite, compare
 from tests.experiments.tiny import ParabolasTask
 
 class Slow(ParabolasTask):
-    def values(self, trainer, split):
+    def values(self, trainer, split, *, seed):
         if type(trainer.combiner).__name__ == "MGDA":
             (Path(sys.argv[1]) / str(os.getpid())).touch()
             time.sleep(600)
-        return super().values(trainer, split)
+        return super().values(trainer, split, seed=seed)
 
 if __name__ == "__main__":
     compare(Slow(), combiners=["mgda"], out=sys.argv[2], jobs=2, progress=False, seeds=1, trials=7)

@@ -22,16 +22,16 @@ class Says(tiny.ParabolasTask):
         super().__init__(name)
         self.change = change
 
-    def values(self, trainer, split):
-        return self.change(dict(super().values(trainer, split)))
+    def values(self, trainer, split, *, seed):
+        return self.change(dict(super().values(trainer, split, seed=seed)))
 
 
 class Counts(Says):
     """Names its metric anew each time."""
 
-    def values(self, trainer, split):
+    def values(self, trainer, split, *, seed):
         self._looks = getattr(self, "_looks", 0) + (split == "test")
-        return {**super().values(trainer, split), f"metric {self._looks}": 1.0}
+        return {**super().values(trainer, split, seed=seed), f"metric {self._looks}": 1.0}
 
 
 @pytest.mark.parametrize(
@@ -97,8 +97,8 @@ def test_rules_whose_trainers_have_other_losses_stand_in_one_report(tmp_path):
             made = super().trainer(combiner, **settings)
             return Renamed(made.model, made.optimizer, combiner) if combiner.needs == "gramian" else made
 
-        def values(self, trainer, split):
-            values = dict(super().values(trainer, split))
+        def values(self, trainer, split, *, seed):
+            values = dict(super().values(trainer, split, seed=seed))
             return {"near": values.pop("close", None) or values.pop("near"), **values}
 
     made = compare(Differs(), out=tmp_path, **QUIET)

@@ -46,7 +46,7 @@ class ParabolasTask(Task):
         model = torch.nn.ParameterList([torch.nn.Parameter(torch.rand(1, generator=start) * 4 - 2)])
         return Parabolas(model, torch.optim.SGD(model.parameters(), lr=learning_rate), combiner)
 
-    def values(self, trainer: mtopt.MultiLossTrainer, split: str) -> Mapping[str, float]:
+    def values(self, trainer: mtopt.MultiLossTrainer, split: str, *, seed: int) -> Mapping[str, float]:
         if split == "test":
             _log_or_die()
         return {**{k: float(v.detach()) for k, v in trainer.losses(None).items()}, "extra": 1.5}

@@ -117,7 +117,7 @@ class DigitUnlearning(Task):
             options = {"forget": "random_labels", "masks": [mask[0] for mask in masks], **options}
         return DigitTrainer(model, combiner, **options)
 
-    def values(self, trainer: mtopt.MultiLossTrainer, split: str) -> Mapping[str, float]:
+    def values(self, trainer: mtopt.MultiLossTrainer, split: str, *, seed: int) -> Mapping[str, float]:
         assert isinstance(trainer.model, torch.nn.Sequential)
         return self.judged(Ensemble([trainer.model]), split)
 

@@ -21,8 +21,14 @@ class Comparison(Results):
     """
 
     def tell_errors(self) -> str:
-        """The failures that are errors of code, in words and with their tracebacks; empty where there are none."""
-        return tell_failures(failure for failure in self.failures if failure.by == "code")
+        """What there is to mend, in words: errors of code with their tracebacks, NaN or infinite values, skipped steps.
+
+        Empty where there is nothing; that a rule says that it does not fit a task is a result like others.
+        """
+        errors = [failure for failure in self.failures if failure.by == "code"]
+        told = tell_failures([*errors, *self.incidents])
+        again = "mtopt: mtopt compare as before tries again the runs that raised, and no other\n" if errors else ""
+        return f"{told}{again}"
 
     def print(self, file: Any = None) -> None:
         """The ranked table on the terminal."""

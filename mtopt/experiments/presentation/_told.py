@@ -13,11 +13,11 @@ def tell_failures(failures: Iterable[Failure]) -> str:
     causes: dict[tuple[str, str, str, str], list[Failure]] = {}
     for failure in failures:
         what = failure.traceback or f"{failure.kind}: {failure.message}\n"
-        causes.setdefault((failure.suite, failure.task, failure.kind, what), []).append(failure)
-    return "\n".join(_tell(*cause[:2], runs, cause[3]) for cause, runs in causes.items())
+        causes.setdefault((failure.suite, failure.task, failure.by, what), []).append(failure)
+    return "\n".join(_tell(*cause[:3], runs, cause[3]) for cause, runs in causes.items())
 
 
-def _tell(suite: str, task: str, runs: list[Failure], what: str) -> str:
+def _tell(suite: str, task: str, by: str, runs: list[Failure], what: str) -> str:
     seeds: dict[str, list[str]] = {}
     for run in runs:
         seeds.setdefault(run.combiner, []).append(f"{run.seed}{' (tuning)' if run.seed == TUNING_SEED else ''}")
@@ -25,4 +25,5 @@ def _tell(suite: str, task: str, runs: list[Failure], what: str) -> str:
         f"{name} seed{'' if len(found) == 1 else 's'} {', '.join(found)}" for name, found in seeds.items()
     )
     count = f"{len(runs)} run{'' if len(runs) == 1 else 's'}"
-    return f"{count} of {suite}/{task} failed ({which}):\n{what}"
+    verb = "skipped steps" if by == "steps" else "failed"
+    return f"{count} of {suite}/{task} {verb} ({which}):\n{what}"

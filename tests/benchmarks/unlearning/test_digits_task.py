@@ -55,7 +55,7 @@ def test_the_suite_has_both_settings_and_all_baselines():
 def test_the_score_of_a_run_is_its_tug_of_war(task, cache, split):
     trainer = start(task)
     trainer.fit(task.data("train", seed=0), steps=3)
-    values = task.values(trainer, split)
+    values = task.values(trainer, split, seed=0)
     wanted = means(
         accuracies(reference(CLASS, "retrained", REFERENCE_SEEDS, training=SMALL, cache_dir=cache), CLASS, split)
     )

@@ -79,7 +79,7 @@ def test_every_seed_is_a_world_of_its_own_and_comes_from_the_cache(task, tmp_pat
 
 def test_values_are_those_of_tofu_and_the_distance_to_the_retrained_model(task):
     trainer = train(task, NAMED["GDiff"], steps=6, learning_rate=3e-3)
-    values = task.values(trainer, "test")
+    values = task.values(trainer, "test", seed=trainer.seed)
     world = task.world(0)
     prepared = world.prepared
     retain = evaluate(prepared.retain, prepared.tokenizer, prepared.corpus, max_new_tokens=40)

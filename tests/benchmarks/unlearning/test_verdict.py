@@ -46,8 +46,8 @@ class Forgetting(PathTask):
         super().__init__()
         self.name = "tofu"
 
-    def values(self, trainer, split):
-        found = super().values(trainer, split)
+    def values(self, trainer, split, *, seed):
+        found = super().values(trainer, split, seed=seed)
         shown = {GAP: found["near"], UTILITY: found["closeness"], ROUGE: 1.0 - trainer.step / 24}
         return {**shown, "forget quality": 0.1}
 

@@ -26,8 +26,8 @@ class Named(tiny.ParabolasTask):
         super().__init__(name)
         self.title = f"title of {name}: $5 and $6 <i>"
 
-    def values(self, trainer, split):
-        values = super().values(trainer, split)
+    def values(self, trainer, split, *, seed):
+        values = super().values(trainer, split, seed=seed)
         return {"cost $": values["near"], "$x$ gain": values["far"], "extra[/b]": 1.5}
 
 
