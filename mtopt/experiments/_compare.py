@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import platform
 from collections.abc import Mapping, Sequence
+from contextlib import closing
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
@@ -96,8 +97,11 @@ def compare(
         for suite in loaded
     ]
     store = ResultStore(out)
-    with store.held_alone(), progress_bar(show=progress) as bar:
-        worker = Workers(store, tasks, jobs, bar)
+    with (
+        store.held_alone(),
+        progress_bar(show=progress) as bar,
+        closing(Workers(store, tasks, jobs, bar)) as worker,
+    ):
         worker.prepare([(place, seed) for place in tasks for seed in (TUNING_SEED, *range(budgets[place].seeds))])
         finals_to_come = sum(budgets[cell[:2]].seeds for cell in tuning)
         sweeps_to_come = sum(

@@ -109,7 +109,7 @@ def _train(run: Run, task: Task, point: int) -> dict[str, Any]:
         "values": judge.values,
         "steps_of_values": judge.steps,
         "landmarks": landmarks,
-        "curve": _thinned(history.losses, len(history)),
+        "curve": _thinned(history.losses, len(history), task),
         "positions": tracer.positions,
         "cpu_seconds": cpu_seconds,
         "steps": len(history),
@@ -206,8 +206,10 @@ class _Tracer(Callback):
             self.positions.append([float(f"{x:.6g}") for x in numbers])
 
 
-def _thinned(losses: Mapping[str, npt.NDArray[np.float64]], steps: int) -> dict[str, list[float | None]]:
+def _thinned(losses: Mapping[str, npt.NDArray[np.float64]], steps: int, task: Task) -> dict[str, list[float | None]]:
     """At most CURVE_POINTS means of consecutive steps of each loss, and the step each window ends at."""
+    if "step" in losses:
+        raise ValueError(f"a loss of task {task.name!r} is named 'step', which the steps have; give it another name")
     edges = np.unique(np.linspace(0, steps, CURVE_POINTS + 1).round().astype(int))
     windows = list(itertools.pairwise(edges))
     curve: dict[str, list[float | None]] = {"step": [int(end) for _, end in windows]}

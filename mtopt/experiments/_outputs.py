@@ -94,6 +94,10 @@ def take_values(task: Task, trainer: MultiLossTrainer, split: str, seed: int) ->
     found: Any = task.values(trainer, split, **({"seed": seed} if takes_seed else {}))
     values = read_named(found, f"values of task {task.name!r} on the {split} split ({place_of_values(task)})")
     missing = [objective.name for objective in task.objectives if objective.name not in values]
+    if "step" in values:
+        raise ValueError(
+            f"values of task {task.name!r} ({place_of_values(task)}) name 'step', which the steps have; give another name"
+        )
     if missing:
         raise ValueError(
             f"values of task {task.name!r} on the {split} split ({place_of_values(task)}) lack {missing}, found "

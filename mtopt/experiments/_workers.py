@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import os
-import threading
-import time
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
@@ -14,6 +12,7 @@ from mtopt.experiments._bar import Bar
 from mtopt.experiments._execute import execute
 from mtopt.experiments._failure import attempt
 from mtopt.experiments._plan import Run
+from mtopt.experiments._processes import Processes, call_and_end_with
 from mtopt.experiments._store import ResultStore
 from mtopt.experiments._task import Task
 
@@ -29,6 +28,7 @@ class Workers:
     def __init__(self, store: ResultStore, tasks: Mapping[Place, Task], jobs: int | None, bar: Bar) -> None:
         self.store, self.tasks, self.jobs, self.bar = store, tasks, jobs, bar
         self._seen = 0
+        self._processes: Processes | None = None
         self._unprepared: dict[tuple[Place, int], dict[str, str]] = {}
         self._told: set[tuple[Place, str]] = set()
 
@@ -76,13 +76,23 @@ class Workers:
             for function, label, *arguments in calls:
                 yield label, function(*arguments)
             return
-        from joblib import Parallel, delayed
+        from joblib import Parallel, delayed, effective_n_jobs
+        from joblib.parallel import LokyBackend, get_active_backend
 
+        jobs = -1 if self.jobs is None else self.jobs
+        if isinstance(get_active_backend()[0], LokyBackend):  # the default: no cluster was asked for
+            if self._processes is None:
+                self._processes = Processes(effective_n_jobs(jobs))
+            yield from self._processes.each(calls)
+            return
         # batch_size: joblib would hand over several short ones together, and a kill loses those that were finished
-        parallel = Parallel(
-            n_jobs=-1 if self.jobs is None else self.jobs, return_as="generator_unordered", batch_size=1
-        )
+        parallel = Parallel(n_jobs=jobs, return_as="generator_unordered", batch_size=1)
         yield from parallel(delayed(_labelled)(os.getpid(), *call) for call in calls)
+
+    def close(self) -> None:
+        """End the processes."""
+        if self._processes is not None:
+            self._processes.close()
 
     def _tell(self, run: Run, result: Mapping[str, Any]) -> None:
         """The first failure of its kind on each task; all of them are in the comparison."""
@@ -97,25 +107,4 @@ def _prepare(task: Task, seed: int) -> tuple[str, Any]:
 
 
 def _labelled(parent: int, function: Any, label: Any, *arguments: Any) -> tuple[Any, Any]:
-    _end_with(parent)
-    return label, function(*arguments)
-
-
-_watched: set[int] = set()
-
-
-def _end_with(parent: int) -> None:
-    """Let this process end when the one that it works for is killed, and not at the end of its run.
-
-    A worker on another machine, or one that is not a child of the comparison's process, has a master of its own.
-    """
-    if os.getppid() != parent or parent in _watched:
-        return
-    _watched.add(parent)
-
-    def watch() -> None:
-        while os.getppid() == parent:
-            time.sleep(0.2)
-        os._exit(1)
-
-    threading.Thread(target=watch, daemon=True).start()
+    return label, call_and_end_with(parent, function, *arguments)
