@@ -85,13 +85,27 @@ def _parser() -> argparse.ArgumentParser:
     compare.add_argument("--seeds", type=int, metavar="N", help="seeds a rule and task (default: the task's)")
     compare.add_argument("--trials", type=int, metavar="N", help="configurations a rule tries (default: the task's)")
     compare.add_argument("--out", default="mtopt-results", metavar="DIR", help="folder of results (%(default)s)")
+    compare.add_argument("--name", metavar="NAME", help="of this comparison (default: made from what is compared)")
     compare.add_argument("--quick", action="store_true", help="small budgets: minutes instead of hours")
     compare.add_argument("--jobs", type=int, metavar="N", help="processes at a time (default: one a core)")
     compare.set_defaults(run=_compare)
 
     report = commands.add_parser("report", help="make tables, figures and report.html again from the store alone")
     report.add_argument("directory", metavar="DIR", help="what --out was")
+    report.add_argument("--name", help="which comparison in it (default: the last one)")
     report.set_defaults(run=_report)
+
+    export = commands.add_parser("export", help="write runs, points and loss curves as tables")
+    export.add_argument("directory", metavar="DIR", help="what --out was")
+    export.add_argument("--name", help="which comparison in it (default: the last one)")
+    export.add_argument("--format", choices=("csv", "parquet"), default="csv", help="default: %(default)s")
+    export.add_argument("--to", metavar="FOLDER", help="where to (default: the comparison's folder in DIR)")
+    export.set_defaults(run=_export)
+
+    merge = commands.add_parser("merge", help="put the results of several folders, of several machines say, together")
+    merge.add_argument("directories", nargs="+", metavar="DIR", help="what --out was; they stay as they are")
+    merge.add_argument("--out", required=True, metavar="DIR", help="the folder for all of them, there or not")
+    merge.set_defaults(run=_merge)
 
     listing = commands.add_parser("list", help="list what there is")
     listing.add_argument("what", choices=("suites", "combiners", "problems"))
@@ -108,6 +122,7 @@ def _compare(options: argparse.Namespace) -> int:
         seeds=options.seeds,
         trials=options.trials,
         out=options.out,
+        name=options.name,
         quick=options.quick,
         jobs=options.jobs,
     )
@@ -117,19 +132,34 @@ def _compare(options: argparse.Namespace) -> int:
 def _report(options: argparse.Namespace) -> int:
     from mtopt.experiments import Comparison
 
-    return _present(Comparison(options.directory))
+    return _present(Comparison(options.directory, options.name))
+
+
+def _export(options: argparse.Namespace) -> int:
+    from mtopt.experiments import Comparison
+
+    for path in Comparison(options.directory, options.name).export(options.to, format=options.format):
+        print(path)
+    return 0
+
+
+def _merge(options: argparse.Namespace) -> int:
+    from mtopt.experiments import merge
+
+    for directory, (runs, names) in merge(options.directories, options.out).items():
+        print(f"{directory}: {runs} runs taken; comparisons: {', '.join(names.values()) or 'none finished'}")
+    return 0
 
 
 def _present(comparison: Comparison) -> int:
     """Write and print what there is to see; the exit status, 1 where something is to be mended."""
     # files first: whoever reads the table may close the pipe
-    earlier = comparison.set_aside_earlier()
-    figures = comparison.store.directory / "figures"
-    page = comparison.report(figures=figures)
+    page = comparison.report(figures=True)
     comparison.print()
-    print(f"\nreport:  {page}\nfigures: {figures}\nruns:    {comparison.store.path}")
-    if earlier is not None:
-        print(f"the report of the earlier comparison in this folder is kept: {earlier}")
+    print(f"\nreport:  {page}\nfigures: {page.parent / 'figures'}\nruns:    {comparison.store.path}")
+    others = [name for name in comparison.store.comparisons() if name != comparison.name]
+    if others:
+        print(f"other comparisons here, for mtopt report {comparison.store.directory} --name: {', '.join(others)}")
     errors = comparison.tell_errors()
     _tell(errors and f"\nmtopt: {errors}")
     return 1 if errors else 0

@@ -97,7 +97,7 @@ def test_a_comparison_into_a_closed_pipe_leaves_its_report(tmp_path):
     assert done.returncode == 141
     assert "Traceback" not in done.stderr
     assert "Error" not in done.stderr
-    assert "parabolas" in (tmp_path / "report.html").read_text()
+    assert "parabolas" in (tmp_path / "parabolas-quick-linear" / "report.html").read_text()
 
 
 def test_progress_is_readable_at_80_columns(capfd, monkeypatch):
@@ -113,9 +113,8 @@ def test_progress_is_readable_at_80_columns(capfd, monkeypatch):
     assert "\x1b[31m" not in last
 
 
-def test_a_second_comparison_in_the_same_folder_keeps_the_report_of_the_first(capsys, tmp_path, monkeypatch):
+def test_comparisons_in_one_folder_have_a_place_each(capsys, tmp_path, monkeypatch):
     def drawn(comparison, figures):
-        figures.mkdir(exist_ok=True)
         (figures / "ranking.svg").write_text("drawn")
         return str(comparison.combiners)
 
@@ -124,13 +123,25 @@ def test_a_second_comparison_in_the_same_folder_keeps_the_report_of_the_first(ca
     for arguments in ([*common, "--combiners", "mgda"], ["report", str(tmp_path)]):  # the same comparison: made anew
         assert main(arguments) == 0
         assert "kept" not in capsys.readouterr().out
-        assert [path.name for path in tmp_path.glob("report*.html")] == ["report.html"]
+        assert [path.parent.name for path in tmp_path.rglob("report.html")] == ["parabolas-quick-mgda"]
     assert main([*common, "--combiners", "pcgrad"]) == 0
-    (kept,) = (path for path in tmp_path.glob("report*.html") if path.name != "report.html")
-    assert f"the report of the earlier comparison in this folder is kept: {kept}" in capsys.readouterr().out
-    assert kept.read_text() == "['linear', 'mgda']"
-    assert (tmp_path / "report.html").read_text() == "['linear', 'pcgrad']"
-    assert len(list(tmp_path.glob("figures*/ranking.svg"))) == 2
+    assert (
+        f"other comparisons here, for mtopt report {tmp_path} --name: parabolas-quick-mgda" in capsys.readouterr().out
+    )
+    assert main([*common, "--combiners", "mgda", "--name", "mine"]) == 0
+    for _ in range(2):  # to and fro: each has its place, and nothing else is made
+        pages = {path.parent.name: path.read_text() for path in tmp_path.rglob("report.html")}
+        both = "['linear', 'mgda']"
+        assert pages == {"parabolas-quick-mgda": both, "parabolas-quick-pcgrad": "['linear', 'pcgrad']", "mine": both}
+        assert len(list(tmp_path.rglob("figures/ranking.svg"))) == 3
+        assert main(["report", str(tmp_path), "--name", "parabolas-quick-pcgrad"]) == 0
+    capsys.readouterr()
+    assert main(["report", str(tmp_path), "--name", "parabolas-quik-mgda"]) == 2
+    assert "did you mean 'parabolas-quick-mgda'" in capsys.readouterr().err
+    assert main([*common, "--combiners", "pcgrad", "--name", "mine"]) == 2
+    assert "name 'mine' is that of another comparison" in capsys.readouterr().err
+    assert main([*common, "--name", "../mine"]) == 2
+    assert "name must be letters, digits" in capsys.readouterr().err
 
 
 FAILING = """
@@ -175,7 +186,7 @@ def test_an_error_of_a_task_is_told_with_its_traceback_and_status_1(error, capsy
     assert main([*arguments, "--combiners", "mgda"]) == 1
     captured = capsys.readouterr()
     assert "mean rank" in captured.out  # the other runs are there
-    assert (tmp_path / "out" / "report.html").exists()
+    assert len(list((tmp_path / "out").rglob("report.html"))) == 1
     told = captured.err[captured.err.index("mtopt: 1 run of broken/broken failed (mgda seed 1):") :]
     assert "Traceback (most recent call last):" in told
     assert 'failing_suite.py", line 12, in values' in told

@@ -4,8 +4,20 @@ from mtopt.experiments._compare import compare
 from mtopt.experiments._contestant import Contestant
 from mtopt.experiments._failure import Failure
 from mtopt.experiments._loading import load_suite
+from mtopt.experiments._merge import merge
 from mtopt.experiments._registered import list_suites
 from mtopt.experiments._task import Budget, Suite, Task
 from mtopt.experiments.presentation import Comparison
 
-__all__ = ["Budget", "Comparison", "Contestant", "Failure", "Suite", "Task", "compare", "list_suites", "load_suite"]
+__all__ = [
+    "Budget",
+    "Comparison",
+    "Contestant",
+    "Failure",
+    "Suite",
+    "Task",
+    "compare",
+    "list_suites",
+    "load_suite",
+    "merge",
+]

@@ -3,22 +3,19 @@
 from __future__ import annotations
 
 import math
-import platform
 from collections.abc import Mapping, Sequence
 from contextlib import closing
 from dataclasses import asdict, replace
 from pathlib import Path
-from typing import Any
-
-import torch
 
 from mtopt._errors import UnknownNameError, unknown_name
-from mtopt._version import __version__
 from mtopt.combiners import list_combiners
 from mtopt.experiments._bar import progress_bar
 from mtopt.experiments._baseline import BASELINE, is_static, sweep
 from mtopt.experiments._contestant import Contestant, as_contestant, rule_class
+from mtopt.experiments._environment import environment
 from mtopt.experiments._loading import SuiteLike, load_suite
+from mtopt.experiments._names import check_name, name_of
 from mtopt.experiments._outputs import check_declared, describe
 from mtopt.experiments._plan import TUNING_SEED, Run, final_runs, replaced, tuning_runs
 from mtopt.experiments._store import ResultStore
@@ -36,6 +33,7 @@ def compare(
     seeds: int | None = None,
     trials: int | None = None,
     out: str | Path = "mtopt-results",
+    name: str | None = None,
     quick: bool = False,
     jobs: int | None = None,
     progress: bool = True,
@@ -55,7 +53,9 @@ def compare(
             each suite names. ``["all"]``: every registered rule.
         seeds: default: the budgets' own.
         trials: configurations a rule tries on a task; default: the budgets' own.
-        out: folder of the store; one comparison at a time works in it.
+        out: folder of the store; one comparison at a time works in it, and any number may be kept there.
+        name: of this comparison, and of the folder under ``out`` for its page and figures. Default: made from what is
+            compared. The same call has the same name, and takes its own earlier place alone.
         quick: the tasks' small budgets: a first look in minutes, not a result to publish.
         jobs: processes at a time; default: one a core. 1 runs in this process. Within
             ``joblib.parallel_config(backend=...)`` the runs go to that backend, a Dask or Ray cluster for instance.
@@ -65,15 +65,18 @@ def compare(
         The comparison: its table, figures and report.
 
     Raises:
-        ValueError, UnknownNameError: a suite or a rule that there is not, or a task that declares what is of no use.
+        ValueError, UnknownNameError: a suite or a rule that there is not, a task that declares what is of no use, or
+            the name of another comparison.
         InUseError: another comparison is at work in ``out``.
         StoreError: ``out`` holds something else, or cannot be written to.
     """
     if not suites:
         raise ValueError("compare needs at least one suite, for example 'toy'")
-    for name, value in (("seeds", seeds), ("trials", trials), ("jobs", jobs)):
+    for what, value in (("seeds", seeds), ("trials", trials), ("jobs", jobs)):
         if value is not None and value < 1:
-            raise ValueError(f"{name} must be at least 1, found {value}")
+            raise ValueError(f"{what} must be at least 1, found {value}")
+    if name is not None:
+        check_name(name)
     out = Path(out).absolute()  # before a suite or task can change the working directory
     loaded = [load_suite(suite) for suite in suites]
     if len({suite.name for suite in loaded}) < len(loaded):
@@ -96,7 +99,15 @@ def compare(
         {"name": suite.name, "about": suite.about, "tasks": [describe(task) for task in suite.tasks]}
         for suite in loaded
     ]
+    asked = {
+        "suites": [suite.name for suite in loaded],
+        "combiners": None if combiners is None else list(combiners),
+        "seeds": seeds,
+        "trials": trials,
+        "quick": quick,
+    }
     store = ResultStore(out)
+    name = name_of(store, name, asked)
     with (
         store.held_alone(),
         progress_bar(show=progress) as bar,
@@ -123,7 +134,9 @@ def compare(
         finals = {cell: final_runs(run, budgets[cell[:2]].seeds) for cell, run in best.items()}
         worker.run([run for runs in finals.values() for run in runs])
         store.save_request(
+            name,
             {
+                "asked": asked,
                 "suites": told,
                 "cells": [
                     {
@@ -141,10 +154,10 @@ def compare(
                 ],
                 "budgets": [{"suite": s, "task": t, **asdict(budget)} for (s, t), budget in budgets.items()],
                 "quick": quick,
-                "environment": _environment(),
-            }
+                "environment": environment(),
+            },
         )
-    return Comparison(store)
+    return Comparison(store, name)
 
 
 def _rules(suite: Suite, combiners: Sequence[str] | None) -> list[Contestant]:
@@ -198,19 +211,3 @@ def _best_static(
 def _is_line(run: Run, task: Task) -> bool:
     """Whether the figure of the task draws the sweep: single trainings, by two objectives."""
     return run.points == 1 and len(task.objectives) == 2 and task.static_front
-
-
-def _environment() -> dict[str, Any]:
-    import numpy
-    import scipy
-
-    return {
-        "mtopt": __version__,
-        "torch": torch.__version__,
-        "numpy": numpy.__version__,
-        "scipy": scipy.__version__,
-        "python": platform.python_version(),
-        "machine": platform.machine(),
-        "system": platform.system(),
-        "cores": torch.multiprocessing.cpu_count(),
-    }

@@ -15,6 +15,7 @@ import torch
 from mtopt.autograd import StepRecord
 from mtopt.combiners import Combiner
 from mtopt.experiments._contestant import rule_class
+from mtopt.experiments._environment import environment
 from mtopt.experiments._failure import attempt
 from mtopt.experiments._memory import peak_bytes
 from mtopt.experiments._outputs import (
@@ -41,7 +42,8 @@ def execute(run: Run, task: Task) -> tuple[str, dict[str, Any]]:
     A run is ``run.points`` trainings, judged together.
     """
     torch.set_num_threads(1)
-    return attempt(_train_all, run, task)
+    status, result = attempt(_train_all, run, task)
+    return status, {**result, "environment": {**environment(), "task": run.fingerprint}}
 
 
 def _train_all(run: Run, task: Task) -> dict[str, Any]:

@@ -96,7 +96,7 @@ def take_values(task: Task, trainer: MultiLossTrainer, split: str, seed: int) ->
     missing = [objective.name for objective in task.objectives if objective.name not in values]
     if "step" in values:
         raise ValueError(
-            f"values of task {task.name!r} ({place_of_values(task)}) name 'step', which the steps have; give another name"
+            f"values of task {task.name!r} ({place_of_values(task)}) name 'step', which the steps have; give another"
         )
     if missing:
         raise ValueError(

@@ -10,6 +10,7 @@ from typing import Any, Literal
 
 import numpy as np
 
+from mtopt._errors import StoreError
 from mtopt.experiments._failure import Failure, read_failure
 from mtopt.experiments._plan import TUNING_SEED
 from mtopt.experiments._statistics import Estimate, Ranking, estimate, rank
@@ -89,6 +90,11 @@ class Cell:
         return self.suite, self.task["name"]
 
     @property
+    def key(self) -> tuple[str, str, str]:
+        """Suite, task and contestant."""
+        return self.suite, self.task["name"], self.combiner
+
+    @property
     def paths(self) -> list[Mapping[str, Any]]:
         """For each training of each seed its values along the way; empty where they were taken at the end alone."""
         return [path for run in self.runs for path in run["result"]["paths"]]
@@ -134,11 +140,24 @@ class Results:
 
     Args:
         source: the folder that ``mtopt compare`` wrote, or an open store.
+        name: which of its comparisons. Default: the one that was last finished.
+
+    Raises:
+        StoreError: none is finished.
+        UnknownNameError: none of that name is.
     """
 
-    def __init__(self, source: str | Path | ResultStore) -> None:
+    def __init__(self, source: str | Path | ResultStore, name: str | None = None) -> None:
         self.store = source if isinstance(source, ResultStore) else ResultStore(source, create=False)
-        self.request = self.store.request()
+        if name is None:
+            finished = self.store.comparisons()
+            if not finished:
+                raise StoreError(
+                    f"{self.store.path} holds no finished comparison yet; run the same mtopt compare again to finish it"
+                )
+            name = finished[-1]
+        self.name = name
+        self.request = self.store.request(name)
         self.cells = [self._cell(entry) for entry in self.request["cells"]]
 
     def _cell(self, entry: Mapping[str, Any]) -> Cell:

@@ -62,6 +62,7 @@ REQUEST: dict[str, Any] = {
             **dict.fromkeys(("steps", "points", "trials", "seeds", "evaluations"), int),
         }
     ],
+    "asked": Absent(dict),
     "quick": bool,
     "environment": dict,
 }
@@ -75,13 +76,14 @@ RESULT: dict[str, Any] = {
     "curves": [Values([Maybe(Number)])],
     "positions": [[[Number]]],
     "cost": dict.fromkeys(("cpu_seconds", "steps", "backwards_per_step", "peak_bytes"), Number),
+    "environment": Absent(dict),
     "nonfinite": Absent(Maybe(str)),
     "skipped": Number,
     "conflict_rate": Maybe(Number),
     "cosine": Maybe(Number),
 }
 
-FAILED: dict[str, Any] = {"error": str}
+FAILED: dict[str, Any] = {"error": str, "environment": Absent(dict)}
 
 ROW: dict[str, Any] = {
     **dict.fromkeys(("key", "suite", "task", "combiner", "hyperparameters", "status", "result"), str),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import sqlite3
 from collections.abc import Iterable, Iterator, Mapping
@@ -10,7 +11,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from mtopt._errors import StoreError
+from mtopt._errors import StoreError, unknown_name
 from mtopt.experiments._plan import Run
 from mtopt.experiments._shapes import FAILED, REQUEST, RESULT, ROW, check_shape
 from mtopt.files import parse_json
@@ -146,6 +147,36 @@ class ResultStore:
         with self._connected(f"storing run {run.key}, {run}") as connection:
             connection.execute(f"INSERT OR REPLACE INTO runs VALUES ({', '.join('?' * len(row))})", row)
 
+    def all_keys(self) -> list[str]:
+        """The keys of all runs, finished and failed."""
+        with self._connected("reading the runs") as connection:
+            return [row["key"] for row in connection.execute("SELECT key FROM runs ORDER BY rowid")]
+
+    def take(self, other: ResultStore) -> tuple[int, dict[str, str]]:
+        """Take over the runs and the comparisons of another store; nothing that is here is replaced but failed runs.
+
+        Returns:
+            How many runs were taken, and the name that each comparison has here: another one where its own is taken.
+        """
+        taken = 0
+        for key in other.all_keys():
+            (row,) = other.results([key]).values()
+            here = self.results([key]).get(key)
+            if here is None or (here["status"], row["status"]) == ("failed", "done"):
+                values = [json.dumps(v) if isinstance(v, dict) else v for v in row.values()]
+                with self._connected(f"storing run {key}") as connection:
+                    names, marks = ", ".join(row), ", ".join("?" * len(row))
+                    connection.execute(f"INSERT OR REPLACE INTO runs ({names}) VALUES ({marks})", values)
+                taken += 1
+        names_here: dict[str, str] = {}
+        for name in other.comparisons():
+            request, known = other.request(name), {each: self.request(each) for each in self.comparisons()}
+            candidates = (name if n == 1 else f"{name}-{n}" for n in itertools.count(1))
+            free = next(each for each in candidates if known.get(each, request) == request)
+            self.save_request(free, request)
+            names_here[name] = free
+        return taken, names_here
+
     def results(self, keys: Iterable[str]) -> dict[str, dict[str, Any]]:
         """The rows with these keys, results decoded; absent ones are left out."""
         found: dict[str, dict[str, Any]] = {}
@@ -171,19 +202,26 @@ class ResultStore:
             raise StoreError(f"{place}: {error}; {advice}") from error
         return row
 
-    def save_request(self, request: Mapping[str, Any]) -> None:
+    def save_request(self, name: str, request: Mapping[str, Any]) -> None:
         """Keep what was compared, so that the report can be made again from the store alone."""
         with self._connected("storing what was compared") as connection:
-            connection.execute("INSERT OR REPLACE INTO comparisons VALUES ('last', ?)", (json.dumps(request),))
+            connection.execute("INSERT OR REPLACE INTO comparisons VALUES (?, ?)", (name, json.dumps(request)))
 
-    def request(self) -> dict[str, Any]:
-        """What was compared last."""
+    def comparisons(self) -> list[str]:
+        """The names of the finished comparisons, the last one last."""
         with self._connected("reading what was compared") as connection:
-            row = connection.execute("SELECT request FROM comparisons WHERE name = 'last'").fetchone()
+            return [row["name"] for row in connection.execute("SELECT name FROM comparisons ORDER BY rowid")]
+
+    def request(self, name: str) -> dict[str, Any]:
+        """What was compared under that name.
+
+        Raises:
+            UnknownNameError: no comparison of that name is finished.
+        """
+        with self._connected("reading what was compared") as connection:
+            row = connection.execute("SELECT request FROM comparisons WHERE name = ?", (name,)).fetchone()
         if row is None:
-            raise StoreError(
-                f"{self.path} holds no finished comparison yet; run the same mtopt compare again to finish it"
-            )
+            raise unknown_name(f"comparison in {self.directory}", name, self.comparisons())
         try:
             check_shape(row["request"], str, "the request")
             request: dict[str, Any] = parse_json(row["request"], "the request", kind=dict, hint="the text is not whole")

@@ -10,7 +10,6 @@ import mtopt
 from mtopt.experiments import Budget, Comparison, Contestant, Suite, compare
 from mtopt.experiments._baseline import static_weights
 from mtopt.experiments._plan import TUNING_SEED
-from mtopt.experiments._store import ResultStore
 from tests.experiments.tiny import ParabolasTask
 
 
@@ -78,9 +77,7 @@ def test_the_only_good_weights_are_found_with_two_trials(tmp_path):
 
 
 def rows_of(comparison):
-    with ResultStore(comparison.store.directory)._connected("test") as connection:
-        keys = [row["key"] for row in connection.execute("SELECT key FROM runs")]
-    return list(comparison.store.results(keys).values())
+    return list(comparison.store.results(comparison.store.all_keys()).values())
 
 
 @pytest.mark.parametrize(

@@ -123,7 +123,7 @@ def test_kill_and_resume_loses_and_repeats_nothing(tmp_path):
     rows = rows_of(tmp_path / "out")
     assert len(rows) == 2 * 2 * 5 + 2 * 5
     assert len(log.read_text().splitlines()) == len(rows)  # every run was finished exactly once
-    assert (tmp_path / "out" / "report.html").exists()
+    assert len(list((tmp_path / "out").rglob("report.html"))) == 1
 
 
 def test_static_scalarization_is_always_there(tmp_path):
@@ -203,8 +203,8 @@ def test_report_is_made_again_from_the_store_alone(finished, tmp_path, monkeypat
     finished.print(printed)
     assert capsys.readouterr().out.split("report:")[0].strip() == printed.getvalue().strip()
     again = finished.report(tmp_path / "again.html", figures=tmp_path / "figures")
-    assert (moved / "report.html").read_text() == again.read_text()
-    assert {f.suffix for f in (moved / "figures").iterdir()} == {".png", ".svg"}
+    assert (moved / finished.name / "report.html").read_text() == again.read_text()
+    assert {f.suffix for f in (moved / finished.name / "figures").iterdir()} == {".png", ".svg"}
 
 
 class _Page(HTMLParser):

@@ -10,6 +10,7 @@ import mtopt
 from mtopt._errors import StoreError
 from mtopt.experiments import Budget, compare
 from mtopt.experiments._plan import tuning_runs
+from mtopt.experiments._results import Results
 from mtopt.experiments._store import FILE_NAME, ResultStore
 from tests.experiments import tiny
 from tests.experiments.results import make_result
@@ -65,7 +66,7 @@ def test_other_version_is_refused(tmp_path):
 
 def test_unfinished_comparison_says_so(tmp_path):
     with pytest.raises(ValueError, match="no finished comparison yet"):
-        ResultStore(tmp_path).request()
+        Results(ResultStore(tmp_path))
 
 
 def connect(tmp_path):
@@ -142,7 +143,7 @@ def test_a_bad_request_is_named_with_its_file(request_, tmp_path):
     with connect(tmp_path) as other:
         other.execute("INSERT INTO comparisons VALUES ('last', ?)", (request_,))
     with pytest.raises(StoreError, match=rf"{FILE_NAME}, comparisons.request: .*run the same mtopt compare again"):
-        store.request()
+        store.request("last")
 
 
 def test_a_damaged_file_is_told_from_a_foreign_one(tmp_path):

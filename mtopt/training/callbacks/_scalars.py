@@ -10,6 +10,7 @@ from mtopt.autograd import StepRecord
 from mtopt.training._history import History
 
 _SECTIONS = ("losses", "weights", "norms", "cosines")
+_QUOTED = re.compile(r"[/'\"]")
 _TAKEN = re.compile(rf"({'|'.join(_SECTIONS)})( \(split\))*")
 
 
@@ -40,7 +41,10 @@ def cosines(record: StepRecord) -> dict[tuple[str, str], float]:
 
 
 def evaluation_scalars(split: str, values: Mapping[str, float]) -> dict[str, float]:
-    """``SPLIT/METRIC``; ``losses (split)/METRIC`` where the split has the name of a section of the steps' numbers."""
+    """``SPLIT/METRIC``; ``losses (split)/METRIC`` where the split has the name of a section of the steps' numbers.
+
+    A metric with a slash or a quote in its name is quoted, so that no split and metric have the name of other ones.
+    """
     first, slash, rest = split.partition("/")
     place = f"{first} (split){slash}{rest}" if _TAKEN.fullmatch(first) else split
-    return {f"{place}/{name}": float(value) for name, value in values.items()}
+    return {f"{place}/{repr(name) if _QUOTED.search(name) else name}": float(v) for name, v in values.items()}

@@ -50,11 +50,11 @@ def named(tmp_path_factory):
 @pytest.fixture(scope="module")
 def drawn(named):
     """The page, its figures written to a folder."""
-    return page(named, named.store.directory / "figures")
+    return page(named, named.directory / "figures")
 
 
 def test_every_task_has_its_own_figures_and_they_stand_under_its_heading(named, drawn):
-    files = sorted(path.name for path in (named.store.directory / "figures").iterdir())
+    files = sorted(path.name for path in (named.directory / "figures").iterdir())
     # front and curves of each task, and the ranking, as PNG and SVG
     assert len(files) == (2 * len(TASKS) + 1) * 2
     sections = re.split("<h3>", drawn)[1:]
@@ -67,7 +67,7 @@ def test_every_task_has_its_own_figures_and_they_stand_under_its_heading(named, 
 def test_nothing_is_written_outside_the_folder(named, drawn):
     results = named.store.directory
     assert [path.name for path in results.parent.iterdir()] == ["results"]
-    assert {path.name for path in results.iterdir()} == {FILE_NAME, LOCK_NAME, "figures"}
+    assert {path.name for path in results.iterdir()} == {FILE_NAME, LOCK_NAME, named.name}
 
 
 def test_a_stores_names_do_not_lead_out_of_the_folder(named, tmp_path):

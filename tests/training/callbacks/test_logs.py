@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 
 from mtopt.training import Callback, CSVLogger, Evaluator, Monitor, ProgressBar, TensorBoard
+from mtopt.training.callbacks._scalars import evaluation_scalars
 from tests.training.support import PointTrainer, interrupted, loader, point, two_losses
 
 
@@ -74,6 +75,14 @@ def named(*callbacks, names=Named.names):
     trainer = Named(base.model, base.optimizer, "mgda", callbacks=list(callbacks))
     trainer.names = names
     return trainer
+
+
+def test_no_split_and_metric_have_the_name_of_others() -> None:
+    parts = ("a", "b", "a/b", "b/c", "a/'b", "c'", "'b/c'", '"', "a/\"b'", "losses", "losses (split)", "losses/a")
+    names = [name for split in parts for name in evaluation_scalars(split, dict.fromkeys(parts, 0.0))]
+    assert len(set(names)) == len(parts) ** 2
+    assert "a/b/c" not in evaluation_scalars("a", {"b/c": 1.0})
+    assert list(evaluation_scalars("a/b", {"c": 1.0})) == ["a/b/c"]
 
 
 SPLITS = ("losses", "losses (split)", "weights", "norms/left", "cosines", "=cmd", "@a", "step")
