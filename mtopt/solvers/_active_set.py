@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from mtopt.linalg import Array, Mask, load_lapack
+from mtopt.linalg import Array, Indices, Mask, load_lapack
 
 _ROUNDS = 30
 """Variables moved, over their number, after which the best so far is the answer."""
@@ -28,8 +28,7 @@ def nonnegative_within(matrix: Array, slopes: Array, size: float, tolerance: flo
     positive = _Positive(matrix, slopes, tolerance)
     values = np.zeros_like(slopes)
     if guess is not None:
-        for index in guess.nonzero()[0].tolist():
-            positive.append(index)
+        positive.begin(guess.nonzero()[0])
         while (found := positive.solve()).min(initial=1.0) <= 0.0:
             positive.keep(found > 0.0)
         values[positive.members] = found
@@ -72,6 +71,21 @@ class _Positive:
         self.members: list[int] = []
         self.factor = np.zeros_like(matrix)  # lower triangular
 
+    def begin(self, indices: Indices) -> None:
+        """Take in the first of ``indices``, the furthest from those before it first, up to one that depends on them."""
+        if not len(indices):
+            return
+        factor, order, rank, _ = load_lapack().dpstrf(self._block(indices), tol=4.0 * self.tolerance, lower=1)
+        factor = np.tril(factor[:rank, :rank])
+        indices = indices[order[:rank] - 1]
+        lengths, pivots = self.lengths[indices], factor.diagonal()
+        inverse, _ = load_lapack().dtrtri(factor, lower=1)  # row j, times pivot j: minus its coefficients; one at j
+        reach = pivots * np.abs(inverse).dot(lengths)
+        independent = pivots**2 > 4.0 * self.tolerance * reach**2
+        size = rank if independent.all() else int(independent.argmin())
+        self.members = indices[:size].tolist()
+        self.factor[:size, :size] = factor[:size, :size]
+
     def append(self, index: int) -> bool:
         """Take a variable in, unless its gradient depends on those that are in."""
         size = len(self.members)
@@ -94,8 +108,7 @@ class _Positive:
         self.members = [member for member, stays in zip(self.members, chosen, strict=True) if stays]
         size = len(self.members)
         if size:
-            block = self.matrix[np.ix_(self.members, self.members)]
-            self.factor[:size, :size] = load_lapack().dpotrf(block, lower=1)[0]
+            self.factor[:size, :size] = load_lapack().dpotrf(self._block(self.members), lower=1)[0]
 
     def solve(self) -> Array:
         """The values with which all their slopes are zero."""
@@ -103,9 +116,12 @@ class _Positive:
 
     def refined(self, values: Array) -> Array:
         """``values`` with a smaller error in every slope, where they stay positive."""
-        missed = -self.slopes[self.members] - self.matrix[np.ix_(self.members, self.members)].dot(values)
+        missed = -self.slopes[self.members] - self._block(self.members).dot(values)
         better = values + self._solved(missed)
         return better if better.min(initial=1.0) > 0.0 else values
+
+    def _block(self, members: Indices | list[int]) -> Array:
+        return self.matrix.take(members, 0).take(members, 1)
 
     def _solved(self, right: Array) -> Array:
         size = len(right)

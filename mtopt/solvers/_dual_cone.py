@@ -26,6 +26,7 @@ from mtopt.linalg import (
 from mtopt.solvers._active_set import nonnegative_within
 from mtopt.solvers._certificate import Certificate, certify
 from mtopt.solvers._nonnegative import FEW, exchange, one_at_a_time
+from mtopt.solvers._together import LOOKS, PATIENT, guess_together, solve_together
 
 _NAME = "the projection on the dual cone"
 
@@ -39,8 +40,11 @@ would have a product of the wrong sign by more than 1e-9 of its length."""
 _LONG = 1e3
 """Steps together, over the terms of the point, up to which those of dependent gradients are not looked at again."""
 
-_GUESSED, _DESCENTS = 48, 24
-"""From this many columns on their supports are guessed by this many steps of a gradient method on all together."""
+_STATIONARY = 16.0
+"""Errors of a cosine, over its terms, that the products of a combination may have which vanishes."""
+
+MANY, TOGETHER = 48, 192
+"""Columns from which on their supports are guessed together, and from which on they are solved together."""
 
 
 def project_dual_cone(
@@ -167,14 +171,33 @@ class _Cone:
         steps = np.zeros_like(self.cosines)
         if self.independent:
             columns = self._from_inverse(columns, steps)
-        guess = self._guess(columns) if len(columns) >= _GUESSED else self.cosines[:, columns] < 0.0
+        elif len(columns) >= MANY and self._from_stationary(steps):
+            return steps
+        guess = self.cosines[:, columns] < 0.0
+        if len(columns) >= MANY:
+            slopes = self.cosines[columns]
+            if self.independent and len(columns) >= TOGETHER:
+                values, solved = solve_together(self.cosines, slopes)
+                steps[:, columns[solved]] = values[solved].T
+                columns, guess = columns[~solved], values[~solved].T > 0.0
+            else:
+                looks = LOOKS if self.independent else PATIENT
+                guess = guess_together(self.cosines.astype(np.float32), slopes.astype(np.float32), looks).T > 0.0
         unit = np.eye(len(self.cosines))
         for place, column in enumerate(columns):
             steps[:, column] = self.steps(unit[column], self.cosines[column], guess[:, place])
         return steps
 
     def _from_inverse(self, columns: Indices, steps: Array) -> Indices:
-        """Steps that make a g_i orthogonal to all others, where these are it; the columns that are left."""
+        """Steps that make a g_i orthogonal to all others, where these are it; the columns that are left.
+
+        The gradient in conflict with most is looked at first where all of them would take long.
+        """
+        if len(columns) >= TOGETHER:
+            hardest = int(self.cosines.sum(axis=1).argmin())
+            one = load_lapack().dpotrs(self.root, np.eye(1, len(self.root), hardest)[0])[0]
+            if np.delete(one, hardest).min() < 0.0:
+                return columns
         half = load_lapack().dpotri(self.root)[0]  # the upper triangle of the inverse; the rest is zero as in the root
         guessed = (half + half.T) / half.diagonal()
         np.fill_diagonal(guessed, 0.0)
@@ -183,27 +206,23 @@ class _Cone:
         steps[:, found] = guessed[:, found]
         return np.asarray(columns[~solved[columns]])
 
-    def _guess(self, columns: Indices) -> Mask:
-        """Which steps of each column will be positive, by projected gradients with momentum in single precision."""
-        cosines = self.cosines.astype(np.float32)
-        top = np.linspace(1.0, 2.0, len(cosines), dtype=np.float32)
-        for _ in range(_DESCENTS):  # by the power method: nearly the largest eigenvalue, one at least, bounds the rate
-            top = cosines @ (top / max(float(np.linalg.norm(top)), 1e-3))
-        rate = np.float32(0.9 / max(float(np.linalg.norm(top)), 1.0))
-        values = np.zeros((len(cosines), len(columns)), dtype=np.float32)
-        ahead, momentum = values, 1.0
-        for _ in range(_DESCENTS):
-            slopes = cosines @ ahead
-            slopes += cosines[:, columns]
-            slopes *= -rate
-            slopes += ahead
-            moved = np.maximum(slopes, 0.0, out=slopes)
-            following = 0.5 * (1.0 + math.sqrt(1.0 + 4.0 * momentum**2))
-            ahead = moved - values
-            ahead *= np.float32((momentum - 1.0) / following)
-            ahead += moved
-            values, momentum = moved, following
-        return values > 0.0
+    def _from_stationary(self, steps: Array) -> bool:
+        """Steps of all gradients from one vanishing combination of them with positive weights, if there is one.
+
+        A direction along which no loss rises is then orthogonal to all. ``v_i > 0`` in ``sum_k v_k g_k = 0`` leaves
+        ``v / v_i`` to be added to g_i. The projection of the sum of the unit gradients has such weights, if any do.
+        """
+        ones = np.ones(len(self.cosines))
+        slopes = self.cosines.sum(axis=1)
+        terms = ones + nonnegative_within(self.cosines, slopes, float(len(ones)), self.products)
+        size = float(terms.sum())
+        missed = float(np.abs(self.cosines.dot(terms)).max())
+        # as far as their products with all of them tell; and those of each gradient with the shares of the shortest
+        if missed > _STATIONARY * self.products * size or size * math.sqrt(self.products) > 1.0:
+            return False
+        steps[:] = terms[:, None] / terms
+        np.fill_diagonal(steps, 0.0)
+        return True
 
     def certify(self, point: Array, steps: Array, squared: float, method: str) -> tuple[bool, Certificate]:
         """Whether the projection vanishes as far as is known, and the certificate; ``squared`` is the point's."""
