@@ -17,6 +17,9 @@ _DEPENDENT = 1e-3
 """Squared distance of a unit gradient from the span of those before it below which float32 products know too little of
 it: the products are then taken in float64."""
 
+_APART = 1e6
+"""Ratio of two gradients' squared norms from which the same holds: what is little for one decides for the other."""
+
 
 def gramian_of(jacobian: torch.Tensor) -> torch.Tensor:
     """J Jᵀ of a (K, D) Jacobian: (K, K), float64, on the CPU.
@@ -47,6 +50,8 @@ def _needs_double(gramian: torch.Tensor) -> bool:
     # A float32 square is exact enough between these bounds. A zero may be one, or an underflow; infinity may be
     # the row's or an overflow.
     if not all(1e-20 <= square < 1e30 for square in squares):
+        return True
+    if max(squares) > _APART * min(squares):
         return True
     if len(squares) <= 2:
         return len(squares) == 2 and squares[0] * squares[1] * (1.0 - _DEPENDENT) < gramian.tolist()[0][1] ** 2

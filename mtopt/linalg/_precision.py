@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from typing import Any, Self
 
@@ -49,6 +50,12 @@ class Precision:
         """Length of a combination of unit gradients, over the sum of the moduli of its weights, that its projection on
         another unit gradient is known to."""
         return max(self.products, self.rows)
+
+    @property
+    def short(self) -> float:
+        """Length that a combination of unit gradients may have whose squared length is nothing but rounding, over the
+        sum of the moduli of its weights: gradients that depend on each other do so to the rounding of their entries."""
+        return min(math.sqrt(self.products), 4.0 * self.rows)
 
     def of_numbers(self) -> Self:
         """That of the numbers which the rows hold. Rows of 16 bits are taken as they are, with no more doubt than those

@@ -8,8 +8,17 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
-from mtopt.linalg import Array, Precision, TwoGradients, load_lapack, normalize_live_rows, read_gramian, read_two
+from mtopt.linalg import (
+    Array,
+    Precision,
+    TwoGradients,
+    load_lapack,
+    normalize_live_rows,
+    read_gramian,
+    read_two,
+)
 from mtopt.solvers._certificate import Certificate, certify
+from mtopt.solvers._min_norm import min_norm
 
 _STEPS = 1000
 """Newton steps; four to eight are usual, some hundreds when alpha is 10 and the rows span twelve decades."""
@@ -67,12 +76,25 @@ def alpha_fair(
     vector = scales * found
     slopes = cosines.dot(vector)
     error = float(np.abs(slopes - found ** (-1.0 / alpha) / scales).max())
-    certificate = _certify(error, float(vector.sum()), math.sqrt(vector.dot(slopes)), precision, method)
+    moduli, length = float(vector.sum()), math.sqrt(vector.dot(slopes))
+    if precision.products * moduli > _DOUBTFUL * length and _stationary(cosines, precision):
+        return weights, _STATIONARY
+    certificate = _certify(error, moduli, length, precision, method)
     weights[live] = found * largest ** (-2.0 * alpha / (1.0 + alpha))
     return weights, certificate
 
 
 _STATIONARY = Certificate(0.0, None, "Pareto-stationary")
+
+_DOUBTFUL = 1e-10
+"""What rounding may hide of a projection, over the direction's length, from which it is asked whether there is one."""
+
+
+def _stationary(cosines: Array, precision: Precision) -> bool:
+    """Whether a combination of the gradients vanishes: the program has no solution then, but weights that go to
+    infinity with lengths far apart look like one."""
+    terms, _ = min_norm(cosines, precision)
+    return float(terms.dot(cosines).dot(terms)) <= precision.rank_share(len(terms))
 
 
 def _closed_form(two: TwoGradients, precision: Precision) -> tuple[Array, Certificate]:

@@ -88,7 +88,7 @@ def conflict_averse(
         SolverError: a violation is above 1e-10 and more than rounding.
     """
     matrix = read_gramian(gramian)
-    precision = precision or Precision.behind(gramian)
+    precision = (precision or Precision.behind(gramian)).of_numbers()
     share = max(_VANISHING * precision.products, precision.vanishing)
     two = read_two(matrix)
     if two is not None and radius > 0.0 and two.independent(max(_PARALLEL, share)):
@@ -141,13 +141,15 @@ def _towards_cone(
     projected, certificate = project_dual_cone(matrix, weights, precision=precision)
     change = (projected - weights)[live] * lengths / lengths.min()
     distance = _length(program.root, change)
+    unknown = math.sqrt(precision.products) if vanishes else precision.products * total / length
     if vanishes and distance <= program.bound * (1.0 + _REACHED):
-        return projected, Certificate(certificate.residual, certificate.gap, "Pareto-stationary")
+        # g_w can be longer than zero, and so can be what the worst loss might fall by
+        fall = program.bound * precision.short * total * float(program.inverse.max()) / program.length
+        return projected, Certificate(certificate.residual + fall, certificate.gap, "Pareto-stationary")
     share = min(program.bound / distance, 1.0) if distance > 0.0 else 1.0
     weights = weights + share * (projected - weights)
     terms = program.mean + share * change
     hidden = precision.products * float(np.abs(terms).sum())
-    unknown = math.sqrt(precision.products) if vanishes else precision.products * total / length
     best = float(vector.dot(program.slopes)) + program.bound * (length + unknown * total)
     missed = float((best * program.inverse - program.cosines.dot(terms)).max())
     return weights, Certificate((max(missed, 0.0) + hidden) / program.length, None, "towards the dual cone")

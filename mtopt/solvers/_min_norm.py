@@ -8,6 +8,7 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
+from mtopt._errors import SolverError
 from mtopt.linalg import (
     Array,
     Precision,
@@ -18,6 +19,7 @@ from mtopt.linalg import (
     require_cosine,
     take_semidefinite_root,
 )
+from mtopt.solvers._active_set import nonnegative_within
 from mtopt.solvers._certificate import Certificate, certify
 from mtopt.solvers._nonnegative import nonnegative
 
@@ -48,18 +50,19 @@ def min_norm(gramian: torch.Tensor | npt.ArrayLike, precision: Precision | None 
     Returns:
         The weights, (K,) float64, and their certificate. With ``mu = w' G w``, its ``gap`` is
         ``(mu - min_i (G w)_i) / min_i g_ii`` and its ``residual`` the same violation in unit gradients, with what
-        rounding may hide of it, over ``||d||``, or over the shortest gradient's length where
-        d cannot be told from zero.
+        rounding may hide of it, over ``||d||``. Where d cannot be told from zero it is over the shortest gradient's
+        length, and what d may be long, over the longest one's, is added.
 
     Raises:
         SolverError: a violation is above 1e-10 and more than rounding, or the Gramian is more indefinite than rounding
             makes it.
     """
     matrix = read_gramian(gramian)
-    products = (precision or Precision.behind(gramian)).products
+    precision = precision or Precision.behind(gramian)
+    products = precision.products
     two = read_two(matrix)
     if two is not None:
-        return _closed_form(two, products)
+        return _closed_form(two, precision)
     cosines, norms = normalize_gramian(matrix)
     if norms.min() == 0.0:
         zero = norms == 0.0
@@ -70,7 +73,11 @@ def min_norm(gramian: torch.Tensor | npt.ArrayLike, precision: Precision | None 
     root, semidefinite = take_semidefinite_root(cosines)
     stationary = stationary_terms(cosines, root, semidefinite, products)
     scaled = _shortest(root, semidefinite, inverse) if stationary is None else stationary / inverse.dot(stationary)
-    certificate = _certify(semidefinite, inverse, scaled, products)
+    try:
+        certificate = _certify(semidefinite, inverse, scaled, precision)
+    except SolverError:  # SciPy takes slopes near 1e-14 for none, and the direction may be that short
+        scaled = _shortest_within(semidefinite, inverse, products)
+        certificate = _certify(semidefinite, inverse, scaled, precision)
     weights = inverse * scaled
     return weights / weights.sum(), certificate
 
@@ -95,7 +102,13 @@ def _shortest(root: Array, semidefinite: Array, edge: Array) -> Array:
     return np.asarray(found / edge.dot(found))
 
 
-def _closed_form(two: TwoGradients, products: float) -> tuple[Array, Certificate]:
+def _shortest_within(semidefinite: Array, edge: Array, products: float) -> Array:
+    """:func:`_shortest`, to what the cosines are known to."""
+    found = nonnegative_within(semidefinite + edge * edge[:, None], -edge, 1.0, products)
+    return np.asarray(found / edge.dot(found))
+
+
+def _closed_form(two: TwoGradients, precision: Precision) -> tuple[Array, Certificate]:
     """The answer for two gradients: in unit gradients, with v = s w, ``v_1 : v_2 = (s_2 - c s_1) : (s_1 - c s_2)``.
 
     Formed like this, and not as ``w_2 = 1 - w_1``, the smaller weight keeps its digits when one gradient is a million
@@ -111,32 +124,48 @@ def _closed_form(two: TwoGradients, products: float) -> tuple[Array, Certificate
     one_inverse, other_inverse = shortest / first, shortest / second
     total = one * one_inverse + other * other_inverse
     one, other = one / total, other / total
-    certificate = _certify_two(cosine, one_inverse, other_inverse, one, other, products)
+    certificate = _certify_two(cosine, one_inverse, other_inverse, one, other, precision)
     return np.array([one * one_inverse, other * other_inverse]), certificate
 
 
 def _certify_two(
-    cosine: float, one_inverse: float, other_inverse: float, one: float, other: float, products: float
+    cosine: float, one_inverse: float, other_inverse: float, one: float, other: float, precision: Precision
 ) -> Certificate:
     """:func:`_certify` in plain floats."""
     one_slope, other_slope = one + cosine * other, cosine * one + other
     value, size = one * one_slope + other * other_slope, one + other
     missed = max(value * one_inverse - one_slope, value * other_inverse - other_slope)
     gap = max(value - one_slope / one_inverse, value - other_slope / other_inverse, 0.0)
-    hidden = products * size * (1.0 + size)
-    return certify(_NAME, missed, hidden, _length(value, size, products), gap, "closed form")
+    hidden = precision.products * size * (1.0 + size)
+    shortest = min(one_inverse, other_inverse)
+    return _certified(missed, hidden, value, size, precision, shortest, gap, "closed form")
 
 
-def _certify(cosines: Array, inverse: Array, scaled: Array, products: float) -> Certificate:
+def _certify(cosines: Array, inverse: Array, scaled: Array, precision: Precision) -> Certificate:
     slopes = cosines.dot(scaled)
     value, size = float(scaled.dot(slopes)), float(scaled.sum())
     violation = value * inverse - slopes  # positive where a row would still shorten the point
     # two opposite gradients that are millions of times longer than a third leave only rounding of the value
-    hidden = products * size * (1.0 + size)
+    hidden = precision.products * size * (1.0 + size)
     gap = float(max((violation / inverse).max(), 0.0))
-    return certify(_NAME, float(violation.max()), hidden, _length(value, size, products), gap, "nnls")
+    return _certified(float(violation.max()), hidden, value, size, precision, float(inverse.min()), gap, "nnls")
 
 
-def _length(squared: float, size: float, products: float) -> float:
-    """What a violation is measured by: the direction's length, or the shortest gradient's where it has none."""
-    return min(math.sqrt(squared), 1.0) if squared > 4.0 * products * size**2 else 1.0
+def _certified(
+    violation: float,
+    hidden: float,
+    squared: float,
+    size: float,
+    precision: Precision,
+    shortest: float,
+    gap: float,
+    method: str,
+) -> Certificate:
+    """The certificate: in units of the direction's length, or of the shortest gradient's where it has none.
+
+    It has none where its square is rounding; what it may have over the longest gradient's is added then.
+    """
+    if squared > 4.0 * precision.products * size**2:
+        return certify(_NAME, violation, hidden, min(math.sqrt(squared), 1.0), gap, method)
+    found = certify(_NAME, violation, hidden, 1.0, gap, method)
+    return Certificate(found.residual + precision.short * size * shortest, found.gap, found.method)

@@ -27,6 +27,9 @@ ADDED_IN = {torch.float64: torch.float64, torch.float32: torch.float32, torch.bf
 STEADY = 100.0
 """Reach of an answer (see ``Projection.reach``) up to which it follows from the rows within their precision."""
 
+APART = {torch.float64: 0.0, torch.float32: 0.0, torch.bfloat16: 2.0**-5}
+"""Length of the shortest convex combination of the unit rows up to which a fair rule may take it for rounding."""
+
 FLOOR = 1e-15
 """What a certificate in float64 need not see."""
 
@@ -41,6 +44,7 @@ class Truth:
         steady: whether the answer follows from the rows within the tolerance, or from less than that.
         error: by how much a vector misses what is promised of each row, as a length: what the vector's product with the
             row is too small by, over the row's norm. For the vector and the weights that make it.
+        apart: length of the shortest convex combination of the unit rows, where it decides whether there is an answer.
     """
 
     rows: list[Row]
@@ -48,6 +52,7 @@ class Truth:
     answer: Row | None
     steady: bool
     error: Callable[[Row, Row | None], float]
+    apart: float = math.inf
 
 
 def rising(rows: list[Row]) -> Callable[[Row, Row | None], float]:
@@ -119,7 +124,7 @@ def fair(rows: list[Row], alpha: float) -> Truth:
 
     if apart == 0.0:
         return Truth(rows, scale, none, True, error)
-    return Truth(rows, scale, answer, answer is not None, error)
+    return Truth(rows, scale, answer, answer is not None, error, apart)
 
 
 def _longest(rows: list[Row]) -> float:
@@ -189,7 +194,7 @@ def _direction_faults(truth: Truth, direction: Row, dtype: torch.dtype) -> Itera
     error = truth.error(direction, None)
     if error > tolerance * size + rounding and not (short and not truth.steady):
         yield f"violated by {error / size:.1e} of |d|" if size else "d is zero"
-    if truth.steady and truth.answer is not None:
+    if truth.steady and truth.answer is not None and not (short and truth.apart <= APART[dtype]):
         # what follows of violations up to the tolerance, for steps of the given reach
         allowed = math.sqrt(STEADY * tolerance) * truth.scale
         apart = exact.length([a - b for a, b in zip(direction, truth.answer, strict=True)])

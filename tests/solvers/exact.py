@@ -52,7 +52,8 @@ def root(square: Fraction) -> Fraction:
     if square == 0:
         return Fraction(0)
     over = square.numerator * square.denominator
-    shift = 10 ** (DIGITS + max(0, len(str(square.denominator)) - len(str(square.numerator))))
+    short = square.denominator.bit_length() - square.numerator.bit_length()
+    shift = 10 ** (DIGITS + max(0, math.ceil(0.302 * short)))
     return Fraction(math.isqrt(over * shift * shift), square.denominator * shift)
 
 
