@@ -26,7 +26,7 @@ from mtopt.linalg import (
 from mtopt.solvers._active_set import nonnegative_within
 from mtopt.solvers._certificate import Certificate, certify
 from mtopt.solvers._nonnegative import FEW, exchange, one_at_a_time
-from mtopt.solvers._together import LOOKS, PATIENT, guess_together, solve_together
+from mtopt.solvers._together import FEW_LOOKS, PATIENT, guess_together, solve_together
 
 _NAME = "the projection on the dual cone"
 
@@ -181,7 +181,7 @@ class _Cone:
                 steps[:, columns[solved]] = values[solved].T
                 columns, guess = columns[~solved], values[~solved].T > 0.0
             else:
-                looks = LOOKS if self.independent else PATIENT
+                looks = FEW_LOOKS if self.independent else PATIENT
                 guess = guess_together(self.cosines.astype(np.float32), slopes.astype(np.float32), looks).T > 0.0
         unit = np.eye(len(self.cosines))
         for place, column in enumerate(columns):
