@@ -19,9 +19,9 @@ class UPGrad(GramianCombiner):
     conflicting gradients give half of PCGrad's direction; without a conflict it is the mean.
 
     Quinton and Rey, "Jacobian descent for multi-objective optimization", 2024 (arXiv 2406.16232). The K projections are
-    solved exactly from one factorisation of the cosines (:func:`mtopt.solvers.project_rows`), so no loss rises to first
-    order, however different the gradients' lengths; opposite gradients project to zero. The authors' library adds 1e-4
-    of the trace to the Gramian, which lets losses with gradients 30 times shorter than the others rise.
+    solved exactly, many of them together (:func:`mtopt.solvers.project_rows`), so no loss rises to first order, however
+    different the gradients' lengths; opposite gradients project to zero. The authors' library adds 1e-4 of the trace to
+    the Gramian, which lets losses with gradients 30 times shorter than the others rise.
 
     Args:
         preference: (K,) shares p, non-negative, summing to one. Default: 1/K each.

@@ -26,7 +26,8 @@ def gramian_of(jacobian: torch.Tensor) -> torch.Tensor:
 
     Products run over 1,024 columns each in the rows' own precision (float32 for 16-bit rows) and are summed in
     float64, so the error stays near 1e-7 of the norms whatever D; one float32 product loses 1e-3 at D = 1e7. Where
-    float32 would underflow or overflow, or the rows are nearly dependent on each other, float64 is used throughout.
+    float32 would underflow or overflow, or the rows are nearly dependent on each other or of lengths a thousand times
+    apart, float64 is used throughout.
     """
     if jacobian.ndim != 2 or jacobian.shape[0] == 0:
         raise ValueError(f"jacobian must have shape (K, D) with K >= 1, found {tuple(jacobian.shape)}")

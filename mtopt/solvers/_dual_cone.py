@@ -111,10 +111,9 @@ def project_rows(
 ) -> tuple[Array, Certificate]:
     """The projections of all K gradients on the cone ``{d : g_k . d >= 0 for all k}``: row i of (K, K) weighs g_i's.
 
-    See :func:`project_dual_cone`. The K programs share one factorisation. Where the gradients conflict much, the
-    projection of g_i is orthogonal to all others: a column of ``C⁻¹``, divided by its diagonal entry, and a proof if it
-    is non-negative. Only the other columns need a program; the supports of many are guessed together. The certificate
-    is that of the worst column.
+    See :func:`project_dual_cone`. Where the gradients conflict much, the projection of g_i is orthogonal to all others:
+    a column of ``C⁻¹``, divided by its diagonal entry, and a proof if it is non-negative. Only the other columns need a
+    program; many are solved, or their supports guessed, together. The certificate is that of the worst column.
     """
     matrix = read_gramian(gramian)
     precision = precision or Precision.behind(gramian)

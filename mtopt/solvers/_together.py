@@ -23,7 +23,7 @@ _BETWEEN = 8
 """Steps of the gradient method between two looks at the supports."""
 
 FEW_LOOKS, LOOKS, PATIENT = 3, 8, 48
-"""Looks at most: before programs are solved one by one, together, and where a wrong guess costs more than many steps."""
+"""Looks at most: before programs are solved one by one; together; and where a wrong guess costs more than steps."""
 
 _POWERS = 12
 """Steps of the power method: nearly the largest eigenvalue, which bounds the rate."""

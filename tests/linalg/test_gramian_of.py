@@ -28,6 +28,15 @@ def error(found: torch.Tensor, jacobian: torch.Tensor) -> float:
     return float(((found - truth).abs() / norms / norms[:, None]).max())
 
 
+@pytest.mark.parametrize("rows", [2, 5])
+def test_rows_of_lengths_a_thousand_times_apart_are_multiplied_in_float64(rows: int) -> None:
+    """What a loss of a large gradient can tell of one of a small gradient is lost in products that are off by 1e-7."""
+    jacobian = torch.randn(rows, 300, generator=torch.Generator().manual_seed(0))
+    assert error(gramian_of(jacobian), jacobian) > 1e-12
+    jacobian[0] *= 2e3
+    assert error(gramian_of(jacobian), jacobian) <= 1e-15
+
+
 @pytest.mark.parametrize("positive", [False, True], ids=["signed", "all_positive"])
 @pytest.mark.parametrize(("rows", "columns"), [(8, 1_000_000), (2, 10_000_000)])
 def test_float32_is_exact_at_model_scale(rows: int, columns: int, positive: bool) -> None:
