@@ -6,7 +6,7 @@ import functools
 import math
 from collections.abc import Callable, Iterator, Mapping, Sequence, Set
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any, Literal, Protocol
 
 import torch
 
@@ -174,26 +174,82 @@ def _or_absent(loss: Callable[[], torch.Tensor]) -> Callable[[], torch.Tensor]:
     return run
 
 
+class Sharing(Protocol):
+    """What losses ask of the processes that each have a part of the mini-batch."""
+
+    @property
+    def several(self) -> bool: ...
+
+    def note(self, what: str, value: object) -> None: ...
+
+    def count(self, flags: Sequence[bool]) -> list[int]: ...
+
+    def sum_numbers(self, numbers: Sequence[float]) -> list[float]: ...
+
+
 class Batch:
     """The losses of one mini-batch: which are there, each checked, signed and scaled when it is used.
 
     Of a loss that is a callable it is known only once it was run that it is there: then ``present`` may get shorter.
+
+    Of several processes each has a part of the mini-batch, and a loss is the mean over those that have it: it is
+    present where one of them has it, the others differentiate a constant, and each is divided by their number, so that
+    gradients need only be summed.
     """
 
-    def __init__(self, losses: Losses | Callable[[], Losses], scale: float, *, retain_graph: bool = False) -> None:
-        self.objectives, self.given = read_losses(losses() if callable(losses) else losses)  # of all, present or not
-        self.scale, self.retain_graph = scale, retain_graph
+    def __init__(
+        self,
+        losses: Losses | Callable[[], Losses],
+        scale: float,
+        *,
+        retain_graph: bool = False,
+        processes: Sharing | None = None,
+        graph: bool = True,
+    ) -> None:
+        self.processes = processes if processes is not None and processes.several else None
+        given = losses() if callable(losses) else losses
+        self.objectives, self.given = read_losses(given, some=self.processes is None)  # of all, present or not
+        self.scale, self.retain_graph, self.graph = scale, retain_graph, graph
         self.present = [k for k, loss in enumerate(self.given) if loss is not None]
         self.all_tensors = all(isinstance(self.given[k], torch.Tensor) for k in self.present)
+        self.here = self.present  # in this process
+        self.holders: dict[int, int] = {}  # of each loss, where it is not one
         self._found: dict[int, torch.Tensor] = {}
         self._numbers: list[float] | None = None
+        if self.processes is not None:
+            self._agree(self.processes)
+
+    def _agree(self, processes: Sharing) -> None:
+        """Learn what the other processes have."""
+        processes.note("the losses", [(each.name, each.sense) for each in self.objectives])
+        flags = [loss is not None for loss in self.given] + [callable(loss) for loss in self.given]
+        counts = processes.count(flags)
+        total = len(self.given)
+        self.holders = dict(enumerate(counts[:total]))
+        self._runs = {k for k in range(total) if counts[total + k]}  # there or not, as it turns out when they are run
+        self.present = [k for k in range(total) if counts[k]]
+        self.all_tensors = not self._runs
+        if not self.present:
+            raise self._nothing()
+        for k in self.present:
+            if self.given[k] is None:
+                self.given[k] = self._constant()
+
+    def _constant(self) -> torch.Tensor:
+        """Stands for a loss that another process has: it reaches nothing."""
+        like = next((loss for loss in self.given if isinstance(loss, torch.Tensor)), torch.zeros(()))
+        return torch.zeros((), dtype=like.dtype, device=like.device, requires_grad=True)
+
+    def _nothing(self) -> NoLossError:
+        return NoLossError(f"losses holds no loss: {[o.name for o in self.objectives]}; skip this batch")
 
     @classmethod
     def of_values(cls, objectives: Sequence[Objective], present: Sequence[int], values: Sequence[float]) -> Batch:
         """Losses that have been differentiated already, of which the numbers are left."""
         batch = cls.__new__(cls)
         batch.objectives, batch.given, batch.present = list(objectives), [], list(present)
-        batch.scale, batch.retain_graph, batch.all_tensors = 1.0, False, False
+        batch.scale, batch.retain_graph, batch.all_tensors, batch.graph = 1.0, False, False, True
+        batch.processes, batch.holders, batch.here = None, {}, batch.present
         batch._found, batch._numbers = {}, list(values)
         return batch
 
@@ -209,10 +265,16 @@ class Batch:
         """
         given = self.given[k]
         found = given() if callable(given) else given
+        if self.processes is not None and k in self._runs:
+            here = found is not ABSENT and k in self.here
+            (self.holders[k],) = self.processes.count([here])
+            if not here:
+                self.here = [other for other in self.here if other != k]
+                found = self._constant() if self.holders[k] else ABSENT
         if found is ABSENT:
             self.keep(set(self.present) - {k})
             if not self.present:
-                raise NoLossError(f"losses holds no loss: {[o.name for o in self.objectives]}; skip this batch")
+                raise self._nothing()
             return None
         return self._read(k, found)
 
@@ -221,10 +283,12 @@ class Batch:
         return [self._read(k, self.given[k]) for k in self.present]
 
     def _read(self, k: int, found: object) -> torch.Tensor:
-        loss = check_loss(self.objectives[k].name, found)
+        loss = check_loss(self.objectives[k].name, found, graph=self.graph)
         self._found[k] = loss.detach()
         self._numbers = None
         factor = self.objectives[k].sign * self.scale
+        if self.processes is not None:
+            factor /= self.holders[k]
         if factor != 1.0:
             loss = loss * factor
         return loss.reshape(()) if loss.ndim else loss
@@ -237,13 +301,19 @@ class Batch:
 
     @property
     def values(self) -> list[float]:
-        """The losses as the user knows them, once they were run: one transfer from a device, when all is queued."""
+        """The losses as the user knows them, once they were run: one transfer from a device, when all is queued.
+
+        Of several processes, all ask at the same time.
+        """
         if self._numbers is None:
             found = self._found.values()
             if all(value.is_cpu for value in found):
                 self._numbers = [float(value) for value in found]
             else:
                 self._numbers = torch.stack([value.reshape(()).double() for value in found]).tolist()
+            if self.processes is not None:
+                sums = self.processes.sum_numbers(self._numbers)
+                self._numbers = [total / self.holders[k] for k, total in zip(self._found, sums, strict=True)]
         return self._numbers
 
     @property

@@ -19,14 +19,14 @@ from mtopt._losses import (
     without_nan,
 )
 from mtopt.autograd._backward import hints, nothing_present
-from mtopt.autograd._call import Call, Params, Private, check_rule, factor_of, trainable
+from mtopt.autograd._call import Call, Params, Private, check_rule, factor_of, note_call, trainable
 from mtopt.autograd._reach import refuse_reentrant, require_reach
 from mtopt.autograd._record import StepRecord
 from mtopt.autograd._rows import row_of
 from mtopt.autograd._step import run_step
 from mtopt.autograd.plans import KeptRows
 from mtopt.combiners import Combiner
-from mtopt.distributed import refuse_ranks
+from mtopt.distributed import Processes, processes_of, unwrapped
 from mtopt.linalg import Row
 
 
@@ -70,7 +70,8 @@ class JacobianAccumulator:
     ) -> None:
         check_absent(absent)
         self._absent = absent
-        self._places = trainable(params)
+        self._module = params if isinstance(params, torch.nn.Module) else None
+        self._places = trainable(unwrapped(params))
         self._params = [place.parameter for place in self._places]
         self.objectives = _objectives(num_objectives)
         self._scaler = scaler if scaler is not None and scaler.is_enabled() else None
@@ -97,6 +98,10 @@ class JacobianAccumulator:
             KeyError: no such objective.
             TypeError, ValueError: no scalar with a graph, or one that reaches none of the parameters.
         """
+        with processes_of(self._module):
+            self._add(k, loss, retain_graph)
+
+    def _add(self, k: int | str, loss: LossValue, retain_graph: bool) -> None:
         index = self._index(k)
         value = run_loss(loss)
         if self._absent is not None and value is not None:
@@ -137,8 +142,15 @@ class JacobianAccumulator:
             ValueError: nothing was added, the rule takes several mini-batches, or the scaler's factor has changed.
             NonFiniteError: in strict mode, naming the objectives.
         """
+        with processes_of(self._module) as processes:
+            self._check_rule(combiner, private)
+            try:
+                return self._combined(combiner, private, strict, processes)
+            finally:
+                self.clear()
+
+    def _check_rule(self, combiner: Combiner, private: Private | None) -> None:
         check_rule(combiner, private)
-        refuse_ranks()
         if combiner.draws > 1:
             raise ValueError(
                 f"{combiner!r} takes {combiner.draws} independent mini-batches a step, and the sum of micro-batches is "
@@ -149,39 +161,54 @@ class JacobianAccumulator:
                 f"{combiner!r} looks at each batch twice, also at the parameters of the step before, and micro-batches "
                 "are gone; give mtopt.backward a callable that returns the losses of the whole batch"
             )
-        if not self._rows and self._lacking:
-            self.clear()
-            return nothing_present()
-        if not self._rows:
-            raise NoLossError("nothing was added since the last combine; call add(k, loss) for each loss first")
-        try:
-            return self._combined(combiner, private, strict)
-        finally:
-            self.clear()
 
-    def _combined(self, combiner: Combiner, private: Private | None, strict: bool) -> StepRecord:
-        assert self._scale is not None
-        if self._factor() != self._scale:
+    def _combined(self, combiner: Combiner, private: Private | None, strict: bool, processes: Processes) -> StepRecord:
+        scale = self._factor() if self._scale is None else self._scale
+        if processes.several:
+            note_call(processes, self._places, combiner, scale)
+            processes.note("the objectives of the accumulator", [(o.name, o.sense) for o in self.objectives])
+        holders = processes.count([k in self._rows for k in range(len(self.objectives))])
+        present = [k for k, held in enumerate(holders) if held]
+        if not present and processes.meet(self._lacking):
+            return nothing_present()
+        if not present:
+            raise NoLossError("nothing was added since the last combine; call add(k, loss) for each loss first")
+        if self._factor() != scale:
             raise ValueError(
-                f"the scaler's factor was {self._scale:g} when the first loss was added and is {self._factor():g} now; "
+                f"the scaler's factor was {scale:g} when the first loss was added and is {self._factor():g} now; "
                 "call scaler.update() only after combine and the optimizer's step"
             )
-        present = sorted(self._rows)
         call = Call(
             None,
             self._places,
             self._params,
             combiner,
-            scale=self._scale,
+            scale=scale,
             scaled=self._scaler is not None,
             private=private,
             strict=strict,
+            processes=processes,
         )
+        if processes.several:
+            self._average(processes, present, holders)
         values = torch.stack([self._values[k] for k in present]).tolist()
         plan = KeptRows(call, Batch.of_values(self.objectives, present, values), [self._rows[k] for k in present])
         plan.told = f"{self._backwards} backwards accumulated, {len(present)} gradients combined"
         plan.backwards = self._backwards
         return run_step(call, plan)
+
+    def _average(self, processes: Processes, present: Sequence[int], holders: Sequence[int]) -> None:
+        """Replace the rows and the losses of this process by the means over those that have them."""
+        numbers = processes.sum_numbers([float(self._values.get(k, 0.0)) for k in present])
+        self._values = {
+            k: torch.tensor(number / holders[k], dtype=torch.float64)
+            for k, number in zip(present, numbers, strict=True)
+        }
+        mine = iter([(self.objectives[k].name, self._rows.pop(k, [None] * len(self._params))) for k in present])
+        sums = [_sum(None, torch.zeros((), dtype=p.dtype, device=p.device)).expand(p.shape) for p in self._params]  # type: ignore[union-attr]
+        for k, (_, row) in zip(present, processes.sum_rows(mine, sums), strict=True):
+            torch._foreach_div_([gradient for gradient in row if gradient is not None], holders[k])
+            self._rows[k] = row
 
     def _factor(self) -> float:
         return factor_of(self._scaler, self._params[0].device)[0]

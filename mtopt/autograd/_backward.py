@@ -26,6 +26,7 @@ from mtopt.autograd.plans import (
     TwoPoints,
 )
 from mtopt.combiners import Combiner, NormCombiner
+from mtopt.distributed import processes_of
 from mtopt.linalg import rows_fit
 
 LOG = logging.getLogger("mtopt.autograd")
@@ -59,7 +60,8 @@ def backward(
         losses: a sequence, a tensor (K,), a mapping from names (or :class:`Objective`), or a callable that returns one
             of these. A loss is a scalar tensor; a callable that returns one, which is run, differentiated and freed
             before the next; or None where it is absent. A rule on several draws takes a sequence of such collections.
-        params: what to fill: a module, its ``named_parameters()``, or bare parameters.
+        params: what to fill: a module, its ``named_parameters()``, or bare parameters. Under several ranks each has
+            them all, wrapped in DDP or not, and a part of the batch: see docs/distributed.md.
         combiner: the rule. Create it once, before the loop: it may carry state.
         features: the shared trunk's output, or several: heads are differentiated once, the trunk K times.
         scaler: a ``torch.amp.GradScaler``. The rule sees unscaled gradients, ``.grad`` is scaled.
@@ -78,26 +80,28 @@ def backward(
         TypeError, ValueError: a wrong argument, named, with what was found and what to do.
         NonFiniteError: in strict mode, naming the objectives.
     """
-    call = Call.of(
-        losses,
-        params,
-        combiner,
-        scaler=scaler,
-        private=private,
-        strict=strict,
-        features=features,
-        plan=plan,
-        store=store,
-        absent=absent,
-        retain_graph=retain_graph,
-    )
-    try:
-        with hints():
-            return logged(run_step(call, choose(call)))
-    except NoLossError:
-        if absent is None:
-            raise
-        return logged(nothing_present())
+    with processes_of(params) as processes:
+        call = Call.of(
+            losses,
+            params,
+            combiner,
+            scaler=scaler,
+            private=private,
+            strict=strict,
+            features=features,
+            plan=plan,
+            store=store,
+            absent=absent,
+            retain_graph=retain_graph,
+            processes=processes,
+        )
+        try:
+            with hints():
+                return logged(run_step(call, choose(call)))
+        except NoLossError:
+            if absent is None:
+                raise
+            return logged(nothing_present())
 
 
 @contextmanager
@@ -120,7 +124,7 @@ def choose(call: Call) -> Plan:
         return SeveralBatches.of_draws(call)
     if rule.revisits:
         return TwoPoints(call)
-    batch = Batch(call.losses, call.scale, retain_graph=call.retain_graph)
+    batch = Batch(call.losses, call.scale, retain_graph=call.retain_graph, processes=call.processes)
     if batch.all_tensors and rule.needs == "losses" and call.private in (None, "weighted"):
         return LossValues(call, batch)
     if batch.all_tensors and rule.kept_weights((), len(batch.objectives)) is not None:
@@ -152,7 +156,7 @@ def _no_room(call: Call, batch: Batch) -> str:
     if call.store == "recompute":
         return "store='recompute'"
     at_choice = call.store is None and call.plan == "auto" and batch.all_tensors and weighs_by_products(call.rule)
-    if not at_choice or rows_fit(call.params, len(batch.present)):
+    if not at_choice or not call.processes.meet(not rows_fit(call.params, len(batch.present))):
         return ""
     return f"{len(batch.present)} gradients do not fit in the free memory"
 

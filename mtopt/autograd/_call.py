@@ -12,7 +12,7 @@ from torch import nn
 from mtopt._losses import Absent, check_absent, without_nan
 from mtopt.autograd._matrix_free_options import MatrixFree
 from mtopt.combiners import Combiner
-from mtopt.distributed import refuse_ranks, refuse_sharded
+from mtopt.distributed import ALONE, Processes, refuse_ranks, refuse_sharded, unwrapped
 from mtopt.linalg import Place
 
 Params = nn.Module | Iterable[torch.Tensor] | Iterable[tuple[str, torch.Tensor]]
@@ -43,6 +43,7 @@ class Call:
         scaled: there is a GradScaler, which must see it when a step is skipped.
         free: the settings of a matrix-free step; None for another.
         takes_absent: ``absent="nan"`` is an option of the caller's.
+        processes: those that each have a part of the batch, and all of the parameters.
         The others are the arguments of ``mtopt.backward``.
     """
 
@@ -62,6 +63,7 @@ class Call:
     absent: Absent = None
     takes_absent: bool = True
     retain_graph: bool = False
+    processes: Processes = ALONE
 
     @classmethod
     def of(
@@ -79,20 +81,30 @@ class Call:
         absent: Absent = None,
         takes_absent: bool = True,
         retain_graph: bool = False,
+        processes: Processes | None = None,
+        what: str = "this step",
     ) -> Call:
-        """The call with these arguments, once each is what it should be."""
+        """The call with these arguments, once each is what it should be.
+
+        Without ``processes`` there must be one alone; ``what`` is then refused by this name.
+        """
         check_rule(rule, private)
         check_features(features)
         check_absent(absent)
         free = as_matrix_free(plan, features, store)
         if free is None:
             check_plan(plan, store, rule)
-        refuse_ranks()
+        if processes is None:
+            refuse_ranks(what)
         _check_together(rule, plan, features, store, absent, free, retain_graph)
+        params = unwrapped(params)
         places = trainable(params)
         scale, scaled = factor_of(scaler, places[0].parameter.device)
         if absent is not None and rule.draws == 1:
             losses = without_nan(losses)
+        if processes is not None and processes.several:
+            note_call(processes, places, rule, scale)
+            processes.note("the arguments of mtopt.backward", (private, strict, plan, store, absent, features is None))
         return cls(
             losses,
             places,
@@ -110,7 +122,16 @@ class Call:
             absent,
             takes_absent and (free is None or rule.draws == 1),
             retain_graph,
+            processes or ALONE,
         )
+
+
+def note_call(processes: Processes, places: Sequence[Place], rule: Combiner, scale: float) -> None:
+    """Have the processes agree in what a step is made of."""
+    looks = [(tuple(place.parameter.shape), str(place.parameter.dtype)) for place in places]
+    processes.note("the number, shapes and dtypes of params", looks)
+    processes.note("the rule", type(rule).__name__)
+    processes.note("the factor of the GradScaler", scale)
 
 
 def factor_of(scaler: Any, device: torch.device) -> tuple[float, bool]:

@@ -21,6 +21,8 @@ from mtopt.autograd.plans import WHAT, LossValues
 from mtopt.combiners import Combiner, Outcome
 from mtopt.linalg import InnerProducts, norm_of
 
+WHO = "mtopt.per_instance, whose losses belong to the samples of one process,"
+
 
 def per_instance(model: nn.Module) -> Instances:
     """Take down the calls of ``model``'s layers, for a rule over the losses of single samples.
@@ -108,7 +110,7 @@ class Instances:
         self._check(losses)
         check_rule(combiner, None)
         _require_gramian_rule(combiner)
-        options: dict[str, Any] = {"scaler": scaler, "strict": strict, "takes_absent": False}
+        options: dict[str, Any] = {"scaler": scaler, "strict": strict, "takes_absent": False, "what": WHO}
         call = Call.of(losses, self._model, combiner, retain_graph=retain_graph, **options)
         self._hooks.listening = False
         if combiner.needs == "losses":

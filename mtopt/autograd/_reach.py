@@ -9,6 +9,7 @@ import torch
 
 from mtopt._losses import Batch
 from mtopt.combiners import Combiner
+from mtopt.distributed import Processes
 from mtopt.linalg import Place, Row, RowMatrix, view_reals
 
 Node = torch.autograd.graph.Node
@@ -251,6 +252,30 @@ def trunk_behind(
     if around:
         return trunk, f"{len(around)} of the parameters behind features are reached around it, too"
     return trunk, "one of the features is computed from another" if nested(boundary) else None
+
+
+def trunk_of(
+    boundary: Sequence[torch.Tensor],
+    losses: Sequence[torch.Tensor],
+    params: Sequence[torch.Tensor],
+    processes: Processes,
+) -> tuple[set[int], str | None]:
+    """:func:`trunk_behind`, where the features of one process will do for all only if those of each will."""
+    trunk, obstacle = trunk_behind(boundary, losses, params)
+    if not processes.several:
+        return trunk, obstacle
+    obstacle = processes.join_words(obstacle or "") or None
+    (mask,) = processes.join_masks([sum([1 << n for n, p in enumerate(params) if id(p) in trunk])], len(params))
+    return {id(param) for n, param in enumerate(params) if mask >> n & 1}, obstacle
+
+
+def reach_on_all(reaches: Sequence[Reach], count: int, processes: Processes) -> Sequence[Reach]:
+    """Which of ``count`` losses reach each parameter on any of the processes."""
+    if not processes.several:
+        return reaches
+    masks = [sum([1 << n for n, reach in enumerate(reaches) if k in reach]) for k in range(count)]
+    joined = processes.join_masks(masks, len(reaches))
+    return [tuple([k for k in range(count) if joined[k] >> n & 1]) for n in range(len(reaches))]
 
 
 def boundary_of(features: torch.Tensor | Sequence[torch.Tensor]) -> list[torch.Tensor]:

@@ -16,9 +16,10 @@ from mtopt.autograd._reach import (
     refuse_reentrant,
     require_dense,
     require_reach,
-    trunk_behind,
+    trunk_of,
 )
 from mtopt.autograd._retained import set_aside
+from mtopt.distributed import ALONE, NamedRow, Processes
 from mtopt.linalg import Row, join_complex, split_complex
 
 
@@ -28,8 +29,11 @@ def make_rows(
     features: torch.Tensor | Sequence[torch.Tensor] | None,
     *,
     batched: bool = False,
+    processes: Processes = ALONE,
 ) -> tuple[Iterator[Row], set[int] | None, str]:
     """One gradient row for each loss present, made in order and let go once handed out; heads first with ``features``.
+
+    Of several processes, each makes the rows of its part of the batch, and gets the sums.
 
     Also the ids of the trunk's parameters, where features name them, and how the rows are made, in words.
     """
@@ -37,33 +41,48 @@ def make_rows(
         if features is not None:
             raise ValueError("features names a graph that the losses share, and callables share none; leave one out")
         why = "; not batched, since they have no graph in common" if batched else ""
-        return _make_in_turn(batch, params), None, f"one batch after the other: the losses are callables{why}"
+        rows = _summed(_make_in_turn(batch, params), params, processes)
+        return rows, None, f"one batch after the other: the losses are callables{why}"
     losses = losses_on_graph(batch)
     why = ""
     trunk: set[int] | None = None
     heads: HeadRows | None = None
     if features is not None:
         boundary = boundary_of(features)
-        trunk, obstacle = trunk_behind(boundary, losses, params)
+        trunk, obstacle = trunk_of(boundary, losses, params, processes)
         if obstacle is None:
             heads = heads_of(batch.names, losses, params, boundary, trunk)
         else:
             why = f"; not features first, since {obstacle}"
     if batched:
+        made: list[Row] = []
+        obstacle = None
         try:
-            rows = _make_in_batch(batch.names, losses, params, heads)
+            made = _make_in_batch(losses, params, heads)
         except NotBatchedError as error:
-            why += f"; not batched, since {error}"
-        else:
+            obstacle = str(error)
+        if not processes.meet(obstacle is not None):
+            rows = _summed(iter(zip(batch.names, made, strict=True)), params, processes)
             told = "features first: heads once, then the trunk for all losses" if heads else "all losses"
-            return iter(rows), trunk, f"{told} in one batched backward pass{why}"
+            return rows, trunk, f"{told} in one batched backward pass{why}"
+        made.clear()
+        why += f"; not batched, since {obstacle or 'another rank cannot'}"
     if heads is not None:
         told = f"features first: heads once, then one backward pass of the trunk per loss{why}"
-        return _make_through_features(batch, params, heads), trunk, told
-    return _make_one_by_one(batch, losses, params), trunk, f"one backward pass per loss{why}"
+        return _summed(_make_through_features(batch, params, heads), params, processes), trunk, told
+    rows = _summed(_make_one_by_one(batch, losses, params), params, processes)
+    return rows, trunk, f"one backward pass per loss{why}"
 
 
-def _make_in_turn(batch: Batch, params: Sequence[torch.Tensor]) -> Iterator[Row]:
+def _summed(rows: Iterator[NamedRow], params: Sequence[torch.Tensor], processes: Processes) -> Iterator[Row]:
+    """Rows as they are over all processes, none of them without a parameter that its loss reaches."""
+    for name, row in processes.sum_rows(rows, params):
+        require_reach(name, row)
+        yield row
+        del row
+
+
+def _make_in_turn(batch: Batch, params: Sequence[torch.Tensor]) -> Iterator[NamedRow]:
     """Rows of losses of which some are callables: each is run, differentiated and freed."""
     last = batch.present[-1]
     for name, k in zip(batch.names, list(batch.present), strict=True):
@@ -75,40 +94,34 @@ def _make_in_turn(batch: Batch, params: Sequence[torch.Tensor]) -> Iterator[Row]
         retain = batch.retain_graph or (isinstance(batch.given[k], torch.Tensor) and k != last)
         row = row_of(name, loss, params, retain_graph=retain)
         del loss
-        require_reach(name, row)
-        yield row
+        yield name, row
         del row
 
 
-def _make_one_by_one(batch: Batch, losses: Sequence[torch.Tensor], params: Sequence[torch.Tensor]) -> Iterator[Row]:
+def _make_one_by_one(
+    batch: Batch, losses: Sequence[torch.Tensor], params: Sequence[torch.Tensor]
+) -> Iterator[NamedRow]:
     last = len(losses) - 1
     for k, name in enumerate(batch.names):
         row = row_of(name, losses[k], params, retain_graph=k < last or batch.retain_graph)
-        require_reach(name, row)
-        yield row
+        yield name, row
         del row
 
 
-def _make_in_batch(
-    names: Sequence[str], losses: Sequence[torch.Tensor], params: Sequence[torch.Tensor], heads: HeadRows | None
-) -> list[Row]:
+def _make_in_batch(losses: Sequence[torch.Tensor], params: Sequence[torch.Tensor], heads: HeadRows | None) -> list[Row]:
     reached = reach_behind(losses)
     count = len(losses)
     if heads is None:
-        rows = batched_rows(losses, unit_cotangents(losses), params, [reached.get(id(p), ()) for p in params], count)
-    else:
-        zeros = [torch.zeros_like(feature) for feature in heads.features]
-        columns = [
-            torch.stack([zero if (seen := row[index]) is None else join_complex(seen, zero) for row in heads.rows])
-            for index, zero in enumerate(zeros)
-        ]
-        inside = [reached.get(id(param), ()) for param in heads.inside]
-        with set_aside(heads.features):
-            through = batched_rows(heads.features, columns, heads.inside, inside, count) if inside else [[]] * count
-        rows = [heads.joined(k, row, params) for k, row in enumerate(through)]
-    for name, row in zip(names, rows, strict=True):
-        require_reach(name, row)
-    return rows
+        return batched_rows(losses, unit_cotangents(losses), params, [reached.get(id(p), ()) for p in params], count)
+    zeros = [torch.zeros_like(feature) for feature in heads.features]
+    columns = [
+        torch.stack([zero if (seen := row[index]) is None else join_complex(seen, zero) for row in heads.rows])
+        for index, zero in enumerate(zeros)
+    ]
+    inside = [reached.get(id(param), ()) for param in heads.inside]
+    with set_aside(heads.features):
+        through = batched_rows(heads.features, columns, heads.inside, inside, count) if inside else [[]] * count
+    return [heads.joined(k, row, params) for k, row in enumerate(through)]
 
 
 def row_of(name: str, loss: torch.Tensor, params: Sequence[torch.Tensor], *, retain_graph: bool) -> Row:
@@ -161,7 +174,7 @@ def heads_of(
     return HeadRows(features, inside, outside, rows)
 
 
-def _make_through_features(batch: Batch, params: Sequence[torch.Tensor], heads: HeadRows) -> Iterator[Row]:
+def _make_through_features(batch: Batch, params: Sequence[torch.Tensor], heads: HeadRows) -> Iterator[NamedRow]:
     """The rows behind the heads: one backward pass of the trunk per loss."""
     names = batch.names
     for k, name in enumerate(names):
@@ -178,5 +191,5 @@ def _make_through_features(batch: Batch, params: Sequence[torch.Tensor], heads: 
             del gradients
         row = heads.joined(k, through, params)
         del through
-        require_reach(name, row)
-        yield row
+        yield name, row
+        del row

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Iterator, Mapping, Sequence, Set
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import torch
@@ -14,8 +14,9 @@ from mtopt._errors import NonFiniteError
 from mtopt._losses import Batch
 from mtopt.autograd._call import Call, Private
 from mtopt.autograd._reach import Grouping, Reach
-from mtopt.autograd._record import StepRecord
+from mtopt.autograd._record import StepRecord, Vector
 from mtopt.combiners import Combiner, Outcome
+from mtopt.distributed import Processes
 from mtopt.linalg import (
     Gradients,
     are_finite,
@@ -157,53 +158,104 @@ def run_step(call: Call, plan: Plan) -> StepRecord:
     reason = plan.batch.non_finite()
     if reason:
         return _skip(reason, plan, grouping)
-    before: dict[str, Any] | None = None
-    weights: dict[int, float] = {}
-    norms: dict[int, float] = {}
-    cosines = None
-    bad: list[str] = []
-    update = Update(())
-    for number, evidence in enumerate(plan.evidence(grouping)):
-        reason = reason or evidence.bad
-        bad += [] if reason else name_non_finite(evidence, plan.batch)
-        if reason or bad:
-            continue  # the rows to come are looked at, too
-        before = _state_before(plan, evidence) if number == 0 else before
-        outcomes = plan.ask(grouping, evidence)
-        if grouping.shared and (evidence.which is None or 0 in evidence.which):
-            main = evidence.gradients[0] if evidence.gradients else None
-            positions = _positions_of(main, grouping, plan.batch)
-            if outcomes[0].weights is not None:
-                weights.update(zip(positions, outcomes[0].weights.tolist(), strict=True))
-            if main is not None:
-                lengths, of_round = read_geometry(main.gramian)
-                norms.update(zip(positions, lengths, strict=True))
-                cosines = of_round if number == 0 else None
-        update = plan.realise(grouping, outcomes, weights)
-        del outcomes
-    if bad:
-        reason = f"non-finite gradient: {', '.join(bad)}"
-    reason = reason or _refusal(update, call)
-    if update.obstacle and call.strict and not reason:
-        call.rule.load_state_dict(before or {})
-        raise NonFiniteError(f"{update.obstacle}; leave strict=False to keep the weights in such steps")
-    if reason:
-        if before is not None:
-            call.rule.load_state_dict(before)
-        return _skip(reason, plan, grouping)
+    with _Undo(call.rule) as undo:
+        answer = _ask(plan, grouping, undo)
+        update = answer.update
+        reason = call.processes.join_words(answer.reason or _refusal(update, call))
+        if update.obstacle and call.strict and not reason:
+            raise NonFiniteError(f"{update.obstacle}; leave strict=False to keep the weights in such steps")
+        if reason:
+            undo.now()
+            return _skip(reason, plan, grouping)
+        undo.forget()
+    call.processes.part()
     _write(update, call)
     plan.note_written(grouping)
-    names = plan.batch.names
+    names, weights, norms = plan.batch.names, answer.weights, answer.norms
     told = plan.told if grouping.shared else f"{plan.told}; no parameter is shared, each loss kept its own gradient"
     return StepRecord(
         losses=plan.batch.named_values,
         weights={names[k]: weights[k] for k in sorted(weights)} or None,
         norms={names[k]: norms[k] for k in sorted(norms)} or None,
-        cosines=cosines,
+        cosines=answer.cosines,
         certificate=call.rule.certificate if grouping.shared else None,
         plan=told,
         backwards=plan.backwards,
     )
+
+
+class _Undo:
+    """Takes a rule back to where it was before it was asked, if the step comes to nothing or something raises."""
+
+    def __init__(self, rule: Combiner) -> None:
+        self.rule = rule
+        self.before: dict[str, Any] | None = None
+
+    def __enter__(self) -> _Undo:
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self.now()
+
+    def now(self) -> None:
+        if self.before is not None:
+            self.rule.load_state_dict(self.before)
+            self.before = None
+
+    def forget(self) -> None:
+        self.before = None
+
+
+@dataclass(slots=True)
+class _Answer:
+    """What came of the rounds of a step: the update, or why there is none; and what the record tells, by positions."""
+
+    update: Update = field(default_factory=lambda: Update(()))
+    reason: str = ""
+    weights: dict[int, float] = field(default_factory=dict)
+    norms: dict[int, float] = field(default_factory=dict)
+    cosines: Vector | None = None
+
+
+def _ask(plan: Plan, grouping: Grouping, undo: _Undo) -> _Answer:
+    """Show the rule the evidence, round by round."""
+    answer = _Answer()
+    bad: list[str] = []
+    processes = plan.call.processes
+    for number, evidence in enumerate(plan.evidence(grouping)):
+        if processes.several:
+            _share_products(evidence, processes)
+        answer.reason = answer.reason or evidence.bad
+        bad += [] if answer.reason else name_non_finite(evidence, plan.batch)
+        if answer.reason or bad:
+            continue  # the rows to come are looked at, too
+        if number == 0:
+            undo.before = _state_before(plan, evidence)
+        outcomes = plan.ask(grouping, evidence)
+        if grouping.shared and (evidence.which is None or 0 in evidence.which):
+            main = evidence.gradients[0] if evidence.gradients else None
+            positions = _positions_of(main, grouping, plan.batch)
+            if outcomes[0].weights is not None:
+                answer.weights.update(zip(positions, outcomes[0].weights.tolist(), strict=True))
+            if main is not None:
+                lengths, of_round = read_geometry(main.gramian)
+                answer.norms.update(zip(positions, lengths, strict=True))
+                answer.cosines = of_round if number == 0 else None
+        answer.update = plan.realise(grouping, outcomes, answer.weights)
+        del outcomes
+    if bad:
+        answer.reason = f"non-finite gradient: {', '.join(bad)}"
+    return answer
+
+
+def _share_products(evidence: Evidence, processes: Processes) -> None:
+    """Take the inner products of the first process: a weight that differs in its last bit would spread."""
+    tables = [gradients.gramian for gradients in evidence.gradients]
+    if tables:
+        shared = processes.share(torch.cat([table.flatten() for table in tables]))
+        pieces = shared.split_with_sizes([table.numel() for table in tables])
+        for gradients, table, piece in zip(evidence.gradients, tables, pieces, strict=True):
+            gradients.gramian = piece.reshape(table.shape)
 
 
 def rules_of(grouping: Grouping, rule: Combiner, batch: Batch) -> list[Combiner]:
@@ -224,14 +276,17 @@ def _state_before(plan: Plan, evidence: Evidence) -> dict[str, Any] | None:
     """The rule's state, to go back to where what comes of it is not finite; None where it has none.
 
     That of a rule on coordinates is as large as the gradients, and is copied only where they are long: what such a rule
-    tracks or projects is not longer than a few of them.
+    tracks or projects is not longer than a few of them; or where what ``.grad`` holds is.
     """
     rule = plan.call.rule
     if not (rule.stateful or rule.matrix_free):
         return None
     if not plan.late and rule.needs == "jacobian":
         longest = max((float(g.gramian.diagonal().max()) ** 0.5 * g.scale for g in evidence.gradients), default=0.0)
-        if longest < _SHORT * min(torch.finfo(dtype).max for dtype in {param.dtype for param in plan.call.params}):
+        short = longest < _SHORT * min(torch.finfo(dtype).max for dtype in {param.dtype for param in plan.call.params})
+        held = [param.grad for param in plan.call.params if param.grad is not None] if short else []
+        safe = short and sums_are_finite([(gradient, gradient, math.inf) for gradient in held])
+        if not plan.call.processes.meet(not safe):
             return None
     return rule.state_dict()
 

@@ -1,6 +1,20 @@
-"""What several processes share. Until they can train together, each way to do so is refused by name."""
+"""What several processes share: rows summed, products and flags agreed; and what cannot be yet, refused by name."""
 
-from mtopt.distributed._ranks import refuse_ranks
+from mtopt.distributed._find import processes_of, unwrapped
+from mtopt.distributed._processes import ALONE, NamedRow, OneProcess, Processes
+from mtopt.distributed._ranks import RankError, Ranks
+from mtopt.distributed._refused import refuse_ranks
 from mtopt.distributed._sharded import refuse_sharded
 
-__all__ = ["refuse_ranks", "refuse_sharded"]
+__all__ = [
+    "ALONE",
+    "NamedRow",
+    "OneProcess",
+    "Processes",
+    "RankError",
+    "Ranks",
+    "processes_of",
+    "refuse_ranks",
+    "refuse_sharded",
+    "unwrapped",
+]

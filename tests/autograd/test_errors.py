@@ -138,17 +138,6 @@ def test_an_unknown_sense() -> None:
         Objective("a", "maximise")  # type: ignore[arg-type]
 
 
-def test_several_ranks_are_refused_and_one_is_not(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(torch.distributed, "is_available", lambda: True)
-    monkeypatch.setattr(torch.distributed, "is_initialized", lambda: True)
-    monkeypatch.setattr(torch.distributed, "get_world_size", lambda: 4)
-    model = MultiHead(2)
-    with pytest.raises(RuntimeError, match="does not average gradients over ranks yet, and 4 run"):
-        mtopt.backward(model.losses(), model, RULE)
-    monkeypatch.setattr(torch.distributed, "get_world_size", lambda: 1)
-    assert not mtopt.backward(model.losses(), model, RULE).skipped
-
-
 def test_a_rule_that_raises_leaves_grad_as_it_was() -> None:
     """Also where the first of two groups of parameters went well."""
 

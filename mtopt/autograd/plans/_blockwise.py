@@ -8,10 +8,10 @@ import torch
 
 from mtopt._losses import Batch
 from mtopt.autograd._call import Call
-from mtopt.autograd._reach import Grouping, Reach, boundary_of, leaves_behind, losses_on_graph
+from mtopt.autograd._reach import Grouping, Reach, losses_on_graph
 from mtopt.autograd._rows import row_of
 from mtopt.autograd._step import Evidence, Plan, Update, find_non_finite
-from mtopt.autograd.plans._weighted import WHAT, differentiate_weighted, reach_on_graph
+from mtopt.autograd.plans._weighted import WHAT, differentiate_weighted, reach_on_graph, trunk_of_call
 from mtopt.combiners import Outcome
 from mtopt.linalg import Gradients, InnerProducts, view_reals
 
@@ -42,7 +42,7 @@ class Blockwise(Plan):
 
     def reach(self) -> Sequence[Reach]:
         self.losses = losses_on_graph(self.batch)
-        self.trunk = None if self.call.features is None else leaves_behind(boundary_of(self.call.features))
+        self.trunk = trunk_of_call(self.call)
         return reach_on_graph(self.losses, self.call, self.batch)
 
     def evidence(self, grouping: Grouping) -> Iterator[Evidence]:
@@ -59,6 +59,9 @@ class Blockwise(Plan):
                     if reached
                     else []
                 )
+                if reached:
+                    what, across = f"loss {self.batch.names[k]!r}", self.call.processes
+                    row = list(across.sum_gradients(what, row, [params[i] for i in reached]))
                 self.backwards += bool(reached)
                 rows.append({index: g for index, g in zip(reached, row, strict=True) if g is not None})
             for number in {number_of[index] for index in block}:

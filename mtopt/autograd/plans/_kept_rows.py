@@ -51,7 +51,9 @@ class KeptRows(Plan):
         """The rows, in the form that they are kept in."""
         call, batch, count = self.call, self.batch, len(self.batch.present)
         batched = call.plan == "batched"
-        source, self.trunk, self.told = make_rows(batch, call.params, call.features, batched=batched)
+        source, self.trunk, self.told = make_rows(
+            batch, call.params, call.features, batched=batched, processes=call.processes
+        )
         if isinstance(call.store, torch.dtype):
             rows, self.factors = store_short(source, call.store)
             self.told += f"; kept in {str(call.store).removeprefix('torch.')}"

@@ -21,6 +21,7 @@ from mtopt.autograd._reach import Group, Grouping, Reach, losses_on_graph
 from mtopt.autograd._step import Evidence, Plan, Update
 from mtopt.autograd.plans._weighted import WHAT, differentiate_weighted, reach_on_graph
 from mtopt.combiners import Combiner, Following, Outcome, list_combiners
+from mtopt.distributed import ALONE, Processes
 from mtopt.linalg import Array, Place, are_finite, copy_unless_alone, norm_of
 
 OFF = 0.5
@@ -77,7 +78,8 @@ class FollowedWeights(Plan):
             )
             self.backwards += self.found.backwards
             directions = [[g for g in gradients if g is not None] for gradients in self.found.shared]
-            self.lengths = [norm_of(each) / self.call.scale if each else 0.0 for each in directions]
+            lengths = [norm_of(each) / self.call.scale if each else 0.0 for each in directions]
+            self.lengths = self.call.processes.share(torch.tensor(lengths, dtype=torch.float64)).tolist()
             if not all(map(math.isfinite, self.lengths)) or not are_finite(
                 [g for g in self.found.own if g is not None]
             ):
@@ -140,17 +142,20 @@ def _lengthened(gradients: Sequence[torch.Tensor | None], factor: float) -> list
 def point_of(call: Call, model: nn.Module, batch: Batch, generators: Generators, losses: Any = None) -> Point:
     """Where products are taken: the losses of ``batch``, run once more by what they were run by."""
     assert call.free is not None
-    given = [batch.given[k] for k in batch.present]
+    given = [batch.given[k] for k in batch.here]
     return Point(
         model,
         call.losses if losses is None else losses,
         generators,
         batch.objectives,
         batch.present,
+        batch.here,
+        batch.holders,
         np.array(batch.values),
         [loss.dtype for loss in given],  # type: ignore[union-attr]
         call.scale,
         call.free.needs_graph,
+        call.processes,
     )
 
 
@@ -177,7 +182,8 @@ def multiply(
     reached = [(call.places[i], g) for i, g in zip(group.indices, gradients, strict=True) if g is not None]
     full = np.zeros(len(point.present))
     full[list(group.reach)] = weights
-    return product(point, [place for place, _ in reached], [g for _, g in reached], length, full)[list(group.reach)]
+    found = product(point, [place for place, _ in reached], [g for _, g in reached], length, full)[list(group.reach)]
+    return np.asarray(call.processes.share(torch.from_numpy(found)))
 
 
 def require_module(call: Call) -> nn.Module:
@@ -192,7 +198,7 @@ def require_module(call: Call) -> nn.Module:
 
 def run_batch(losses: Any, call: Call) -> Batch:
     """The losses of a callable, run with a graph."""
-    batch = Batch(run_losses_of(losses), call.scale)
+    batch = Batch(run_losses_of(losses, some=not call.processes.several), call.scale, processes=call.processes)
     if not batch.all_tensors:
         raise TypeError("plan='matrix_free' takes a callable that returns losses, found one that returns callables")
     return batch
@@ -225,9 +231,11 @@ class Point:
         losses: the callable, or the callables.
         generators: as they were before the first forward.
         objectives, present, values: of the first forward, as the user knows them.
-        dtypes: of the losses.
+        here, holders: which losses this process has, and how many have each, where there are several.
+        dtypes: of the losses that are here.
         scale: a GradScaler's factor, which directions carry; 1 without one.
         needs_graph: the losses differentiate inside.
+        processes: over which the losses are means.
     """
 
     model: nn.Module
@@ -235,34 +243,47 @@ class Point:
     generators: Generators
     objectives: Sequence[Objective]
     present: Sequence[int]
+    here: Sequence[int]
+    holders: Mapping[int, int]
     values: Array
     dtypes: Sequence[torch.dtype]
     scale: float
     needs_graph: bool = False
+    processes: Processes = ALONE
 
     def again(self, replaced: Mapping[int, torch.Tensor]) -> list[torch.Tensor]:
-        """The losses present, signed, from a forward with some parameters, by their ids, replaced."""
+        """The losses that are here, signed, from a forward with some parameters, by their ids, replaced."""
         with graph_where_needed(self.needs_graph, "mtopt.MatrixFree (or to the trainer)"):
             if self.needs_graph:  # they may differentiate with respect to parameters, too
                 replaced = {key: tensor.requires_grad_() for key, tensor in replaced.items()}
             with exchanged(self.model, replaced), self.generators.replayed():
-                objectives, values = read_losses(run_losses_of(self.losses))
+                some = not self.processes.several
+                objectives, values = read_losses(run_losses_of(self.losses, some=some), some=some)
         present = [k for k, value in enumerate(values) if value is not None]
-        if (objectives, present) != (list(self.objectives), list(self.present)):
+        if (objectives, present) != (list(self.objectives), list(self.here)):
             raise ValueError(
                 "losses must give the same objectives when they are run again, found first "
-                f"{[self.objectives[k].name for k in self.present]}, then {[objectives[k].name for k in present]}"
+                f"{[self.objectives[k].name for k in self.here]}, then {[objectives[k].name for k in present]}"
             )
         found = [(values[k].reshape(()), objectives[k].sign) for k in present]  # type: ignore[union-attr]
         return [-value if sign < 0.0 else value for value, sign in found]  # a factor would have a tangent, slowly
 
+    def means(self, scalars: Sequence[torch.Tensor]) -> Array:
+        """Numbers of the losses that are here as means over the processes, of all that are present."""
+        found = _on_cpu(scalars) if scalars else np.zeros(0)
+        if not self.processes.several:
+            return found
+        numbers = dict(zip(self.here, found.tolist(), strict=True))
+        sums = self.processes.sum_numbers([numbers.get(k, 0.0) for k in self.present])
+        return np.asarray(np.array(sums) / np.array([self.holders[k] for k in self.present]), dtype=np.float64)
 
-def run_losses_of(losses: Any) -> Losses:
-    """The losses of a callable that returns them all, or of a collection of callables."""
+
+def run_losses_of(losses: Any, *, some: bool = True) -> Losses:
+    """The losses of a callable that returns them all, or of a collection of callables; ``some`` must be there."""
     if callable(losses):
         found: Losses = losses()
         return found
-    objectives, values = read_losses(losses)
+    objectives, values = read_losses(losses, some=some)
     for objective, value in zip(objectives, values, strict=True):
         if isinstance(value, torch.Tensor):
             raise TypeError(
@@ -303,9 +324,9 @@ def exact(
                 f"{str(error).splitlines()[0]} Use plan=mtopt.MatrixFree(product='displacement'), which needs no "
                 "derivative"
             ) from error
-    values = _on_cpu([loss.primal for loss in found])
+    values = point.means([loss.primal for loss in found])
     _check_same(point, values)
-    slopes = _on_cpu([torch.zeros_like(loss.primal) if loss.tangent is None else loss.tangent for loss in found])
+    slopes = point.means([torch.zeros_like(loss.primal) if loss.tangent is None else loss.tangent for loss in found])
     return slopes * (length / size)
 
 
@@ -328,6 +349,7 @@ def displaced(share: float | None) -> Product:
         fall = (math.sqrt(unit) if share is None else share) * size / length  # e ||d||
         bound = unit ** (1.0 / 3.0) * _rough_norm(params)
         far = min(fall, bound) if bound > 0.0 and fall > 0.0 else max(fall, bound)
+        far = float(point.processes.share(torch.tensor([far], dtype=torch.float64)))
         if not far > 0.0:
             raise ValueError(
                 "the parameters and the losses are all zero, and tell no length to displace by; use product='exact'"
@@ -337,7 +359,7 @@ def displaced(share: float | None) -> Product:
         with torch.no_grad():
             for place, along, moved in zip(places, direction, _scratch(point, places), strict=True):
                 replaced[id(place.parameter)] = torch.add(place.parameter, along, alpha=-step, out=moved)
-            values = _on_cpu(point.again(replaced))
+            values = point.means(point.again(replaced))
         signs = np.array([point.objectives[k].sign for k in point.present])
         return np.asarray((point.values * signs - values) * (length / far))
 

@@ -8,7 +8,7 @@ from typing import cast
 import numpy as np
 import torch
 
-from mtopt._losses import Batch, check_loss, read_losses
+from mtopt._losses import Batch
 from mtopt._replay import Generators, graph_where_needed
 from mtopt.autograd._call import Call
 from mtopt.autograd._matrix_free_options import MatrixFree
@@ -107,6 +107,7 @@ class FollowedDraws(Plan):
         """``J1 d`` (K,) of a group; NaN where d is not finite."""
         direction = [gradient for gradient in gradients if gradient is not None]
         length = norm_of(direction) / self.call.scale if direction else 0.0
+        length = float(self.call.processes.share(torch.tensor([length], dtype=torch.float64)))
         if not 0.0 < length < np.inf:
             return np.full(len(weights), 0.0 if length == 0.0 else np.nan)
         point = point_of(self.call, self.model, self.first, self.generators, self.draws[0])
@@ -128,11 +129,9 @@ def _run_without_graph(losses: object, call: Call) -> Batch:
     """The losses of a draw as they are: what the product along a direction is checked, or made, with."""
     assert call.free is not None
     with graph_where_needed(call.free.needs_graph, "mtopt.MatrixFree (or to the trainer)"):
-        objectives, found = read_losses(run_losses_of(losses))
-    present = [k for k, loss in enumerate(found) if loss is not None]
-    given = [check_loss(objectives[k].name, found[k], graph=False) for k in present]
-    batch = Batch.of_values(objectives, present, [float(loss.detach()) for loss in given])
-    batch.given = found
+        found = run_losses_of(losses, some=not call.processes.several)
+    batch = Batch(found, 1.0, processes=call.processes, graph=False)
+    batch.losses()
     return batch
 
 

@@ -15,8 +15,9 @@ from mtopt.autograd._reach import (
     boundary_of,
     losses_on_graph,
     reach_of_rows,
+    reach_on_all,
     require_reach,
-    trunk_behind,
+    trunk_of,
 )
 from mtopt.autograd._retained import set_aside
 from mtopt.autograd._rows import row_of
@@ -43,7 +44,7 @@ class Representation(KeptRows):
                 "losses that were computed from it, as tensors"
             )
         self.losses, self.boundary = losses_on_graph(batch), boundary_of(call.features)
-        self.trunk, self.obstacle = trunk_behind(self.boundary, self.losses, call.params)
+        self.trunk, self.obstacle = trunk_of(self.boundary, self.losses, call.params, call.processes)
         self.carried: Sequence[Group] = ()  # heads that get the trunk's weights
 
     def group(self) -> Grouping:
@@ -54,10 +55,16 @@ class Representation(KeptRows):
         heads = [params[index] for index in outside]
         named = list(zip(self.batch.names, self.losses, strict=True))
         ends = [row_of(name, loss, [*self.boundary, *heads], retain_graph=True) for name, loss in named]
-        for (name, _), row in zip(named, ends, strict=True):
-            require_reach(name, row)
-        reach = tuple(k for k, row in enumerate(ends) if any(g is not None for g in row[:width]))
-        self.rows = [_spread(row[width:], outside, len(params)) for row in ends]
+        seen = [tuple([k for k, row in enumerate(ends) if any(g is not None for g in row[:width])])]
+        (reach,) = reach_on_all(seen, len(ends), self.call.processes)
+        whole = self.call.processes.sum_rows(
+            iter([(name, row[width:]) for (name, _), row in zip(named, ends, strict=True)]), heads
+        )
+        self.rows = []
+        for k, (name, row) in enumerate(whole):
+            if k not in reach:
+                require_reach(name, row)
+            self.rows.append(_spread(row, outside, len(params)))
         self.representation = self._representation([ends[k][:width] for k in reach], reach)
         main = Group(reach, True, [index for index, param in enumerate(params) if id(param) in self.trunk])
         found = Grouping.of(self.reach(), self.call.places, len(ends), combined=self.private == "combined", trunk=set())
@@ -73,12 +80,15 @@ class Representation(KeptRows):
 
     def _representation(self, rows: Sequence[Row], reach: Reach) -> Gradients:
         zeros = [view_reals(feature) for feature in self.boundary]
-        return Gradients(
+        found = Gradients(
             [[torch.zeros_like(zero) if g is None else g for g, zero in zip(row, zeros, strict=True)] for row in rows],
             objectives=[self.batch.present[k] for k in reach],
             total=len(self.batch.objectives),
             scale=self.call.scale,
         )
+        if self.call.processes.several:  # each has other samples, whose gradients stand beside one another
+            found.gramian = self.call.processes.sum_products(found.gramian)
+        return found
 
     def evidence(self, grouping: Grouping) -> Iterator[Evidence]:
         assert self.rows is not None
@@ -115,6 +125,9 @@ class Representation(KeptRows):
                 retain_graph=self.batch.retain_graph,
                 allow_unused=True,
             )
+        through = self.call.processes.sum_gradients(  # type: ignore[assignment]
+            "the trunk", through, [self.call.params[index] for index in indices]
+        )
         return [gradient if gradient is None else gradient.clone() for gradient in through]
 
 

@@ -42,11 +42,11 @@ class SeveralBatches(KeptRows):
         self.draws: list[tuple[Batch, list[Row]]] = []
         for number in range(len(draws) - 1):
             batch = read_draw(draws, number, call)
-            self.draws.append((batch, list(make_rows(batch, call.params, None)[0])))
+            self.draws.append((batch, rows_of(batch, call)))
             if call.absent is None:
                 check_same(self.draws[0][0], batch, number)
         last = last or read_draw(draws, len(draws) - 1, call, retain_graph=call.retain_graph)
-        super().__init__(call, last, None if last.all_tensors else list(make_rows(last, call.params, None)[0]))
+        super().__init__(call, last, None if last.all_tensors else rows_of(last, call))
         if call.absent is not None:
             _keep_common([*self.draws, (last, self.rows or [])])
         check_same(self.draws[0][0], last, len(draws) - 1)
@@ -102,6 +102,11 @@ class SeveralBatches(KeptRows):
         )
 
 
+def rows_of(batch: Batch, call: Call) -> list[Row]:
+    """The rows of one mini-batch."""
+    return list(make_rows(batch, call.params, None, processes=call.processes)[0])
+
+
 def draws_of(draws: object, rule: Combiner) -> Sequence[Any]:
     """``draws`` itself, once it is as many collections of losses as the rule takes."""
     wanted = f"{rule!r} takes {rule.draws} independent mini-batches a step: losses must be a sequence of "
@@ -118,7 +123,7 @@ def draws_of(draws: object, rule: Combiner) -> Sequence[Any]:
 def read_draw(draws: Draws, number: int, call: Call, *, retain_graph: bool = False) -> Batch:
     """The losses of one draw."""
     try:
-        return Batch(draws[number], call.scale, retain_graph=retain_graph)
+        return Batch(draws[number], call.scale, retain_graph=retain_graph, processes=call.processes)
     except (TypeError, ValueError) as error:
         error.add_note(f"in the losses of draw {number}")
         raise

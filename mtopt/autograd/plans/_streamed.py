@@ -6,7 +6,7 @@ from collections.abc import Iterator, Mapping, Sequence
 
 import torch
 
-from mtopt.autograd._reach import Group, Grouping, Reach, reach_behind
+from mtopt.autograd._reach import Group, Grouping, Reach, reach_behind, reach_on_all
 from mtopt.autograd._rows import make_rows
 from mtopt.autograd._step import Evidence, Piece, Plan, Update, find_non_finite
 from mtopt.combiners import Outcome
@@ -24,12 +24,13 @@ class StreamedRows(Plan):
 
     def reach(self) -> Sequence[Reach]:
         call, batch = self.call, self.batch
-        self.source, self.trunk, told = make_rows(batch, call.params, call.features)
+        self.source, self.trunk, told = make_rows(batch, call.params, call.features, processes=call.processes)
         self.told = f"{told}, added up as they come: the rule weighs each by its own norm"
         found = reach_behind([batch.given[k] for k in batch.present])  # type: ignore[misc]
         self.sums: dict[int, list[torch.Tensor]] = {}  # by the group's first parameter
         self.bounds: dict[int, float] = {}  # what no entry of a sum is larger than
-        return [found.get(id(param), ()) for param in call.params]
+        reaches = [found.get(id(param), ()) for param in call.params]
+        return reach_on_all(reaches, len(batch.present), call.processes)
 
     def evidence(self, grouping: Grouping) -> Iterator[Evidence]:
         for position, row in enumerate(self.source):

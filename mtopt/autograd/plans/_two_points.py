@@ -29,14 +29,14 @@ class TwoPoints(KeptRows):
 
     def __init__(self, call: Call) -> None:
         visits = _Visits(call)
-        batch = Batch(visits.first(), call.scale)
-        source, _, self.told = make_rows(batch, call.params, None)
+        batch = Batch(visits.first(), call.scale, processes=call.processes)
+        source, _, self.told = make_rows(batch, call.params, None, processes=call.processes)
         rows = list(source)
         self.before: list[Row] | None = None
         if call.rule.visited is not None:
             with _at(call.places, call.rule.visited), buffers_kept():
-                again = Batch(visits.second(), call.scale)
-                self.before = list(make_rows(again, call.params, None)[0])
+                again = Batch(visits.second(), call.scale, processes=call.processes)
+                self.before = list(make_rows(again, call.params, None, processes=call.processes)[0])
                 if (again.objectives, again.present) != (batch.objectives, batch.present):  # known only now
                     raise ValueError(
                         f"losses must be the same whenever they are run, found {batch.names}, then {again.names}"
@@ -73,9 +73,10 @@ class _Visits:
 
     def __init__(self, call: Call) -> None:
         self.losses, self.devices = call.losses, [param.device for param in call.params]
+        self.some = not call.processes.several  # else another may have them
         self.generators: dict[Objective | None, Generators] = {}
         if not callable(self.losses):
-            objectives, values = read_losses(self.losses)
+            objectives, values = read_losses(self.losses, some=self.some)
             tensors = [o.name for o, v in zip(objectives, values, strict=True) if isinstance(v, torch.Tensor)]
             if tensors:
                 raise ValueError(
@@ -92,7 +93,7 @@ class _Visits:
 
     def _run(self, how: Callable[[Objective | None, Callable[[], Any]], Any]) -> Mapping[Objective, Any]:
         found = how(None, self.losses) if callable(self.losses) else self.losses
-        pairs = zip(*read_losses(found), strict=True)
+        pairs = zip(*read_losses(found, some=self.some), strict=True)
         return {objective: partial(how, objective, value) if callable(value) else value for objective, value in pairs}
 
     def _remembered(self, objective: Objective | None, loss: Callable[[], Any]) -> Any:

@@ -17,6 +17,7 @@ from mtopt.autograd._reach import (
     leaves_behind,
     losses_on_graph,
     reach_behind,
+    reach_on_all,
     require_dense,
     unreached,
 )
@@ -54,6 +55,7 @@ class LossValues(Plan):
             retain_graph=self.batch.retain_graph,
             allow_unused=True,
         )
+        gradients = self.call.processes.sum_gradients(WHAT, gradients, self.call.params)  # type: ignore[assignment]
         if all(gradient is None for gradient in gradients):
             names = self.batch.names
             raise ValueError(f"none of the losses {names} reaches params; give the parameters they were computed from")
@@ -61,7 +63,9 @@ class LossValues(Plan):
 
     def reached(self, grouping: Grouping) -> Iterable[torch.Tensor]:
         behind = leaves_behind(self.losses)
-        return [param for param in self.call.params if id(param) in behind]
+        found = [(0,) if id(param) in behind else () for param in self.call.params]
+        reaches = reach_on_all(found, 1, self.call.processes)
+        return [param for param, reach in zip(self.call.params, reaches, strict=True) if reach]
 
 
 class KeptWeights(Plan):
@@ -85,7 +89,7 @@ class KeptWeights(Plan):
 
     def reach(self) -> Sequence[Reach]:
         self.losses = losses_on_graph(self.batch)
-        self.trunk = None if self.call.features is None else leaves_behind(boundary_of(self.call.features))
+        self.trunk = trunk_of_call(self.call)
         return reach_on_graph(self.losses, self.call, self.batch)
 
     def group(self) -> Grouping:
@@ -116,10 +120,19 @@ class KeptWeights(Plan):
             rule.keep(self.objectives(group), len(self.batch.objectives))
 
 
+def trunk_of_call(call: Call) -> set[int] | None:
+    """The ids of what is behind the features of a call; None without any."""
+    if call.features is None:
+        return None
+    trunk = leaves_behind(boundary_of(call.features))
+    found = reach_on_all([(0,) if id(param) in trunk else () for param in call.params], 1, call.processes)
+    return {id(param) for param, reach in zip(call.params, found, strict=True) if reach}
+
+
 def reach_on_graph(losses: Sequence[torch.Tensor], call: Call, batch: Batch) -> list[Reach]:
     """Which losses reach each parameter, as their graph tells."""
     found = reach_behind(losses)
-    reaches = [found.get(id(param), ()) for param in call.params]
+    reaches = list(reach_on_all([found.get(id(param), ()) for param in call.params], len(losses), call.processes))
     reached = set().union(*reaches)
     for k, name in enumerate(batch.names):
         if k not in reached:
@@ -187,13 +200,15 @@ def differentiate_weighted(
     found: list[list[torch.Tensor | None]] = []
     for number, (indices, of_losses) in enumerate(passes, start=1):
         outputs = [losses[k] for k in of_losses]
-        gradients = torch.autograd.grad(
+        params = [call.params[index] for index in indices]
+        gradients: Sequence[torch.Tensor | None] = torch.autograd.grad(
             outputs,
-            [call.params[index] for index in indices],
+            params,
             seeds_of(outputs, of_losses.values()),
             retain_graph=keep or number < len(passes),
             allow_unused=True,
         )
+        gradients = call.processes.sum_gradients(WHAT, gradients, params)
         require_dense([batch.names[k] for k in of_losses], gradients)
         found.append(_corrected(indices, gradients, corrections) if corrections else list(gradients))
     heads = found.pop(0) if apart else []

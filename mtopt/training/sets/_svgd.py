@@ -89,6 +89,7 @@ class SVGDTrainer(SetTrainer):
     def make_gradients(self, batch: Any) -> StepRecord:
         """The MOO-SVGD direction in ``.grad``."""
         options: dict[str, Any] = {"scaler": self.precision.scaler, "strict": self.strict, "takes_absent": False}
+        options["what"] = "SVGDTrainer"
         places = self._places()
         call = Call.of(None, [place.parameter for place in places], self.combiner, **options)
         plan = MixedModels(call, Batch(losses_of(self, batch), call.scale), self._coordinates(places))
