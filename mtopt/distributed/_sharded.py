@@ -34,6 +34,6 @@ def _whole_ones() -> set[int]:
     kind = getattr(fsdp, "FSDPModule", None)
     if kind is None or not kind.__subclasses__():  # each module that is sharded gets a class of its own
         return set()
-    # by the type: isinstance would ask the objects themselves
-    modules = [each for each in gc.get_objects() if issubclass(type(each), kind)]
+    # what refers to such a class is its modules, and little else; by the type, since isinstance would ask the objects
+    modules = [each for each in gc.get_referrers(*kind.__subclasses__()) if issubclass(type(each), kind)]
     return {id(param) for module in modules for param in module.parameters()}
