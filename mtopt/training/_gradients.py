@@ -13,11 +13,13 @@ import torch
 from mtopt._losses import Losses, NoLossError, Objective, read_losses, run_loss, run_losses, without_nan
 from mtopt._replay import Generators, buffers_kept, second_look
 from mtopt.autograd import JacobianAccumulator, MatrixFree, StepRecord, as_matrix_free, backward, nothing_present
+from mtopt.distributed import refuse_ranks
 from mtopt.training._protocol import LossSource, Stepping
 
 
 def step_gradients(trainer: Stepping, batch: Any) -> StepRecord:
     """The rule's direction in ``.grad``, from one batch or from the several that the step takes."""
+    refuse_ranks("MultiLossTrainer", "call mtopt.backward in a loop of your own, or train in one process")
     rule = trainer.combiner
     scaler = trainer.precision.scaler
     options: dict[str, Any] = {"private": trainer.private, "strict": trainer.strict}
