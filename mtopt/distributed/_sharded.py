@@ -32,7 +32,8 @@ def _whole_ones() -> set[int]:
     """The ids of the parameters that ``fully_shard``'s modules hold now: nothing but their modules tells them apart."""
     fsdp = sys.modules.get("torch.distributed.fsdp")
     kind = getattr(fsdp, "FSDPModule", None)
-    if kind is None or not kind.__subclasses__():  # each module that is sharded gets a class of its own
+    # each module that is sharded gets a class of its own, which outlives it; none works without a process group
+    if kind is None or not torch.distributed.is_initialized() or not kind.__subclasses__():
         return set()
     # what refers to such a class is its modules, and little else; by the type, since isinstance would ask the objects
     modules = [each for each in gc.get_referrers(*kind.__subclasses__()) if issubclass(type(each), kind)]
