@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
 
 import numpy as np
 import numpy.typing as npt
@@ -73,14 +72,12 @@ def min_norm(gramian: torch.Tensor | npt.ArrayLike, precision: Precision | None 
         return np.ones(1), Certificate(0.0, 0.0, "closed form")
     root, semidefinite = take_semidefinite_root(cosines)
     stationary = stationary_terms(cosines, root, semidefinite, products)
-    # of several that vanish, long ones would leave more of rounding than short gradients have
-    answers = [] if stationary is None else [stationary / inverse.dot(stationary)]
-    answers.append(_shortest(root, semidefinite, inverse))
-    proved = _proved(answers, semidefinite, inverse, precision)
-    if not proved:  # SciPy takes slopes near 1e-14 for none, and the direction may be that short
+    scaled = _shortest(root, semidefinite, inverse) if stationary is None else stationary / inverse.dot(stationary)
+    try:
+        certificate = _certify(semidefinite, inverse, scaled, precision)
+    except SolverError:  # SciPy takes slopes near 1e-14 for none, and the direction may be that short
         scaled = _shortest_within(semidefinite, inverse, products)
-        proved = [(scaled, _certify(semidefinite, inverse, scaled, precision))]
-    scaled, certificate = min(proved, key=lambda each: each[1].residual)
+        certificate = _certify(semidefinite, inverse, scaled, precision)
     weights = inverse * scaled
     return weights / weights.sum(), certificate
 
@@ -103,19 +100,6 @@ def _shortest(root: Array, semidefinite: Array, edge: Array) -> Array:
     target[-1] = 1.0
     found = nonnegative(semidefinite + edge * edge[:, None], np.concatenate((root, edge[None])), target)
     return np.asarray(found / edge.dot(found))
-
-
-def _proved(
-    answers: Sequence[Array], semidefinite: Array, inverse: Array, precision: Precision
-) -> list[tuple[Array, Certificate]]:
-    """Those of the answers that have a certificate, with it."""
-    proved = []
-    for scaled in answers:
-        try:
-            proved.append((scaled, _certify(semidefinite, inverse, scaled, precision)))
-        except SolverError:  # another may have one
-            continue
-    return proved
 
 
 def _shortest_within(semidefinite: Array, edge: Array, products: float) -> Array:

@@ -124,7 +124,7 @@ def require_alike(step: Callable[[Any], Any], steps: int = 2) -> None:
 @pytest.mark.parametrize("name", every_rule())
 def test_every_rule(name: str) -> None:
     rules = {InReals: mtopt.create_combiner(name), InComplex: mtopt.create_combiner(name)}
-    count = 2 if name in ("blur", "gru", "hamu") else 3  # one loss to retain and one to forget
+    count = 2 if name in ("blur", "gru", "hamu", "sago") else 3  # one loss to retain and one to forget
     require_alike(lambda model: mtopt.backward(model.losses()[:count], model, rules[model.heads[0][1].kind]))
 
 

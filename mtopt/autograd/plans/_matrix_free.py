@@ -97,7 +97,8 @@ class FollowedWeights(Plan):
                 products = self._products(group, self.found.shared[number], length, self.weights[number].numpy())
                 factor, _ = _follows(rule).follow(objectives, products, length * length, rate=self.options.rate)
             self.factors.append(factor)
-        return [Outcome(weights * factor) for weights, factor in zip(self.weights, self.factors, strict=True)]
+        each = zip(self.weights, self.factors, strict=True)
+        return [Outcome(weights if factor == 1.0 else weights * factor) for weights, factor in each]
 
     def _products(self, group: Group, gradients: Sequence[torch.Tensor | None], length: float, weights: Array) -> Array:
         """``G w`` (K,) of a group, for a direction of this length."""
