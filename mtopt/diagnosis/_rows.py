@@ -9,6 +9,7 @@ import torch
 
 from mtopt._errors import NonFiniteError
 from mtopt._losses import Losses, Objective, check_loss, read_losses, run_loss
+from mtopt.distributed import refuse_ranks
 from mtopt.linalg import Place
 
 Row = list[torch.Tensor | None]
@@ -35,6 +36,7 @@ def differentiate(losses: Losses, places: Sequence[Place], *, keep_graph: bool, 
     Raises:
         NonFiniteError: a loss or a gradient is NaN or infinite.
     """
+    refuse_ranks("a diagnosis", "look at the losses in one process")
     objectives, entries = read_losses(losses)
     parameters = [place.parameter for place in places]
     last = max((k for k, entry in enumerate(entries) if isinstance(entry, torch.Tensor)), default=-1)

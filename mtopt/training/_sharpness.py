@@ -11,6 +11,7 @@ import torch
 
 from mtopt._losses import Losses, LossValue, Objective, read_losses
 from mtopt._replay import Generators, buffers_kept
+from mtopt.distributed import refuse_ranks
 
 Vector = list[torch.Tensor]
 """A tensor a parameter."""
@@ -75,6 +76,7 @@ class SharpnessAware:
         """
         if not torch.is_grad_enabled():
             return losses()
+        refuse_ranks("SharpnessAware")
         generators = Generators({param.device for param in self.params})
         with generators.recorded():
             objectives, here = _tensors(losses())
