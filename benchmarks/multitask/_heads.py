@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from typing import Any
 
 import torch
+from torch.nn.functional import mse_loss
 from torch.utils.data import BatchSampler, DataLoader, RandomSampler, TensorDataset
 
 import mtopt
@@ -73,6 +74,17 @@ class HeadsTask(Task):
 
     def values(self, trainer: mtopt.MultiLossTrainer, split: str, *, seed: int) -> Mapping[str, float]:
         return trainer.evaluate([self.dataset(split).tensors])
+
+
+class RegressionTask(HeadsTask):
+    """Squared errors of one output each, in the order of the columns of the targets."""
+
+    def losses(self, outputs: Outputs, batch: Any) -> dict[str, torch.Tensor]:
+        names = [objective.name for objective in self.objectives]
+        return {name: mse_loss(outputs[name][:, 0], batch[1][:, k]) for k, name in enumerate(names)}
+
+    def errors(self, outputs: Outputs, batch: Any) -> Mapping[str, float]:
+        return {name: float(value) for name, value in self.losses(outputs, batch).items()}
 
 
 class HeadsTrainer(mtopt.MultiLossTrainer):

@@ -2,21 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from functools import cache
-from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 import torch
 from sklearn.datasets import load_linnerud
-from torch.nn.functional import mse_loss
 from torch.utils.data import TensorDataset
 
 import mtopt
 from mtopt.experiments import Budget
 
-from ._heads import HeadsTask, Outputs, SharedTrunk
+from ._heads import RegressionTask, SharedTrunk
 
 TARGETS = ("weight", "waist", "pulse")
 
@@ -45,7 +42,7 @@ def unit_directions(points: int) -> npt.NDArray[np.float64]:
     return np.column_stack([ring * np.cos(turn), ring * np.sin(turn), height])
 
 
-class Linnerud(HeadsTask):
+class Linnerud(RegressionTask):
     """Fit all of the data with one shared number: each output is a multiple of one linear form of the three inputs.
 
     The twenty rows leave nothing to hold out (left out one at a time, ridge regression explains none of the variance),
@@ -74,13 +71,6 @@ class Linnerud(HeadsTask):
             return torch.nn.Linear(inputs, 1, bias=False, dtype=torch.float64)
 
         return SharedTrunk(linear(3), {name: linear(1) for name in TARGETS})
-
-    def losses(self, outputs: Outputs, batch: Any) -> dict[str, torch.Tensor]:
-        targets = batch[1]
-        return {name: mse_loss(outputs[name][:, 0], targets[:, k]) for k, name in enumerate(TARGETS)}
-
-    def errors(self, outputs: Outputs, batch: Any) -> Mapping[str, float]:
-        return {name: float(value) for name, value in self.losses(outputs, batch).items()}
 
     def front(self, points: int = 4000) -> npt.NDArray[np.float64]:
         values = 1.0 - (unit_directions(points) @ correlations()) ** 2

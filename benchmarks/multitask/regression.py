@@ -2,21 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from functools import cache
-from typing import Any
 
 import numpy as np
 import torch
 from sklearn.datasets import load_diabetes
 from sklearn.model_selection import train_test_split
-from torch.nn.functional import mse_loss
 from torch.utils.data import TensorDataset
 
 import mtopt
 from mtopt.experiments import Budget
 
-from ._heads import HeadsTask, Outputs, SharedTrunk, perceptron
+from ._heads import RegressionTask, SharedTrunk, perceptron
 
 TARGETS = ("progression", "blood pressure", "blood sugar")
 
@@ -60,7 +57,7 @@ def diabetes(split: str) -> TensorDataset:
     return TensorDataset(*(standardised(part, rows["train"])[rows[split]] for part in (inputs, targets)))
 
 
-class Diabetes(HeadsTask):
+class Diabetes(RegressionTask):
     """Squared errors, each over the variance of its target in the training rows: about 1 is to say the mean."""
 
     name = "diabetes"
@@ -79,10 +76,3 @@ class Diabetes(HeadsTask):
     def network(self) -> SharedTrunk:
         trunk = perceptron(8, 16)
         return SharedTrunk(trunk, {name: torch.nn.Linear(16, 1) for name in TARGETS})
-
-    def losses(self, outputs: Outputs, batch: Any) -> dict[str, torch.Tensor]:
-        targets = batch[1]
-        return {name: mse_loss(outputs[name][:, 0], targets[:, k]) for k, name in enumerate(TARGETS)}
-
-    def errors(self, outputs: Outputs, batch: Any) -> Mapping[str, float]:
-        return {name: float(value) for name, value in self.losses(outputs, batch).items()}

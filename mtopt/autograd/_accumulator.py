@@ -193,7 +193,7 @@ class JacobianAccumulator:
             self._average(processes, present, holders)
         values = torch.stack([self._values[k] for k in present]).tolist()
         plan = KeptRows(call, Batch.of_values(self.objectives, present, values), [self._rows[k] for k in present])
-        plan.told = f"{self._backwards} backwards accumulated, {len(present)} gradients combined"
+        plan.description = f"{self._backwards} backwards accumulated, {len(present)} gradients combined"
         plan.backwards = self._backwards
         return run_step(call, plan)
 

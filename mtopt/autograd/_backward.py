@@ -127,10 +127,8 @@ def choose(call: Call) -> Plan:
     batch = Batch(call.losses, call.scale, retain_graph=call.retain_graph, processes=call.processes)
     if batch.all_tensors and rule.needs == "losses" and call.private in (None, "weighted"):
         return LossValues(call, batch)
-    if batch.all_tensors and rule.kept_weights((), len(batch.objectives)) is not None:
-        kept = KeptWeights(call, batch)
-        if kept.are_kept():
-            return kept
+    if rule.kept_weights((), len(batch.objectives)) is not None and (kept := KeptWeights.of(call, batch)) is not None:
+        return kept
     if call.plan == "features" or (rule.on_features and call.features is not None and batch.all_tensors):
         on_features = Representation(call, batch)
         if on_features.obstacle is None:

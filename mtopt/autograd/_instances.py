@@ -141,7 +141,7 @@ class Instances:
 class _ByLayers(Plan):
     """The Gramian layer by layer, and one weighted backward pass."""
 
-    told = "no backward"
+    description = "no backward"
 
     def __init__(self, call: Call, losses: torch.Tensor, hooks: LayerHooks) -> None:
         count = len(losses)
@@ -155,7 +155,7 @@ class _ByLayers(Plan):
         if self.batch.non_finite():  # all that the step might have written to
             return [(0,)] * len(self.call.params)
         found = self.found = InstancePass(self.hooks, self.losses, self.call.scale)
-        self.told, self.backwards = found.plan, found.backwards
+        self.description, self.backwards = found.plan, found.backwards
         return [(0,) if id(param) in found.reached else () for param in self.call.params]
 
     def evidence(self, grouping: Grouping) -> Iterator[Evidence]:

@@ -63,13 +63,13 @@ def make_rows(
             obstacle = str(error)
         if not processes.meet(obstacle is not None):
             rows = _summed(iter(zip(batch.names, made, strict=True)), params, processes)
-            told = "features first: heads once, then the trunk for all losses" if heads else "all losses"
-            return rows, trunk, f"{told} in one batched backward pass{why}"
+            description = "features first: heads once, then the trunk for all losses" if heads else "all losses"
+            return rows, trunk, f"{description} in one batched backward pass{why}"
         made.clear()
         why += f"; not batched, since {obstacle or 'another rank cannot'}"
     if heads is not None:
-        told = f"features first: heads once, then one backward pass of the trunk per loss{why}"
-        return _summed(_make_through_features(batch, params, heads), params, processes), trunk, told
+        description = f"features first: heads once, then one backward pass of the trunk per loss{why}"
+        return _summed(_make_through_features(batch, params, heads), params, processes), trunk, description
     rows = _summed(_make_one_by_one(batch, losses, params), params, processes)
     return rows, trunk, f"one backward pass per loss{why}"
 

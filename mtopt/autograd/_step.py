@@ -13,7 +13,7 @@ import torch
 from mtopt._errors import NonFiniteError
 from mtopt._losses import Batch
 from mtopt.autograd._call import Call, Private
-from mtopt.autograd._reach import Grouping, Reach
+from mtopt.autograd._reach import Group, Grouping, Reach
 from mtopt.autograd._record import StepRecord, Vector
 from mtopt.combiners import Combiner, Outcome
 from mtopt.distributed import Processes
@@ -77,13 +77,13 @@ class Plan(ABC):
 
     Attributes:
         batch: the losses, of which the record tells.
-        told: how the gradients are made, in words.
+        description: how the gradients are made, in words.
         backwards: passes that were run so far.
         trunk: ids of parameters that are shared whatever reaches them in this step; None when nobody said.
         late: what is written is differentiated only after the rule was asked, so it may be anything.
     """
 
-    told: str = ""
+    description: str = ""
     trunk: Set[int] | None = None
     late: bool = False
 
@@ -123,6 +123,10 @@ class Plan(ABC):
     def reached(self, grouping: Grouping) -> Iterable[torch.Tensor]:
         """The parameters that a skipped step would have written to."""
         return [self.call.params[index] for index in grouping.indices]
+
+    def objectives(self, group: Group) -> tuple[int, ...]:
+        """Those of the losses that reach a group."""
+        return tuple([self.batch.present[k] for k in group.reach])
 
     def note_written(self, grouping: Grouping) -> None:
         """The update was written."""
@@ -172,14 +176,16 @@ def run_step(call: Call, plan: Plan) -> StepRecord:
     _write(update, call)
     plan.note_written(grouping)
     names, weights, norms = plan.batch.names, answer.weights, answer.norms
-    told = plan.told if grouping.shared else f"{plan.told}; no parameter is shared, each loss kept its own gradient"
+    words = plan.description
+    if not grouping.shared:
+        words += "; no parameter is shared, each loss kept its own gradient"
     return StepRecord(
         losses=plan.batch.named_values,
         weights={names[k]: weights[k] for k in sorted(weights)} or None,
         norms={names[k]: norms[k] for k in sorted(norms)} or None,
         cosines=answer.cosines,
         certificate=call.rule.certificate if grouping.shared else None,
-        plan=told,
+        plan=words,
         backwards=plan.backwards,
     )
 
@@ -243,8 +249,7 @@ def _ask(plan: Plan, grouping: Grouping, undo: _Undo) -> _Answer:
                 answer.cosines = of_round if number == 0 else None
         answer.update = plan.realise(grouping, outcomes, answer.weights)
         del outcomes
-    if bad:
-        answer.reason = f"non-finite gradient: {', '.join(bad)}"
+    answer.reason = answer.reason or tell_non_finite(bad)
     return answer
 
 
@@ -300,7 +305,7 @@ def _skip(reason: str, plan: Plan, grouping: Grouping) -> StepRecord:
         _spoil(plan.reached(grouping))
     if call.takes_absent and any(map(math.isnan, losses.values())):
         reason += "; where NaN means that this batch has no labels of it, give None for the loss, or absent='nan'"
-    return StepRecord(losses=losses, skipped=True, reason=reason, plan=plan.told, backwards=plan.backwards)
+    return StepRecord(losses=losses, skipped=True, reason=reason, plan=plan.description, backwards=plan.backwards)
 
 
 def find_non_finite(gradients: Sequence[tuple[int, torch.Tensor]]) -> set[int]:
@@ -321,6 +326,11 @@ def name_non_finite(evidence: Evidence, batch: Batch) -> list[str]:
             ]
             found.update(map(batch.present.index, objectives))
     return [batch.names[k] for k in sorted(found)]
+
+
+def tell_non_finite(names: Sequence[str]) -> str:
+    """That the gradients of these losses are; nothing of none."""
+    return f"non-finite gradient: {', '.join(names)}" if names else ""
 
 
 def _refusal(update: Update, call: Call) -> str:

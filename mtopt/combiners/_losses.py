@@ -10,6 +10,7 @@ import torch
 
 from mtopt._errors import NonFiniteError
 from mtopt.combiners._base import Combiner
+from mtopt.combiners._preference import Preference, shares_of
 from mtopt.linalg import Array, read_array
 
 Reference = Sequence[float] | torch.Tensor | None
@@ -83,3 +84,12 @@ def shares_of_largest(terms: Array) -> Array:
     """A subgradient of the maximum of ``terms``: those that attain it share equally, so that order does not matter."""
     attained = terms == terms.max()
     return np.asarray(attained / attained.sum())
+
+
+def losses_above(
+    rule: Combiner, losses: torch.Tensor, preference: Preference, reference: Reference
+) -> tuple[Array, Array]:
+    """The preference p (K,) and ``l - z`` (K,), losses above a reference point, for the objectives of this step."""
+    values = loss_values(losses)
+    objectives, total = rule.objectives_of_rows(len(values))
+    return shares_of(preference, objectives, total), values - reference_of(reference, objectives, total)

@@ -6,8 +6,8 @@ import torch
 
 from mtopt.combiners._arguments import check_non_negative
 from mtopt.combiners._base import LossCombiner
-from mtopt.combiners._losses import Reference, check_reference, loss_values, reference_of, shares_of_largest
-from mtopt.combiners._preference import Preference, check_preference, preference_of
+from mtopt.combiners._losses import Reference, check_reference, losses_above, shares_of_largest
+from mtopt.combiners._preference import Preference, check_preference
 from mtopt.combiners._registry import register_combiner
 from mtopt.linalg import make_tensor_like
 
@@ -44,8 +44,5 @@ class ASF(LossCombiner):
 
     def weights(self, losses: torch.Tensor) -> torch.Tensor:
         """``([k attains the maximum] + rho) / p_k``: (K,) for losses (K,)."""
-        values = loss_values(losses)
-        objectives, total = self.objectives_of_rows(len(values))
-        preference = preference_of(self.preference, objectives, total).numpy()
-        above = values - reference_of(self.reference, objectives, total)
+        preference, above = losses_above(self, losses, self.preference, self.reference)
         return make_tensor_like((shares_of_largest(above / preference) + self.rho) / preference, losses)

@@ -7,8 +7,8 @@ import torch
 
 from mtopt.combiners._arguments import check_non_negative
 from mtopt.combiners._base import LossCombiner
-from mtopt.combiners._losses import Reference, check_reference, loss_values, reference_of
-from mtopt.combiners._preference import Preference, check_preference, preference_of
+from mtopt.combiners._losses import Reference, check_reference, losses_above
+from mtopt.combiners._preference import Preference, check_preference
 from mtopt.combiners._registry import register_combiner
 from mtopt.linalg import make_tensor_like
 
@@ -45,11 +45,8 @@ class COSMOS(LossCombiner):
 
     def weights(self, losses: torch.Tensor) -> torch.Tensor:
         """``p - penalty d cos(p, l - z) / d l``: (K,) for losses (K,)."""
-        values = loss_values(losses)
-        objectives, total = self.objectives_of_rows(len(values))
         check_preference(self.preference)  # it may have been set since the last step
-        preference = preference_of(self.preference, objectives, total).numpy()
-        above = values - reference_of(self.reference, objectives, total)
+        preference, above = losses_above(self, losses, self.preference, self.reference)
         length, size = np.linalg.norm(above), np.linalg.norm(preference)
         if length == 0 or size == 0:
             return make_tensor_like(preference, losses)

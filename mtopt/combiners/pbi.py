@@ -7,8 +7,8 @@ import torch
 
 from mtopt.combiners._arguments import check_non_negative
 from mtopt.combiners._base import LossCombiner
-from mtopt.combiners._losses import Reference, check_reference, loss_values, reference_of
-from mtopt.combiners._preference import Preference, check_preference, preference_of
+from mtopt.combiners._losses import Reference, check_reference, losses_above
+from mtopt.combiners._preference import Preference, check_preference
 from mtopt.combiners._registry import register_combiner
 from mtopt.linalg import make_tensor_like
 
@@ -46,13 +46,10 @@ class PBI(LossCombiner):
 
     def weights(self, losses: torch.Tensor) -> torch.Tensor:
         """``u + theta (v - d_1 u) / d_2``: (K,) for losses (K,)."""
-        values = loss_values(losses)
-        objectives, total = self.objectives_of_rows(len(values))
-        preference = preference_of(self.preference, objectives, total).numpy()
+        preference, above = losses_above(self, losses, self.preference, self.reference)
         if not (preference > 0).any():
-            return make_tensor_like(np.zeros(len(values)), losses)
+            return make_tensor_like(np.zeros(len(preference)), losses)
         ray = preference / np.linalg.norm(preference)
-        above = values - reference_of(self.reference, objectives, total)
         off = above - (above @ ray) * ray
         distance = np.linalg.norm(off)
         if distance <= 1e-14 * np.linalg.norm(above):  # on the ray but for rounding: zero is a subgradient

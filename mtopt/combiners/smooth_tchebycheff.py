@@ -6,8 +6,16 @@ import numpy as np
 import torch
 
 from mtopt.combiners._base import LossCombiner
-from mtopt.combiners._losses import Reference, check_reference, loss_values, reference_of, require_above, softmax
-from mtopt.combiners._preference import Preference, check_preference, preference_of
+from mtopt.combiners._losses import (
+    Reference,
+    check_reference,
+    loss_values,
+    losses_above,
+    reference_of,
+    require_above,
+    softmax,
+)
+from mtopt.combiners._preference import Preference, check_preference
 from mtopt.combiners._registry import register_combiner
 from mtopt.linalg import Array, make_tensor_like
 
@@ -82,13 +90,11 @@ class STCH(LossCombiner):
 
     def weights(self, losses: torch.Tensor) -> torch.Tensor:
         """The partial derivatives (K,) of the scalarization at losses (K,)."""
-        values = loss_values(losses)
-        objectives, total = self.objectives_of_rows(len(values))
         if self.log:
-            return make_tensor_like(self._log_weights(values, objectives, total), losses)
+            values = loss_values(losses)
+            return make_tensor_like(self._log_weights(values, *self.objectives_of_rows(len(values))), losses)
         mu = 0.01 if self.mu is None else self.mu
-        preference = preference_of(self.preference, objectives, total).numpy()
-        above = values - reference_of(self.reference, objectives, total)
+        preference, above = losses_above(self, losses, self.preference, self.reference)
         return make_tensor_like(preference * softmax(preference * above / mu), losses)
 
     def _log_weights(self, values: Array, objectives: tuple[int, ...], total: int) -> Array:

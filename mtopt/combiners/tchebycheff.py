@@ -6,8 +6,8 @@ import numpy as np
 import torch
 
 from mtopt.combiners._base import LossCombiner
-from mtopt.combiners._losses import Reference, check_reference, loss_values, reference_of, shares_of_largest
-from mtopt.combiners._preference import Preference, check_preference, preference_of
+from mtopt.combiners._losses import Reference, check_reference, losses_above, shares_of_largest
+from mtopt.combiners._preference import Preference, check_preference
 from mtopt.combiners._registry import register_combiner
 from mtopt.linalg import make_tensor_like
 
@@ -39,11 +39,8 @@ class Tchebycheff(LossCombiner):
 
     def weights(self, losses: torch.Tensor) -> torch.Tensor:
         """p_k for the loss that attains the maximum, zero for the others: (K,) for losses (K,)."""
-        values = loss_values(losses)
-        objectives, total = self.objectives_of_rows(len(values))
-        preference = preference_of(self.preference, objectives, total).numpy()
-        above = values - reference_of(self.reference, objectives, total)
+        preference, above = losses_above(self, losses, self.preference, self.reference)
         if not (preference > 0).any():
-            return make_tensor_like(np.zeros(len(values)), losses)
+            return make_tensor_like(np.zeros(len(preference)), losses)
         terms = np.where(preference > 0, preference * above, -np.inf)
         return make_tensor_like(preference * shares_of_largest(terms), losses)

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
-from typing import Any, overload
 
 import torch
 from torch.optim.optimizer import ParamsT
 
+from mtopt.training._optimizer import GradientStep
 
-class AdaGradNorm(torch.optim.Optimizer):
+
+class AdaGradNorm(GradientStep):
     """``b² <- b² + ||g||²``, ``x <- x - (lr / b) g``, with one b for all parameters together.
 
     Unlike AdaGrad's, a step goes along the direction that the rule made: coordinates are not rescaled, so what a rule
@@ -31,26 +31,11 @@ class AdaGradNorm(torch.optim.Optimizer):
             raise ValueError(f"lr and start must be positive, found lr={lr!r}, start={start!r}")
         super().__init__(params, {"lr": lr, "start": start, "squares": 0.0})
 
-    @overload
-    def step(self, closure: None = None) -> None: ...
-
-    @overload
-    def step(self, closure: Callable[[], float]) -> float: ...
-
-    @torch.no_grad()
-    def step(self, closure: Any = None) -> Any:
-        """One step.
-
-        Args:
-            closure: computes the loss anew, with gradients, and returns it. Default: none.
-        """
-        loss = None
-        if closure is not None:
-            with torch.enable_grad():
-                loss = closure()
+    def update(self) -> None:
+        """Add to b, and step."""
         gradients = [p.grad for group in self.param_groups for p in group["params"] if p.grad is not None]
         if not gradients:
-            return loss
+            return
         norms = torch.stack([torch.linalg.vector_norm(g, dtype=torch.float64).cpu() for g in gradients])
         squares = self.param_groups[0]["squares"] + float(norms.square().sum())
         for group in self.param_groups:
@@ -59,4 +44,3 @@ class AdaGradNorm(torch.optim.Optimizer):
             for param in group["params"]:
                 if param.grad is not None:
                     param.add_(param.grad, alpha=-rate)
-        return loss

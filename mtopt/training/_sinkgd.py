@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from typing import Any, overload
+from collections.abc import Sequence
+from typing import Any
 
 import torch
 from torch.optim.optimizer import ParamsT
 
 from mtopt.combiners import Norm, check_norms, multi_normalized
+from mtopt.training._optimizer import GradientStep
 
 
-class SinkGD(torch.optim.Optimizer):
+class SinkGD(GradientStep):
     """``W <- W - lr (S(G) + weight_decay W)``, S(G) the gradient with rows of norm sqrt(n) and columns of norm sqrt(m).
 
     S is SR-Sinkhorn, :func:`mtopt.combiners.sinkhorn_normalized`. There is no state: memory is that of SGD
@@ -60,23 +61,8 @@ class SinkGD(torch.optim.Optimizer):
         for group in self.param_groups:  # written before there were others
             group.setdefault("norms", ("row", "column"))
 
-    @overload
-    def step(self, closure: None = None) -> None: ...
-
-    @overload
-    def step(self, closure: Callable[[], float]) -> float: ...
-
-    @torch.no_grad()
-    def step(self, closure: Any = None) -> Any:
-        """One step. Sparse gradients are refused.
-
-        Args:
-            closure: computes the loss anew, with gradients, and returns it. Default: none.
-        """
-        loss = None
-        if closure is not None:
-            with torch.enable_grad():
-                loss = closure()
+    def update(self) -> None:
+        """Step along the normalised gradients. Sparse ones are refused."""
         for group in self.param_groups:
             rate = float(group["lr"])
             for param in group["params"]:
@@ -88,4 +74,3 @@ class SinkGD(torch.optim.Optimizer):
                 if group["weight_decay"]:
                     param.mul_(1.0 - rate * group["weight_decay"])
                 param.add_(update.to(param.dtype), alpha=-rate)
-        return loss

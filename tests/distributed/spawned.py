@@ -54,7 +54,7 @@ def _run(rank: int, size: int, folder: Path, cases: Cases, results: Any) -> None
         found = {name: _run_one(function, arguments) for name, (function, arguments) in cases.items()}
         distributed.barrier()
         distributed.destroy_process_group()
-    except BaseException as error:
+    except BaseException as error:  # handed to the test, whatever it is, and raised here
         results.put(pickle.dumps((rank, Raised(error, time.monotonic() - started))))
         raise
     results.put(pickle.dumps((rank, found)))

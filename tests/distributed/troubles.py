@@ -41,11 +41,7 @@ class _BreaksBackward(torch.autograd.Function):
         raise Broken("out of luck")
 
 
-class _SpoilsGradient(torch.autograd.Function):
-    @staticmethod
-    def forward(ctx: Any, tensor: torch.Tensor) -> torch.Tensor:
-        return tensor.clone()
-
+class _SpoilsGradient(_BreaksBackward):
     @staticmethod
     def backward(ctx: Any, gradient: torch.Tensor) -> torch.Tensor:
         return gradient * torch.nan

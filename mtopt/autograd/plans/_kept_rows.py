@@ -51,12 +51,12 @@ class KeptRows(Plan):
         """The rows, in the form that they are kept in."""
         call, batch, count = self.call, self.batch, len(self.batch.present)
         batched = call.plan == "batched"
-        source, self.trunk, self.told = make_rows(
+        source, self.trunk, self.description = make_rows(
             batch, call.params, call.features, batched=batched, processes=call.processes
         )
         if isinstance(call.store, torch.dtype):
             rows, self.factors = store_short(source, call.store)
-            self.told += f"; kept in {str(call.store).removeprefix('torch.')}"
+            self.description += f"; kept in {str(call.store).removeprefix('torch.')}"
         elif call.rule.needs == "jacobian" and not batched:
             rows, self.matrix = store_in_matrix(source, call.params, count, scale=call.scale)
             self.factors = [call.scale] * len(rows)
@@ -96,7 +96,7 @@ class KeptRows(Plan):
         packed = self.matrix.packed(group.indices, places) if self.matrix and whole else ()
         return Gradients(
             [self._without_gaps(k, rows, group.indices, packed=bool(packed)) for k in group.reach],
-            objectives=[batch.present[k] for k in group.reach],
+            objectives=self.objectives(group),
             total=len(batch.objectives),
             scale=self.call.scale,
             places=places,

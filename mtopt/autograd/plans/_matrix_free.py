@@ -17,9 +17,9 @@ from mtopt._losses import Batch, Losses, Objective, read_losses, run_loss
 from mtopt._replay import Generators, exchanged, graph_where_needed
 from mtopt.autograd._call import Call
 from mtopt.autograd._matrix_free_options import MatrixFree
-from mtopt.autograd._reach import Group, Grouping, Reach, losses_on_graph
-from mtopt.autograd._step import Evidence, Plan, Update
-from mtopt.autograd.plans._weighted import WHAT, differentiate_weighted, reach_on_graph
+from mtopt.autograd._reach import Group, Grouping
+from mtopt.autograd._step import Evidence, Update
+from mtopt.autograd.plans._weighted import WHAT, OnGraph, differentiate_weighted
 from mtopt.combiners import Combiner, Following, Outcome, list_combiners
 from mtopt.distributed import ALONE, Processes
 from mtopt.linalg import Array, Place, are_finite, copy_unless_alone, norm_of
@@ -28,7 +28,7 @@ OFF = 0.5
 """A product that misses ``w'Gw = ||d||²`` by more than this share of it moves no weights."""
 
 
-class FollowedWeights(Plan):
+class FollowedWeights(OnGraph):
     """A rule that follows its weights: the product that moves them belongs to the pass that was made with them."""
 
     late = True
@@ -44,22 +44,16 @@ class FollowedWeights(Plan):
         self.keeps: list[bool] = []
 
     @property
-    def told(self) -> str:  # type: ignore[override]
+    def description(self) -> str:  # type: ignore[override]
         """How the step was made so far."""
-        told = f"matrix-free: {_counted(self.backwards or 1, 'weighted backward')}"
+        words = f"matrix-free: {_counted(self.backwards or 1, 'weighted backward')}"
         if self.keeps and all(self.keeps):
-            return f"{told}: the rule keeps weights"
-        told = f"{told} and {_counted(self.made, kind_of(self.options))}" if self.backwards else told
+            return f"{words}: the rule keeps weights"
+        if self.backwards:
+            words += f" and {_counted(self.made, kind_of(self.options))}"
         if self.obstacle:
-            return f"{told}; {self.obstacle}"
-        return f"{told}, {self.off:.1e} off along the weights before correction" if self.made else told
-
-    def reach(self) -> Sequence[Reach]:
-        self.losses = losses_on_graph(self.batch)
-        return reach_on_graph(self.losses, self.call, self.batch)
-
-    def objectives(self, group: Group) -> tuple[int, ...]:
-        return tuple(self.batch.present[k] for k in group.reach)
+            return f"{words}; {self.obstacle}"
+        return f"{words}, {self.off:.1e} off along the weights before correction" if self.made else words
 
     def evidence(self, grouping: Grouping) -> Iterator[Evidence]:
         self.point = point_of(self.call, self.model, self.batch, self.generators)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from typing import cast
 
 import numpy as np
@@ -12,8 +12,8 @@ from mtopt._losses import Batch
 from mtopt._replay import Generators, graph_where_needed
 from mtopt.autograd._call import Call
 from mtopt.autograd._matrix_free_options import MatrixFree
-from mtopt.autograd._reach import Group, Grouping, Reach, losses_on_graph
-from mtopt.autograd._step import Evidence, Plan, Update
+from mtopt.autograd._reach import Group, Grouping
+from mtopt.autograd._step import Evidence, Plan
 from mtopt.autograd.plans._matrix_free import (
     kind_of,
     multiply,
@@ -24,12 +24,12 @@ from mtopt.autograd.plans._matrix_free import (
     run_losses_of,
 )
 from mtopt.autograd.plans._several_batches import check_same, draws_of
-from mtopt.autograd.plans._weighted import WHAT, KeptWeights, differentiate_weighted, reach_on_graph
+from mtopt.autograd.plans._weighted import WHAT, KeptWeights, OnGraph, differentiate_weighted
 from mtopt.combiners import Combiner, FollowingDraws, Outcome, list_combiners
 from mtopt.linalg import Array, norm_of
 
 
-class FollowedDraws(Plan):
+class FollowedDraws(OnGraph):
     """``J1 J2' w`` as ``J1 d``: a weighted pass on the second draw, a product along it on the first, and with the
     weights that the rule makes of it a weighted pass on the third."""
 
@@ -45,8 +45,8 @@ class FollowedDraws(Plan):
         last: Batch | None = None
         if call.rule.kept_weights((), 0) is not None:  # the last draw is all that such a step looks at
             last = run_batch(draws[-1], call)
-            kept = KeptWeights(call, last) if last.all_tensors else None
-            if kept is not None and kept.are_kept():
+            kept = KeptWeights.of(call, last)
+            if kept is not None:
                 return kept
         return cls(call, draws, last)
 
@@ -57,11 +57,7 @@ class FollowedDraws(Plan):
         self.first = _run_without_graph(draws[0], call)
         super().__init__(call, run_batch(draws[1], call))
         check_same(self.first, self.batch, 1)
-        self.told = f"matrix-free: one weighted backward on draws 1 and 2, one {kind_of(self.options)} on draw 0"
-
-    def reach(self) -> Sequence[Reach]:
-        self.losses = losses_on_graph(self.batch)
-        return reach_on_graph(self.losses, self.call, self.batch)
+        self.description = f"matrix-free: one weighted backward on draws 1 and 2, one {kind_of(self.options)} on draw 0"
 
     def evidence(self, grouping: Grouping) -> Iterator[Evidence]:
         second = self.batch
@@ -71,9 +67,9 @@ class FollowedDraws(Plan):
             yield Evidence(bad=reason)
             return
         self.batch = second
-        self.objectives = [tuple(second.present[k] for k in group.reach) for group in grouping.shared]
+        self.followed = [self.objectives(group) for group in grouping.shared]
         rules = [cast(FollowingDraws, rule) for rule in grouping.rules]
-        weights = [rule.weights_to_follow(each) for rule, each in zip(rules, self.objectives, strict=True)]
+        weights = [rule.weights_to_follow(each) for rule, each in zip(rules, self.followed, strict=True)]
         shared = Grouping(grouping.shared)
         along = differentiate_weighted(self.losses, shared, weights, {}, self.call, second)
         self.backwards += along.backwards
@@ -86,22 +82,15 @@ class FollowedDraws(Plan):
             return
         self.batch = run_batch(self.draws[2], self.call) if self.last is None else self.last
         check_same(self.first, self.batch, 2)
-        self.losses = losses_on_graph(self.batch)
+        again = self.group()
         reason = self.batch.non_finite()
         if reason:
             yield Evidence(bad=reason)
             return
-        again = self.group_again()
         if [group.reach for group in again.shared] != [group.reach for group in grouping.shared]:
             raise ValueError("the losses of the draws reach different parameters; leave plan='matrix_free' out")
         grouping.shared, grouping.own = again.shared, again.own
         yield Evidence()
-
-    def group_again(self) -> Grouping:
-        """The parameters by the losses of the last draw."""
-        reaches = reach_on_graph(self.losses, self.call, self.batch)
-        combined = self.private == "combined"
-        return Grouping.of(reaches, self.call.places, len(self.batch.present), combined=combined)
 
     def _product(self, group: Group, gradients: Sequence[torch.Tensor | None], weights: Array) -> Array:
         """``J1 d`` (K,) of a group; NaN where d is not finite."""
@@ -114,15 +103,8 @@ class FollowedDraws(Plan):
         return multiply(product_of(self.options), point, self.call, group, gradients, length, weights)
 
     def ask(self, grouping: Grouping, evidence: Evidence) -> list[Outcome]:
-        each = zip(grouping.rules, self.objectives, self.products, strict=True)
+        each = zip(grouping.rules, self.followed, self.products, strict=True)
         return [Outcome(cast(FollowingDraws, rule).weights_of_product(known, product)) for rule, known, product in each]
-
-    def realise(self, grouping: Grouping, outcomes: Sequence[Outcome], weights: Mapping[int, float]) -> Update:
-        given = [outcome.weights for outcome in outcomes if outcome.weights is not None]
-        own = self.own_factors(grouping, weights)
-        made = differentiate_weighted(self.losses, grouping, given, own, self.call, self.batch)
-        self.backwards += made.backwards
-        return Update(made.pieces(grouping), what=WHAT, borrowed=True)
 
 
 def _run_without_graph(losses: object, call: Call) -> Batch:

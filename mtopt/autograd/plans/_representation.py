@@ -34,7 +34,7 @@ class Representation(KeptRows):
     losses reach them.
     """
 
-    told = "features only: the rule weighs by the gradients of the representation, then one trunk backward"
+    description = "features only: the rule weighs by the gradients of the representation, then one trunk backward"
 
     def __init__(self, call: Call, batch: Batch) -> None:
         super().__init__(call, batch)

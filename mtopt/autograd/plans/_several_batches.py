@@ -11,9 +11,9 @@ from mtopt._losses import Batch, Losses, NoLossError, without_nan
 from mtopt.autograd._call import Call
 from mtopt.autograd._reach import Grouping, Reach, losses_on_graph, reach_of_rows
 from mtopt.autograd._rows import make_rows
-from mtopt.autograd._step import Evidence, Plan, Update, name_non_finite
+from mtopt.autograd._step import Evidence, Plan, Update, name_non_finite, tell_non_finite
 from mtopt.autograd.plans._kept_rows import KeptRows
-from mtopt.autograd.plans._weighted import WHAT, KeptWeights, differentiate_weighted, reach_on_graph
+from mtopt.autograd.plans._weighted import WHAT, KeptWeights, reach_on_graph, realise_by_pass
 from mtopt.combiners import Combiner, Outcome
 from mtopt.linalg import Row
 
@@ -33,8 +33,8 @@ class SeveralBatches(KeptRows):
         last: Batch | None = None
         if call.rule.kept_weights((), 0) is not None:  # the last draw is all that such a step looks at
             last = read_draw(draws, len(draws) - 1, call, retain_graph=call.retain_graph)
-            kept = KeptWeights(call, last) if last.all_tensors else None
-            if kept is not None and kept.are_kept():
+            kept = KeptWeights.of(call, last)
+            if kept is not None:
                 return kept
         return cls(call, draws, last)
 
@@ -52,7 +52,7 @@ class SeveralBatches(KeptRows):
         check_same(self.draws[0][0], last, len(draws) - 1)
         count = len(last.present)
         of_last = "one weighted backward" if self.rows is None else f"{count} backwards"
-        self.told = f"{count} backwards on each of {len(draws) - 1} draws, and {of_last} on the last"
+        self.description = f"{count} backwards on each of {len(draws) - 1} draws, and {of_last} on the last"
 
     def reach(self) -> Sequence[Reach]:
         if self.rows is not None:
@@ -67,9 +67,9 @@ class SeveralBatches(KeptRows):
         for batch, rows in self.draws:
             self.batch = batch  # whose losses the record tells of, where the step ends here
             found = [self.gradients_of(group, rows) for group in groups]
-            bad = batch.non_finite() or ", ".join(name_non_finite(Evidence(found), batch))
+            bad = batch.non_finite() or tell_non_finite(name_non_finite(Evidence(found), batch))
             if bad:
-                yield Evidence(bad=bad if bad.startswith("non-finite") else f"non-finite gradient: {bad}")
+                yield Evidence(bad=bad)
                 return
             self.found.append(found[: len(grouping.shared)])
         self.batch = last
@@ -86,13 +86,11 @@ class SeveralBatches(KeptRows):
         return outcomes
 
     def realise(self, grouping: Grouping, outcomes: Sequence[Outcome], weights: Mapping[int, float]) -> Update:
+        if self.rows is None:
+            return realise_by_pass(self, self.losses, grouping, outcomes, weights)
+        self.backwards += len(self.rows)
         given = [outcome.weights for outcome in outcomes if outcome.weights is not None]
         own = self.own_factors(grouping, weights)
-        if self.rows is None:
-            made = differentiate_weighted(self.losses, grouping, given, own, self.call, self.batch)
-            self.backwards += made.backwards
-            return Update(made.pieces(grouping), what=WHAT, borrowed=True)
-        self.backwards += len(self.rows)
         given += [torch.tensor([own[group.loss]], dtype=torch.float64) for group in grouping.own]
         groups = (*grouping.shared, *grouping.own)
         rows = self.rows

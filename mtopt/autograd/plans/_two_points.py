@@ -30,7 +30,7 @@ class TwoPoints(KeptRows):
     def __init__(self, call: Call) -> None:
         visits = _Visits(call)
         batch = Batch(visits.first(), call.scale, processes=call.processes)
-        source, _, self.told = make_rows(batch, call.params, None, processes=call.processes)
+        source, _, self.description = make_rows(batch, call.params, None, processes=call.processes)
         rows = list(source)
         self.before: list[Row] | None = None
         if call.rule.visited is not None:
@@ -41,7 +41,7 @@ class TwoPoints(KeptRows):
                     raise ValueError(
                         f"losses must be the same whenever they are run, found {batch.names}, then {again.names}"
                     )
-            self.told += "; and once more at the parameters of the step before"
+            self.description += "; and once more at the parameters of the step before"
         super().__init__(call, batch, rows)
         self.backwards = len(rows) * (1 if self.before is None else 2)
 

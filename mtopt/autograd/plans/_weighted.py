@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from typing import Self
 
 import torch
 
@@ -32,7 +33,7 @@ _LOW_PRECISION = (torch.float16, torch.bfloat16)
 class LossValues(Plan):
     """A rule that needs only the losses: they are weighed, and differentiated once. Every loss counts as shared."""
 
-    told = "one weighted backward: the rule needs only the losses"
+    description = "one weighted backward: the rule needs only the losses"
     late = True
 
     def reach(self) -> Sequence[Reach]:
@@ -68,35 +69,49 @@ class LossValues(Plan):
         return [param for param, reach in zip(self.call.params, reaches, strict=True) if reach]
 
 
-class KeptWeights(Plan):
-    """A rule that keeps the weights of an earlier step.
+class OnGraph(Plan):
+    """A plan for losses on one graph, whose answer comes to one backward pass of the weighted losses.
 
-    Gradients are looked at before they are written, as those of any rule on gradients are: a step that is skipped does
-    not count as one with these weights.
+    Attributes:
+        losses: signed and scaled.
     """
 
-    told = "one weighted backward: the rule keeps weights"
-
-    def __init__(self, call: Call, batch: Batch) -> None:
-        super().__init__(call, batch)
-        self.grouping = super().group()
-
-    def are_kept(self) -> bool:
-        """Whether the rule keeps weights for each group of these losses."""
-        rules, total = rules_of(self.grouping, self.call.rule, self.batch), len(self.batch.objectives)
-        kept = zip(rules, self.grouping.shared, strict=True)
-        return all(rule.kept_weights(self.objectives(group), total) is not None for rule, group in kept)
+    losses: list[torch.Tensor]
 
     def reach(self) -> Sequence[Reach]:
         self.losses = losses_on_graph(self.batch)
         self.trunk = trunk_of_call(self.call)
         return reach_on_graph(self.losses, self.call, self.batch)
 
+    def realise(self, grouping: Grouping, outcomes: Sequence[Outcome], weights: Mapping[int, float]) -> Update:
+        return realise_by_pass(self, self.losses, grouping, outcomes, weights)
+
+
+class KeptWeights(OnGraph):
+    """A rule that keeps the weights of an earlier step.
+
+    Gradients are looked at before they are written, as those of any rule on gradients are: a step that is skipped does
+    not count as one with these weights.
+    """
+
+    description = "one weighted backward: the rule keeps weights"
+
+    def __init__(self, call: Call, batch: Batch) -> None:
+        super().__init__(call, batch)
+        self.grouping = super().group()
+
+    @classmethod
+    def of(cls, call: Call, batch: Batch) -> Self | None:
+        """This plan, where the rule keeps weights for each group of these losses."""
+        if not batch.all_tensors:
+            return None
+        plan, total = cls(call, batch), len(batch.objectives)
+        kept = zip(rules_of(plan.grouping, call.rule, batch), plan.grouping.shared, strict=True)
+        is_kept = all(rule.kept_weights(plan.objectives(group), total) is not None for rule, group in kept)
+        return plan if is_kept else None
+
     def group(self) -> Grouping:
         return self.grouping
-
-    def objectives(self, group: Group) -> tuple[int, ...]:
-        return tuple(self.batch.present[k] for k in group.reach)
 
     def evidence(self, grouping: Grouping) -> Iterator[Evidence]:
         yield Evidence()
@@ -107,17 +122,28 @@ class KeptWeights(Plan):
         return [Outcome(rule.kept_weights(self.objectives(group), total)) for rule, group in each]
 
     def realise(self, grouping: Grouping, outcomes: Sequence[Outcome], weights: Mapping[int, float]) -> Update:
-        given = [outcome.weights for outcome in outcomes if outcome.weights is not None]
-        own = self.own_factors(grouping, weights)
-        made = differentiate_weighted(self.losses, grouping, given, own, self.call, self.batch)
-        self.backwards = made.backwards
-        if made.backwards > 1:
-            self.told = f"{self.told}; {made.backwards - 1} more for what not all the losses reach"
-        return Update(made.pieces(grouping), what=WHAT, borrowed=True)
+        update = super().realise(grouping, outcomes, weights)
+        if self.backwards > 1:
+            self.description = f"{self.description}; {self.backwards - 1} more for what not all the losses reach"
+        return update
 
     def note_written(self, grouping: Grouping) -> None:
         for rule, group in zip(grouping.rules, grouping.shared, strict=True):
             rule.keep(self.objectives(group), len(self.batch.objectives))
+
+
+def realise_by_pass(
+    plan: Plan,
+    losses: Sequence[torch.Tensor],
+    grouping: Grouping,
+    outcomes: Sequence[Outcome],
+    weights: Mapping[int, float],
+) -> Update:
+    """The update of one backward pass of the losses, weighted as a rule said."""
+    given = [outcome.weights for outcome in outcomes if outcome.weights is not None]
+    made = differentiate_weighted(losses, grouping, given, plan.own_factors(grouping, weights), plan.call, plan.batch)
+    plan.backwards += made.backwards
+    return Update(made.pieces(grouping), what=WHAT, borrowed=True)
 
 
 def trunk_of_call(call: Call) -> set[int] | None:

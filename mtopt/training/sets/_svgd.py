@@ -136,7 +136,7 @@ class MixedModels(KeptRows):
     def group(self) -> Grouping:
         """The parameters of each model, in one order, without those that no loss of any model reaches."""
         known, count = self.reach(), self.count
-        self.told += f"; MOO-SVGD mixes the gradients of {len(self.coordinates)} models"
+        self.description += f"; MOO-SVGD mixes the gradients of {len(self.coordinates)} models"
         kept = [alike for alike in zip(*self.coordinates, strict=True) if any(known[index] for index in alike)]
         models = enumerate(zip(*kept, strict=True))
         return Grouping([Group(tuple(range(n * count, (n + 1) * count)), True, list(indices)) for n, indices in models])
