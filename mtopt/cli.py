@@ -84,7 +84,7 @@ def _parser() -> Parser:
         "suites", nargs="+", metavar="SUITE", help="a name of 'mtopt list suites', or my_suite for my_suite.py"
     )
     compare.add_argument("--combiners", nargs="+", metavar="RULE", help="rules (default: the suite's own; 'all')")
-    compare.add_argument("--seeds", type=int, metavar="N", help="seeds a rule and task (default: the task's)")
+    compare.add_argument("--seeds", type=int, metavar="N", help="seeds per rule and task (default: the task's)")
     compare.add_argument("--trials", type=int, metavar="N", help="configurations a rule tries (default: the task's)")
     compare.add_argument("--out", default="mtopt-results", metavar="DIR", help="folder of results (%(default)s)")
     compare.add_argument("--name", metavar="NAME", help="of this comparison (default: made from what is compared)")

@@ -1,4 +1,4 @@
-"""Training with CUBER: no memory of examples, but of inputs' directions and of one gradient a task."""
+"""Training with CUBER: no memory of examples, but of inputs' directions and of one gradient per task."""
 
 from __future__ import annotations
 

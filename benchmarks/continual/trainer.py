@@ -33,7 +33,7 @@ class ContinualTrainer(mtopt.MultiLossTrainer):
         learning_rate: of SGD.
         seed: draws the examples that are remembered, and the schedule where that is random.
         memory: ``"together"``: one loss, ``old``, the mean over all that is remembered of parts that were there before
-            and are not now. ``"each"``: one loss a part, ``old: NAME``. ``"none"``: nothing is remembered.
+            and are not now. ``"each"``: one loss per part, ``old: NAME``. ``"none"``: nothing is remembered.
         memory_size: training examples remembered of each part.
     """
 
@@ -105,7 +105,7 @@ class ContinualTrainer(mtopt.MultiLossTrainer):
 
     @torch.no_grad()
     def accuracy(self, split: str, part: int) -> float:
-        """The share of a part's examples that are told right."""
+        """The share of a part's examples that are classified right."""
         images, labels = self.stream.splits[split][part]
         return float(((self.logits(images, part) + self.masks[part]).argmax(1) == labels).double().mean())
 

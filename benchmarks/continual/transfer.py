@@ -40,5 +40,5 @@ def forward_transfer(accuracies: Matrix, untrained: Matrix) -> float:
 def _square(accuracies: Matrix) -> npt.NDArray[np.float64]:
     matrix = np.asarray(accuracies, dtype=np.float64)
     if matrix.ndim != 2 or matrix.shape[0] != matrix.shape[1] or len(matrix) < 2:
-        raise ValueError(f"accuracies must be (T, T) with T >= 2, a row a task learned, found shape {matrix.shape}")
+        raise ValueError(f"accuracies must be (T, T) with T >= 2, one row per task learned, found shape {matrix.shape}")
     return matrix

@@ -17,7 +17,7 @@ Outputs = Mapping[str, torch.Tensor]
 
 
 class SharedTrunk(torch.nn.Module):
-    """A trunk and, on its output, one head a name."""
+    """A trunk and, on its output, one head per name."""
 
     def __init__(self, trunk: torch.nn.Module, heads: Mapping[str, torch.nn.Module]) -> None:
         super().__init__()
@@ -33,7 +33,7 @@ class HeadsTask(Task):
     """A task on fixed tensors that are in memory: subclasses say what they are, what the model is, what is judged.
 
     Attributes:
-        batch_size: examples a step; None: all of them.
+        batch_size: examples per step; None: all of them.
         own_heads: each loss has a head of its own, so that the trunk's output is where rules meet.
     """
 
@@ -50,7 +50,7 @@ class HeadsTask(Task):
 
     @abstractmethod
     def losses(self, outputs: Outputs, batch: Any) -> dict[str, torch.Tensor]:
-        """What is trained on, one loss an objective."""
+        """What is trained on, one loss per objective."""
 
     @abstractmethod
     def errors(self, outputs: Outputs, batch: Any) -> Mapping[str, float]:

@@ -74,7 +74,7 @@ def mean_of(runs: Sequence[Run], field: str, automatic: bool, start: float) -> t
 
 
 def table(runs: Sequence[Run]) -> str:
-    """Markdown: a row a starting rate, and the best constant rate of the grid as validation chose it."""
+    """Markdown: one row per starting rate, and the best constant rate of the grid as validation chose it."""
     lines = ["| starting rate | accuracy, constant rate | accuracy, GeN | last rate, GeN |", "|---|---|---|---|"]
     for start in STARTS:
         constant, automatic = mean_of(runs, "test", False, start), mean_of(runs, "test", True, start)

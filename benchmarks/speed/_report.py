@@ -197,7 +197,7 @@ def _rules(cells: Sequence[Cell]) -> list[str]:
 
 
 def draw(cells: Sequence[Cell]) -> Any:
-    """One panel a rule: time over K for both sides, with the ratio at every K and the worst errors; the Figure."""
+    """One panel per rule: time over K for both sides, with the ratio at every K and the worst errors; the Figure."""
     import matplotlib.pyplot as plt
     from matplotlib.ticker import EngFormatter, FixedLocator, LogLocator, NullLocator
 

@@ -51,7 +51,7 @@ class Side:
         call: what is timed.
         inputs: what it is called with, one after the other.
         clock: seconds; a call is too short for it alone, so one sample times several.
-        seconds: CPU time of a call, one entry a sample.
+        seconds: CPU time of a call, one entry per sample.
         answers: to the first ``JUDGED`` inputs.
     """
 

@@ -1,4 +1,4 @@
-"""Time of a step over one loss a sample, side by side with TorchJD in one run.
+"""Time of a step over one loss per sample, side by side with TorchJD in one run.
 
     python -m mtopt_suites.speed.instances [--out DIR] [--models NAME ...] [--sizes B ...] [--rounds N] [--threads N]
 
@@ -242,7 +242,7 @@ def _print(results: Sequence[dict[str, Any]]) -> None:
 
     titles = [title for title in results[0]["seconds"] if title != "plain"]
     table = Table(
-        title="One loss a sample: CPU time of a step over a plain step on the mean loss", title_justify="left"
+        title="One loss per sample: CPU time of a step over a plain step on the mean loss", title_justify="left"
     )
     for heading in ("model", "parameters", "B", "plain, ms", *titles):
         table.add_column(heading, justify="left" if heading == "model" else "right", no_wrap=False)
@@ -258,7 +258,7 @@ def _print(results: Sequence[dict[str, Any]]) -> None:
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog=f"python -m {__package__}.instances",
-        description="Time a step over one loss a sample, beside a plain step and TorchJD.",
+        description="Time a step over one loss per sample, beside a plain step and TorchJD.",
     )
     parser.add_argument(
         "--out", type=folder, default="mtopt-results/speed", metavar="DIR", help="folder of results (%(default)s)"

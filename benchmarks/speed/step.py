@@ -107,7 +107,7 @@ def time_cell(
 
 
 def _started(line: Line, cell: Cell, device: str) -> _Side | None:
-    """A line with its set-up done, and as many steps a sample as fill it."""
+    """A line with its set-up done, and as many steps per sample as fill it."""
     try:
         side = _Side(line, line.make(build(cell.model, cell.tasks, device)), line.steps)
         side.step()

@@ -25,7 +25,7 @@ LEVEL = 0.05
 
 @dataclass(frozen=True)
 class Verdict:
-    """What one contestant's runs say, a value a seed.
+    """What one contestant's runs say, one value per seed.
 
     Attributes:
         name: the contestant.

@@ -1,4 +1,4 @@
-"""``mtopt.per_instance``: one loss a sample, at the cost of a few backwards whatever the size of the batch."""
+"""``mtopt.per_instance``: one loss per sample, at the cost of a few backwards whatever the size of the batch."""
 
 from __future__ import annotations
 
@@ -125,12 +125,12 @@ class Instances:
             raise RuntimeError("the forward pass must run inside the with block: with mtopt.per_instance(model) as ...")
         if not isinstance(losses, torch.Tensor):
             raise TypeError(
-                f"losses must be a tensor of shape (B,), one loss a sample, found {type(losses).__name__}; "
+                f"losses must be a tensor of shape (B,), one loss per sample, found {type(losses).__name__}; "
                 "losses of several objectives go to mtopt.backward"
             )
         if losses.ndim != 1 or len(losses) == 0:
             raise ValueError(
-                f"losses must have shape (B,) with B >= 1, one loss a sample, found {tuple(losses.shape)}; "
+                f"losses must have shape (B,) with B >= 1, one loss per sample, found {tuple(losses.shape)}; "
                 'compute them with reduction="none" and take the mean over everything but the first dimension'
             )
         if not losses.requires_grad:

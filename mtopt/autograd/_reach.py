@@ -94,7 +94,7 @@ def _size(group: Group, places: Sequence[Place]) -> int:
 
 def reach_of_rows(rows: Sequence[Row], matrix: RowMatrix | None = None) -> list[Reach]:
     """Which losses reach each parameter, as their gradients tell."""
-    masks = [0] * len(rows[0])  # one bit a loss
+    masks = [0] * len(rows[0])  # one bit per loss
     if matrix is not None:
         for index in matrix.columns:
             masks[index] = (1 << len(rows)) - 1

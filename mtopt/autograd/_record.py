@@ -85,7 +85,7 @@ class StepRecord:
         return f" ({', '.join(parts)})" if parts else ""
 
     def _end(self) -> str:
-        """What is told at last: a skip and its reason, or how many gradients conflict."""
+        """What comes last: a skip and its reason, or how many gradients conflict."""
         if self.skipped:
             return f"; skipped: {visible(self.reason or '')}"
         pairs = 0 if self.cosines is None else len(self.cosines) * (len(self.cosines) - 1) // 2

@@ -61,7 +61,7 @@ def check_reference(reference: Reference, name: str = "reference") -> None:
         return
     vector = torch.as_tensor(reference, dtype=torch.float64)
     if vector.ndim != 1 or len(vector) == 0 or not bool(vector.isfinite().all()):
-        raise ValueError(f"{name} must be a finite vector, one value an objective, found {vector.tolist()}")
+        raise ValueError(f"{name} must be a finite vector, one value per objective, found {vector.tolist()}")
 
 
 def reference_of(reference: Reference, objectives: Sequence[int], total: int, name: str = "reference") -> Array:
@@ -70,7 +70,7 @@ def reference_of(reference: Reference, objectives: Sequence[int], total: int, na
         return np.zeros(len(objectives))
     vector = read_array(torch.as_tensor(reference, dtype=torch.float64))
     if len(vector) != total:
-        raise ValueError(f"{name} has {len(vector)} entries for {total} objectives; give one entry an objective")
+        raise ValueError(f"{name} has {len(vector)} entries for {total} objectives; give one entry per objective")
     return vector[list(objectives)]
 
 

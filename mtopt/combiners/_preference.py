@@ -36,5 +36,5 @@ def shares_of(preference: Preference, objectives: Sequence[int], total: int) -> 
         return np.full(len(objectives), 1.0 / total)
     vector = read_array(preference)
     if len(vector) != total:
-        raise ValueError(f"preference has {len(vector)} entries for {total} objectives; give one entry an objective")
+        raise ValueError(f"preference has {len(vector)} entries for {total} objectives; give one entry per objective")
     return np.asarray(vector[list(objectives)])

@@ -22,7 +22,7 @@ class Clipped(Wrapper):
     bounds the step and not its share of each loss, is ``torch.nn.utils.clip_grad_norm_`` as always.
 
     ``Clipped(Linear(reduction="sum"), max_norm=c)`` is the sum of clipped gradients, as in differentially private
-    training with one loss a sample (Abadi et al., "Deep learning with differential privacy", CCS 2016, algorithm 1,
+    training with one loss per sample (Abadi et al., "Deep learning with differential privacy", CCS 2016, algorithm 1,
     without the noise); with a c below all norms any rule gets gradients of equal length, as from
     ``Normalized(rule, by="l2")``.
 

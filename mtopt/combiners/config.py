@@ -36,7 +36,7 @@ class ConFIG(GramianCombiner):
     K equal orthogonal gradients give their sum, in direction and length: the step is K times that of ``linear``.
     Linearly dependent gradients take the nearest cosines there are, as the pseudo-inverse does, and opposite ones give
     zero. That is a jump: of gradients that are nearly dependent the cosines are equal, and the step is short. A zero
-    gradient gets weight 0. (M-ConFIG, which differentiates one loss a step and averages over time, is another rule.)
+    gradient gets weight 0. (M-ConFIG, which differentiates one loss per step and averages over time, is another rule.)
     """
 
     scale_invariant = True

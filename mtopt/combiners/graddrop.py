@@ -78,7 +78,7 @@ class GradDrop(JacobianCombiner):
         if values.ndim == 0:
             return [float(values)] * count
         if len(values) != total:
-            raise ValueError(f"leak has {len(values)} entries for {total} objectives; give one entry an objective")
+            raise ValueError(f"leak has {len(values)} entries for {total} objectives; give one entry per objective")
         return [float(values[k]) for k in objectives]
 
 

@@ -113,7 +113,7 @@ def _check_others(others: Sequence[Sequence[float]] | torch.Tensor | None) -> No
         return
     rows = torch.as_tensor(others, dtype=torch.float64)
     if rows.ndim != 2 or 0 in rows.shape:
-        raise ValueError(f"others must have shape (N, K), a preference a row, found {tuple(rows.shape)}")
+        raise ValueError(f"others must have shape (N, K), one preference per row, found {tuple(rows.shape)}")
     wrong = (rows < 0).any(1) | ((rows.sum(1) - 1.0).abs() > 1e-6)
     if bool(wrong.any()):
         first = int(wrong.nonzero()[0])

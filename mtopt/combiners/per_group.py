@@ -140,7 +140,7 @@ class PerGroup(Wrapper):
 
 
 def _pieces(outcome: Outcome, gradients: Gradients) -> Sequence[torch.Tensor]:
-    """The direction, a tensor a parameter, free of a GradScaler's factor."""
+    """The direction, one tensor per parameter, free of a GradScaler's factor."""
     first = gradients.rows[0]
     if outcome.direction is not None:
         return torch.split(outcome.direction, [tensor.numel() for tensor in first])

@@ -46,7 +46,7 @@ def diagnose(
         combiner: the rule to say something of, in the state it is in; it is left as it is. Default: a plain sum.
 
     ``.grad``, buffers, generators and the rule are as they were. Memory holds a gradient of each loss and batch. Which
-    figures to believe is told in ``docs/which_rule.md``.
+    figures to believe stands in ``docs/which_rule.md``.
 
     Raises:
         TypeError, ValueError: a wrong argument; fewer than two losses; no parameter that two of them reach.

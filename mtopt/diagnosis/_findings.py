@@ -9,7 +9,7 @@ from itertools import combinations
 from mtopt.diagnosis._statistics import Array, Noise
 
 PLAIN_SUM = "a plain sum"
-"""What is told of where no rule is given."""
+"""What is reported where no rule is given."""
 
 
 @dataclass(frozen=True, eq=False)

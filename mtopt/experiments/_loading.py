@@ -44,7 +44,7 @@ def load_suite(suite: SuiteLike) -> Suite:
 
 
 def _refuse_file(suite: str) -> None:
-    """A suite is named by its module; whoever types a file is told the name."""
+    """A suite is named by its module; whoever types a file gets the name in the error."""
     name, colon, attribute = suite.partition(":")
     path = Path(name)
     if path.suffix != ".py" and not {"/", os.sep} & set(name):

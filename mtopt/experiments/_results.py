@@ -217,7 +217,7 @@ class Results:
         return rank([{**names, **block} for block in by_seed.values()] or [names], "pairs of task and seed")
 
     def rows(self) -> list[dict[str, Any]]:
-        """One plain dictionary a rule and task, for a data frame: rank, score, interval, cost, configuration."""
+        """One plain dictionary per rule and task, for a data frame: rank, score, interval, cost, configuration."""
         ranks = self.ranking().mean_ranks
         return [
             {

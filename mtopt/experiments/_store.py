@@ -1,4 +1,4 @@
-"""Where finished runs are kept: one sqlite3 file, a row a run, written the moment the run ends."""
+"""Where finished runs are kept: one sqlite3 file, one row per run, written the moment the run ends."""
 
 from __future__ import annotations
 

@@ -33,7 +33,7 @@ class Workers:
         self._told: set[tuple[Place, str]] = set()
 
     def prepare(self, needed: Sequence[tuple[Place, int]]) -> None:
-        """What the runs of each task and seed start from, one process a seed: never made by two runs at once.
+        """What the runs of each task and seed start from, one process per seed: never made by two runs at once.
 
         Where that fails for a seed, its runs have failed.
         """

@@ -13,7 +13,7 @@ from mtopt.linalg._gradients import Place
 from mtopt.linalg._packed import PackedTensors
 
 Row = list[torch.Tensor | None]
-"""One loss's gradient, a tensor a parameter; None where the loss does not reach the parameter."""
+"""One loss's gradient, one tensor per parameter; None where the loss does not reach the parameter."""
 
 _TOP = 15
 """float16 rows are scaled so that their largest entry is just below 2**15: half of what the dtype holds."""

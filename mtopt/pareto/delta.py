@@ -85,7 +85,7 @@ def mean_rank(values: Points, higher_is_better: Sequence[bool]) -> NDArray[np.fl
 
     table = as_real("values", values)
     if table.ndim != 2 or table.size == 0:
-        raise ValueError(f"values must have shape (methods, M), a method a row, found shape {table.shape}")
+        raise ValueError(f"values must have shape (methods, M), one method per row, found shape {table.shape}")
     better_high = np.asarray(higher_is_better)
     if better_high.shape != (table.shape[1],) or better_high.dtype != np.bool_:
         raise ValueError(

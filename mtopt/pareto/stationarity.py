@@ -52,7 +52,7 @@ def kkt_residual(jacobian: torch.Tensor | ArrayLike, *, gramian: bool = False) -
     else:
         rows = torch.from_numpy(as_points("jacobian", jacobian))
     if rows.ndim != 2 or rows.numel() == 0:
-        raise ValueError(f"jacobian must have shape (K, D), one gradient a row, found shape {tuple(rows.shape)}")
+        raise ValueError(f"jacobian must have shape (K, D), one gradient per row, found shape {tuple(rows.shape)}")
     products = gramian_of(rows)
     bad = torch.nonzero(~products.diagonal().isfinite()).flatten().tolist()
     if bad:

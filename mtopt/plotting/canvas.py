@@ -16,7 +16,7 @@ from mtopt.plotting.theme import style
 
 @dataclass
 class Canvas:
-    """Axes, and what the frame is told of what is drawn on them.
+    """Axes, and what the frame knows of what is drawn on them.
 
     Attributes:
         keys: the legend's entries, in its order; none, and there is no legend.

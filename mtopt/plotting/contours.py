@@ -36,8 +36,8 @@ def draw_contours(ax: Axes, levels: Levels, intervals: Sequence[Interval]) -> li
         answer = answer[:, None]
     if answer.ndim != 2 or len(answer) != len(grid) or not 1 <= answer.shape[1] <= len(_LOOKS):
         raise ValueError(
-            f"problem_levels must return one value a row, shape ({len(grid)},), or one for each loss, ({len(grid)}, K) "
-            f"with K <= {len(_LOOKS)}; found {answer.shape}: sum the losses over their dimension"
+            f"problem_levels must return one value per row, shape ({len(grid)},), or one for each loss, "
+            f"({len(grid)}, K) with K <= {len(_LOOKS)}; found {answer.shape}: sum the losses over their dimension"
         )
     surfaces = [column.reshape(_GRID, _GRID) for column in answer.T]
     if len(surfaces) == 1:

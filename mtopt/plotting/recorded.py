@@ -69,7 +69,7 @@ def recorded(
         raise ValueError(f"steps must be {count} finite numbers that increase, one a row; found shape {at.shape}")
     marks = np.zeros(count) if skipped is None else as_floats(skipped, "skipped")
     if marks.shape != (count,):
-        raise ValueError(f"skipped must have shape ({count},), one entry a step; found {marks.shape}")
+        raise ValueError(f"skipped must have shape ({count},), one entry per step; found {marks.shape}")
     return _without_gaps(Recorded(at, columns, marks > 0))
 
 

@@ -38,7 +38,7 @@ def plot_step_geometry(
     The optimizer steps along -d, and the first-order change of loss k is -<g_k, d>: the dual cone, shaded, holds the
     d with <g_k, d> >= 0 for all k, along which no loss rises. Vectors of more than two dimensions are projected on the
     span of the first two (independent) gradients, which for two losses holds the direction of every rule that weights
-    them; what lies outside is told in the legend.
+    them; the legend says what lies outside.
 
     Args:
         gradients: (K, D), or a mapping from the losses' names to (D,); K is 2 or 3.

@@ -1,4 +1,4 @@
-"""The rule under test, how it is asked, and how a failure is told."""
+"""The rule under test, how it is asked, and how a failure is reported."""
 
 from __future__ import annotations
 

@@ -59,7 +59,7 @@ def check_accumulate(accumulate: int, combiner: Combiner, plan: object, store: o
     if combiner.draws > 1 or combiner.revisits:
         takes = f"takes {combiner.draws} independent ones" if combiner.draws > 1 else "visits each one twice"
         raise ValueError(
-            f"accumulate={accumulate} averages batches, and {combiner!r} {takes} a step; leave accumulate at 1, and "
+            f"accumulate={accumulate} averages batches, and {combiner!r} {takes} per step; leave accumulate at 1, and "
             "make the batches larger instead"
         )
     if plan not in ("auto", "loop") or store is not None:

@@ -250,7 +250,7 @@ class History:
         return plot_history(self)
 
     def to_frame(self, split: str | None = None) -> pd.DataFrame:
-        """A ``pandas.DataFrame`` with a row a step: ``losses/NAME``, ``weights/NAME``, ``norms/NAME``,
+        """A ``pandas.DataFrame`` with one row per step: ``losses/NAME``, ``weights/NAME``, ``norms/NAME``,
         ``cosines/NAME,NAME``, and the numbers of the step; NaN where a step did not have one.
 
         Args:

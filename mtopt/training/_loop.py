@@ -89,7 +89,7 @@ def callbacks_told(trainer: Fitting) -> Iterator[None]:
 
 
 def train(trainer: Fitting, feed: Feed, limits: Limits, folder: CheckpointFolder | None, every: int | None) -> None:
-    """Step until a limit is reached or the trainer is told to stop; checkpoints as ``fit`` says."""
+    """Step until a limit is reached or the trainer is asked to stop; checkpoints as ``fit`` says."""
     if folder is not None:
         plain(trainer.state_dict(), "state_dict()")  # what cannot be saved is better known now than in an hour
     written = trainer.step, trainer.epoch

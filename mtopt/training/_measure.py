@@ -51,7 +51,7 @@ def with_measured(record: StepRecord, found: Diagnosis | None) -> StepRecord:
 
 
 def watch_over(trainer: LossSource) -> Watch:
-    """The watch over a trainer's steps; of losses that its rule or its preference treats unequally no share is told."""
+    """The watch over a trainer's steps; no share is reported of losses that its rule or preference treats unequally."""
     rule = trainer.combiner
     while isinstance(inner := getattr(rule, "rule", None), Combiner):
         rule = inner

@@ -69,7 +69,7 @@ class MultiLossTrainer(ABC):
             that computes the loss itself (LBFGS) takes a rule on losses, whose weights are fixed within its step.
         combiner: the rule, or a name in the registry. A rule created here from its name gets ``seed``, if both exist.
         scheduler: a learning rate scheduler of ``optimizer``, stepped after each step that was not skipped.
-        callbacks: told of the training in this order.
+        callbacks: called during the training, in this order.
         seed: given to :func:`seed_everything` when the first ``fit`` starts training. (Seed before the model is built,
             too.) Default: generators are left as they are.
         private: what a parameter gets that only one loss reaches, see :func:`mtopt.backward`.
@@ -210,7 +210,7 @@ class MultiLossTrainer(ABC):
             checkpoint_every: steps between checkpoints. Default: at the end of each epoch. The end of ``fit`` has one
                 always.
 
-        What a checkpoint holds, how it is found again, and what SIGTERM and Ctrl-C do is told in ``docs/training.md``.
+        What a checkpoint holds, how it is found again, and what SIGTERM and Ctrl-C do: see ``docs/training.md``.
         Where a step takes several batches, an epoch counts batches all the same; its last step averages what is left of
         ``accumulate`` batches, and a rule on several draws passes over what is not enough for all of them.
 
@@ -273,7 +273,7 @@ class MultiLossTrainer(ABC):
 
         Args:
             data: batches, in an iterable. Default: none; ``metrics(None)`` is called once.
-            split: a name, under which the history keeps the values and the callbacks are told. Default: neither.
+            split: a name, under which the history keeps the values and callbacks get them. Default: neither.
 
         Raises:
             ValueError: ``data`` is empty.
@@ -317,7 +317,7 @@ class MultiLossTrainer(ABC):
         return step_gradients(self, batch)
 
     def on_gradients(self, batch: Any, record: StepRecord) -> None:
-        """Called when ``.grad`` holds the direction, before the optimizer's step. Default: the callbacks are told."""
+        """Called when ``.grad`` holds the direction, before the optimizer's step. Default: the callbacks are called."""
         if self.measure_every is not None and (self.step + 1) % self.measure_every == 0:
             self.measure(batch)
         for callback in self.callbacks:

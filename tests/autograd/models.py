@@ -73,7 +73,7 @@ class CNN(Model):
 
 
 class LSTM(Model):
-    """Two layers with dropout between them; one loss a step of the sequence, one on its end."""
+    """Two layers with dropout between them; one loss for a step of the sequence, one on its end."""
 
     def __init__(self) -> None:
         super().__init__()

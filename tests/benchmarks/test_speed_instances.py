@@ -1,4 +1,4 @@
-"""Timing of one loss a sample: every side does the same work, and the program end to end."""
+"""Timing of one loss per sample: every side does the same work, and the program end to end."""
 
 import json
 

@@ -24,7 +24,7 @@ from tests.combiners.helpers import drawn_jacobian
 
 
 def complement(preference: list[float]) -> np.ndarray:
-    """B: an orthonormal basis of what is orthogonal to the preference, one vector a row."""
+    """B: an orthonormal basis of what is orthogonal to the preference, one vector per row."""
     return np.linalg.svd(np.array(preference)[None])[2][1:]
 
 

@@ -22,7 +22,7 @@ X = torch.randn(80, 8, generator=torch.Generator().manual_seed(3))
 
 @pytest.fixture(autouse=True)
 def _alone():
-    """Accelerate keeps one state a process; what other tests left there is no part of these, nor these of others."""
+    """Accelerate keeps one state per process; what other tests left there is no part of these, nor these of others."""
     AcceleratorState._reset_state(reset_partial_state=True)
     GradientState._reset_state()
     yield

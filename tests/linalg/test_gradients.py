@@ -26,7 +26,7 @@ def rows_like(*shapes: Sequence[int], count: int = 3, dtype: torch.dtype = torch
 
 
 def added_up(rows: Rows, weights: Sequence[float]) -> list[torch.Tensor]:
-    """In float64, a tensor at a time."""
+    """In float64, one tensor at a time."""
     return [
         sum((w * tensor.double() for w, tensor in zip(weights, tensors, strict=True)), torch.zeros(()).double())
         for tensors in zip(*rows, strict=True)

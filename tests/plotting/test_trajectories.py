@@ -124,7 +124,7 @@ def test_exit_point():
         ({"limits": "some"}, "limits"),
         ({"senses": ("min", "up")}, "senses must hold"),
         ({"targets": {"a": np.zeros((2, 3))}}, r"targets.*\(2, 3\)"),
-        ({"problem_levels": lambda x: x.repeat(1, 3)}, r"problem_levels must return one value a row.*sum"),
+        ({"problem_levels": lambda x: x.repeat(1, 3)}, r"problem_levels must return one value per row.*sum"),
     ],
 )
 def test_errors_name_the_argument(arguments, message):

@@ -1,7 +1,7 @@
 """A run for test_kill.py, as a program: ``python -m tests.training.killed_run DIRECTORY STEPS AT``.
 
 It writes a checkpoint every ten steps. In the hook of step AT it says ``holding`` and waits for a signal; when the
-callbacks are told of the end it says ``ended``.
+callbacks are called at the end it says ``ended``.
 """
 
 import sys

@@ -147,7 +147,7 @@ def test_an_interrupted_run_takes_the_same_batches(rule, options, cut, tmp_path)
         ("mgda", {"accumulate": 0}, "accumulate must be a positive int or None, found 0"),
         ("mgda", {"accumulate": None}, "accumulate must be a positive int, found None"),
         ("modo", {"accumulate": 2}, r"accumulate=2 averages batches, and MoDo\(\) takes 3 independent ones"),
-        ("moco_plus", {"accumulate": 2}, r"MoCoPlus\(\) visits each one twice a step"),
+        ("moco_plus", {"accumulate": 2}, r"MoCoPlus\(\) visits each one twice per step"),
         ("mgda", {"accumulate": 2, "store": torch.bfloat16}, "accumulate=2 adds up the gradients .* leave plan='auto'"),
         ("mgda", {"plan": "fast"}, "plan must be one of .* found 'fast'"),
     ],

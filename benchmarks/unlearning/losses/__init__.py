@@ -3,7 +3,7 @@
 ``model`` is a Hugging Face causal language model (or anything that is called like one), ``batch`` what
 :func:`mtopt_suites.unlearning.encoding.collate` gives: ``input_ids``, ``attention_mask`` and ``labels``, (B, T) each,
 with the label -100 wherever a position is not scored. All are to be minimised, and computed in float32 where the model
-is in half precision. ``reduction="none"`` gives one value a row, (B,).
+is in half precision. ``reduction="none"`` gives one value per row, (B,).
 """
 
 from ._likelihood import grad_ascent, kl_to_reference, nll, satimp, wga

@@ -41,7 +41,7 @@ def rmu_forget(
         coefficient: c, 2 as in open-unlearning's configuration; it must exceed the length that hidden states have.
         layer: The block, from 0; the last one's output is taken after the final norm. Default: ``(L - 1) // 2`` of L
             blocks, which is open-unlearning's 7 of 16.
-        reduction: ``"none"`` gives one value a row, (B,).
+        reduction: ``"none"`` gives one value per row, (B,).
 
     Blocks after ``layer`` get no gradient.
     """

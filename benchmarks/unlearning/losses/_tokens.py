@@ -71,7 +71,7 @@ def averaged(values: Tensor, mask: Tensor, reduction: Reduction) -> Tensor:
 
 
 def reduced(values: Tensor, reduction: Reduction) -> Tensor:
-    """The mean of one value a row (B,), or these values."""
+    """The mean of one value per row (B,), or these values."""
     return values.mean() if over_rows(reduction) else values
 
 

@@ -54,7 +54,7 @@ def min_k(values: NDArray[np.float64], share: float = 0.4) -> float:
 
 def gradient_norms(model: Any, rows: Sequence[Mapping[str, Sequence[int]]], *, pad_id: int) -> list[float]:
     """``(1 / P) sum_i || dl / dtheta_i ||``, the mean over the P parameter tensors of the length of the gradient of the
-    row's loss l (mean -log p over its labels): the score of the ``gradient_norm`` attack, one number a row.
+    row's loss l (mean -log p over its labels): the score of the ``gradient_norm`` attack, one number per row.
 
     open-unlearning's GradNorm with p = 2. Every tensor counts the same, however many numbers it holds. What is frozen
     or takes no part in the loss is left out of the mean: on a model with LoRA the tensors are the adapters', so its

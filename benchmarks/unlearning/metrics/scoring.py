@@ -1,4 +1,4 @@
-"""What a causal language model gives to the tokens of known texts: one pass a batch, no decoding (teacher forcing)."""
+"""What a causal language model gives to the tokens of known texts: one pass per batch and no decoding."""
 
 from __future__ import annotations
 

@@ -108,7 +108,7 @@ def rows_of(batch: Batch, call: Call) -> list[Row]:
 def draws_of(draws: object, rule: Combiner) -> Sequence[Any]:
     """``draws`` itself, once it is as many collections of losses as the rule takes."""
     wanted = f"{rule!r} takes {rule.draws} independent mini-batches a step: losses must be a sequence of "
-    wanted += f"{rule.draws} collections, one a mini-batch, each a sequence or a mapping of losses"
+    wanted += f"{rule.draws} collections, one per mini-batch, each a sequence or a mapping of losses"
     if not isinstance(draws, Sequence) or isinstance(draws, str):
         raise TypeError(f"{wanted}; found {type(draws).__name__}")
     if len(draws) != rule.draws or not all(

@@ -1,4 +1,4 @@
-"""A comparison in a notebook: the ranked table, a row a rule."""
+"""A comparison in a notebook: the ranked table, one row per rule."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The front of a task in the report: the run under the pointer, or under the arrow keys, is told. Works offline."""
+"""The front of a task in the report: the run under the pointer, or the arrow keys, is described. Works offline."""
 
 from __future__ import annotations
 

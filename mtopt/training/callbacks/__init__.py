@@ -1,4 +1,4 @@
-"""What is told of the training while it runs: evaluation, selection, stopping, averages, logs, the batch size."""
+"""What the trainer calls while it runs: evaluation, selection, stopping, averages, logs, the batch size."""
 
 from mtopt.training.callbacks._adaptive_batches import AdaptiveBatches
 from mtopt.training.callbacks._base import Callback

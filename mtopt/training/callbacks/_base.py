@@ -1,4 +1,4 @@
-"""What is told of the training while it runs."""
+"""What the trainer calls while it runs."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ class Callback:
         """The model was evaluated on the data called ``split``; ``trainer.history`` holds the values."""
 
     def on_fit_end(self, trainer: Any) -> None:
-        """Training has ended; each callback that was started is told, whatever happened."""
+        """Training has ended; called for each callback that was started, whatever happened."""
 
     def state_dict(self) -> dict[str, Any]:
         """What a checkpoint shall hold of this callback: tensors and plain values. Default: nothing."""

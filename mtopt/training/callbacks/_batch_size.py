@@ -136,7 +136,7 @@ class AdaptiveBatchSize(Callback):
         rule = trainer.combiner
         if not rule.weighted or rule.draws > 1 or trainer.batches_per_step > 1:
             raise ValueError(
-                f"AdaptiveBatchSize needs one batch a step and a rule with weights, found {rule!r} and "
+                f"AdaptiveBatchSize needs one batch per step and a rule with weights, found {rule!r} and "
                 f"{trainer.batches_per_step} batches; take one of list_combiners(weighted=True, draws=1), and leave "
                 "accumulate at 1"
             )

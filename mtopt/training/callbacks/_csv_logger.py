@@ -20,8 +20,8 @@ Row = dict[str, Any]
 
 
 class CSVLogger(Callback):
-    """Writes one row a step: ``step``, ``epoch``, ``learning_rate``, ``losses/NAME``, ..., and ``SPLIT/METRIC`` of the
-    evaluations made after that step. A cell is empty where a step does not have the value.
+    """Writes one row per step: ``step``, ``epoch``, ``learning_rate``, ``losses/NAME``, ..., and ``SPLIT/METRIC`` of
+    the evaluations made after that step. A cell is empty where a step does not have the value.
 
     The file is made anew from the trainer's history when ``fit`` starts, so a resumed run has each step once, whatever
     was written before it was killed; then rows are added. A row is written when the next step comes, with all

@@ -29,7 +29,7 @@ class Monitor(Callback):
     a plain line now and then. Use it in place of a :class:`ProgressBar`, not beside it.
 
     With ``every=50`` the gradients are diagnosed in each fiftieth step, under any rule, one that needs the losses alone
-    included: norms and cosines go to that step's record, and what was found last is told below the table.
+    included: norms and cosines go to that step's record, and what was found last stands below the table.
 
     Args:
         every: steps from one that is measured to the next (:meth:`MultiLossTrainer.measure`). Default: none is.

@@ -1,4 +1,4 @@
-"""What callbacks need of the trainer that they are told of."""
+"""What callbacks need of the trainer that calls them."""
 
 from __future__ import annotations
 

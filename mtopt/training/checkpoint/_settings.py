@@ -38,7 +38,7 @@ def settings_of(trainer: Checkpointed) -> Settings:
 
 
 def differences(saved: Any, present: Settings) -> list[str]:
-    """What differs, and what is done about it; one sentence a part. Of what was not saved nothing is known."""
+    """What differs, and what is done about it; one sentence per part. Of what was not saved nothing is known."""
     found = []
     for part, here in present.items():
         there = saved.get(part) if isinstance(saved, Mapping) else None

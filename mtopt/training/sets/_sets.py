@@ -129,7 +129,7 @@ class SetTrainer(MultiLossTrainer):
         return every
 
     def points(self, data: Iterable[Any] | None = None, objectives: Sequence[str | Objective] | None = None) -> Any:
-        """What :meth:`evaluate` finds for each model: (N, K) float64, minimised, a row a model.
+        """What :meth:`evaluate` finds for each model: (N, K) float64, minimised, one row per model.
 
         Args:
             data: batches; none where ``member_losses`` takes none.

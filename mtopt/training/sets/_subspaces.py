@@ -18,7 +18,7 @@ class PaMaL(MadeForPreference):
     Trained with :class:`PreferenceTrainer`, each network becomes that of one objective, and the simplex between them
     the front. Dimitriadis, Frossard and Fleuret, "Pareto manifold learning: tackling multiple tasks via ensembles of
     single-task models", ICML 2023. Their normalisation of gradients is a rule here
-    (``Normalized(create_combiner("linear"))``), and their several preferences a step are several steps.
+    (``Normalized(create_combiner("linear"))``), and their several preferences per step are several steps.
 
     Args:
         members: K networks alike but for their parameters, which may be equal at first; they are used as they are.

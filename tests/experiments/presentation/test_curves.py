@@ -1,4 +1,4 @@
-"""The figure of the training losses: a panel a loss, four in a row."""
+"""The figure of the training losses: one panel per loss, four in a row."""
 
 import matplotlib as mpl
 import pytest

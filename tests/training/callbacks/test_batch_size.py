@@ -190,7 +190,7 @@ def test_wrong_arguments():
     with pytest.raises(ValueError, match="parts at least 2"):
         AdaptiveBatchSize(data, parts=1)
     tensors = AdaptiveBatches(TensorDataset(*samples(8)), 4)
-    with pytest.raises(ValueError, match="needs one batch a step and a rule with weights"):
+    with pytest.raises(ValueError, match="needs one batch per step and a rule with weights"):
         trained(tensors, "graddrop")
     with pytest.raises(ValueError, match="parts=8 micro-batches need as many examples, and the batch has 4"):
         trained(tensors)
