@@ -94,7 +94,8 @@ def _lead(comparison: Results) -> str:
     )
     return quick + _paragraph(
         f"{len(comparison.combiners)} rules on {count(len(comparison.tasks()), 'task')}, every rule with the same "
-        "tuning budget. Score: hypervolume on the test split (the share of objective space, up to the reference point, "
+        "tuning budget (beside it linear tries some static weights, where a run is not itself a spread of them). "
+        "Score: hypervolume on the test split (the share of objective space, up to the reference point, "
         "that a run's points dominate; higher is better), in percent of the whole true front's where that is known."
     )
 

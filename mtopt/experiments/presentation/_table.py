@@ -25,7 +25,7 @@ def print_table(comparison: Results, file: Any = None) -> None:
         tasks = list(suite["tasks"])
         for task in tasks:
             unit = " %" if task["front_hypervolume"] is not None else ""
-            table.add_column(terminal_text(f"{task['name']}{unit}"), justify="right")
+            table.add_column(terminal_text(f"{task['name']}{unit}"), justify="right", overflow="fold")
         table.add_column("passes", justify="right")
         for combiner, mean_rank in ranking.mean_ranks.items():
             cells = {
