@@ -72,7 +72,12 @@ def min_norm(gramian: torch.Tensor | npt.ArrayLike, precision: Precision | None 
         return np.ones(1), Certificate(0.0, 0.0, "closed form")
     root, semidefinite = take_semidefinite_root(cosines)
     stationary = stationary_terms(cosines, root, semidefinite, products)
-    scaled = _shortest(root, semidefinite, inverse) if stationary is None else stationary / inverse.dot(stationary)
+    scaled = _shortest(root, semidefinite, inverse)
+    if stationary is not None:
+        # of combinations that vanish the one with the least of long gradients: they leave their own size of rounding
+        among_unit = stationary / inverse.dot(stationary)
+        if among_unit.sum() <= scaled.sum() or not _vanishes(scaled, cosines, products):
+            scaled = among_unit
     try:
         certificate = _certify(semidefinite, inverse, scaled, precision)
     except SolverError:  # SciPy takes slopes near 1e-14 for none, and the direction may be that short
@@ -91,7 +96,12 @@ def stationary_terms(cosines: Array, root: Array, semidefinite: Array, products:
     if semidefinite is cosines and float(root.diagonal().min()) ** 2 > _INDEPENDENT:
         return None
     terms = _shortest(root, semidefinite, np.ones(len(root)))
-    return terms if float(np.abs(cosines.dot(terms)).max()) <= 16.0 * products else None
+    return terms if _vanishes(terms, cosines, products) else None
+
+
+def _vanishes(terms: Array, cosines: Array, products: float) -> bool:
+    """Whether a combination of unit gradients cannot be told from zero."""
+    return float(np.abs(cosines.dot(terms)).max()) <= 16.0 * products * float(terms.sum())
 
 
 def _shortest(root: Array, semidefinite: Array, edge: Array) -> Array:

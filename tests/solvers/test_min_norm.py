@@ -62,6 +62,9 @@ def test_finds_the_point_that_cvxpy_finds(kind: str, rows: int) -> None:
 
 @given(seeds, counts, st.integers(1, 20), kinds, st.sampled_from([0.0, 2.0, 6.0, 12.0]))
 @example(53, 3, 11, "nearly_opposite", 6.0)  # slopes below what SciPy's nnls takes for none
+@example(10, 8, 1, "rank_deficient", 12.0)  # opposite pairs of many lengths, some a million million times as long
+@example(59, 7, 1, "rank_deficient", 12.0)
+@example(2_761_847, 4, 1, "rank_deficient", 12.0)
 @settings(max_examples=400, deadline=None)
 def test_meets_the_optimality_conditions_in_exact_arithmetic(
     seed: int, rows: int, columns: int, kind: str, decades: float
