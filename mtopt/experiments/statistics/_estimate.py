@@ -58,18 +58,24 @@ def bootstrapped(
 ) -> Estimate:
     """A statistic of several samples, each drawn from again by itself: the stratified percentile bootstrap.
 
-    ``statistic`` takes the samples and ``axis=-1``, and may be given many draws of each at once. Without a second value
-    in every sample there is no interval. Agarwal et al., NeurIPS 2021, section 4.1.
+    ``statistic`` takes the samples and ``axis=-1``, and may be given many draws of each at once. A sample of one value
+    stays as it is, and where all do there is no interval. Agarwal et al., NeurIPS 2021, section 4.1.
     """
     arrays = [np.asarray(sample, dtype=np.float64) for sample in samples]
     value = float(statistic(*arrays, axis=-1))
-    if min(map(len, arrays)) < 2:
+    several = [array for array in arrays if len(array) > 1]
+    if not several:
         return Estimate(value)
     from scipy.stats import bootstrap
 
+    def statistic_of_several(*drawn: npt.NDArray[np.float64], axis: int) -> npt.NDArray[np.float64]:
+        left, draws = iter(drawn), drawn[0].shape[:-1]
+        whole = [next(left) if len(array) > 1 else np.broadcast_to(array, (*draws, 1)) for array in arrays]
+        return statistic(*whole, axis=axis)
+
     made = bootstrap(
-        arrays,
-        statistic,
+        several,
+        statistic_of_several,
         n_resamples=RESAMPLES,
         batch=batch,
         vectorized=True,

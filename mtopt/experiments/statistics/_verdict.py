@@ -182,9 +182,11 @@ class Verdict:
         ]
 
     def _limits_of_seeds(self) -> list[str]:
-        if self.findings and min(one.seeds for one in self.findings) < 2:
-            return ["With one seed on a task, what is chance in a run is not known: runs have no intervals."]
-        return []
+        if all(one.seeds > 1 for one in self.findings):
+            return []
+        return [
+            "Where a task has one seed, what is chance in its runs is not known, and their intervals are without it."
+        ]
 
     def _left_out(self) -> list[str]:
         pairs = ((one.rule, task) for one in self.findings for task in one.left_out)

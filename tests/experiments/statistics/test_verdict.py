@@ -123,7 +123,7 @@ def test_one_seed_has_no_intervals_of_runs_and_it_is_said():
     verdict = judge(simulated(np.random.default_rng(10), {"linear": 0.0, "a": 0.3}, seeds=1), "linear")
     assert verdict.findings[0].run_gain.low is None
     assert verdict.better == ["a"]
-    assert "With one seed on a task" in str(verdict)
+    assert "Where a task has one seed" in str(verdict)
 
 
 def test_profiles_fall_and_begin_and_end_where_they_must():
