@@ -22,7 +22,7 @@ Needs = Literal["losses", "norms", "gramian", "jacobian"]
 
 TRAITS = (
     *("needs", "features", "on_features", "matrix_free", "draws", "revisits", "reevaluates", "stochastic", "stateful"),
-    *("scale_invariant", "homogeneous", "non_conflicting", "symmetric"),
+    *("scale_invariant", "homogeneous", "non_conflicting", "continuous", "symmetric"),
     *("positive_losses", "exact_objectives", "weighted"),
 )
 """What a rule declares of itself, as attributes of its class."""
@@ -64,6 +64,8 @@ class Combiner(MayKeepWeights, MayReevaluate, MayTakeDraws, MayRevisit, ChecksVe
         homogeneous: so does multiplying all the gradients by c > 0. False for a rule with a constant in the unit of a
             gradient, such as a step size of its weights.
         non_conflicting: no loss rises to first order, ``g_k . d >= 0`` for all k, whatever the gradients.
+        continuous: the direction does not jump where gradients begin to depend on each other, as far as they are known.
+            False for a rule that counts the components of its gradients.
         symmetric: which objective comes first does not matter, unless a hyper-parameter says so.
         positive_losses: a negative loss is refused, such as that of an objective to maximise.
         exact_objectives: the number of objectives that the rule is made for; None for any.
@@ -83,6 +85,7 @@ class Combiner(MayKeepWeights, MayReevaluate, MayTakeDraws, MayRevisit, ChecksVe
     scale_invariant: bool = False
     homogeneous: bool = True
     non_conflicting: bool = False
+    continuous: bool = True
     symmetric: bool = True
     positive_losses: bool = False
     exact_objectives: int | None = None
