@@ -56,6 +56,11 @@ def is_static(entry: Contestant, baseline: Contestant, task: Task) -> bool:
     return same and _training(entry, task) == _training(baseline, task)
 
 
+def is_copy(entry: Contestant, baseline: Contestant, task: Task) -> bool:
+    """Whether a contestant is the baseline under another name: it is to be chosen alike, and tries no less."""
+    return entry.tuned and not entry.hyperparameters and is_static(entry, baseline, task)
+
+
 def _training(entry: Contestant, task: Task) -> Mapping[str, Any]:
     """What the task's trainer is called with beside the rule, defaults included; what is empty is as good as None."""
     known = inspect.signature(task.trainer).parameters.values()

@@ -11,7 +11,7 @@ from pathlib import Path
 from mtopt._errors import UnknownNameError, unknown_name
 from mtopt.combiners import list_combiners
 from mtopt.experiments._bar import progress_bar
-from mtopt.experiments._baseline import BASELINE, is_static, sweep
+from mtopt.experiments._baseline import BASELINE, is_copy, is_static, sweep
 from mtopt.experiments._contestant import Contestant, as_contestant, rule_class
 from mtopt.experiments._environment import environment
 from mtopt.experiments._loading import SuiteLike, load_suite
@@ -131,6 +131,7 @@ def compare(
         for cell, runs in sweeps.items():
             tuning[cell] += runs
             best[cell] = _best_static(store, tasks[cell[:2]], cell, entries, tuning)
+        _choose_copies_alike(tasks, entries, tuning, best)
         finals = {cell: final_runs(run, budgets[cell[:2]].seeds) for cell, run in best.items()}
         worker.run([run for runs in finals.values() for run in runs])
         store.save_request(
@@ -144,6 +145,7 @@ def compare(
                         "options": dict(entry.options),
                         "scale_invariant": entry.rule.scale_invariant,
                         "needs": entry.rule.needs,
+                        "static": _is_other_static(cell, entries, tasks[cell[:2]]),
                         "tune": [run.key for run in tuning[cell]],
                         "chosen": best[cell].key,
                         "final": [run.key for run in finals[cell]],
@@ -206,6 +208,25 @@ def _best_static(
         for run in runs
     ]
     return _best(store, [*tuning[cell], *others])
+
+
+def _choose_copies_alike(
+    tasks: Mapping[tuple[str, str], Task],
+    entries: Mapping[Cell, Contestant],
+    tuning: dict[Cell, list[Run]],
+    best: dict[Cell, Run],
+) -> None:
+    """What is the baseline under another name is tuned as it is; else two choices would be compared, and no rules."""
+    for cell, entry in entries.items():
+        baseline = *cell[:2], BASELINE
+        if cell != baseline and is_copy(entry, entries[baseline], tasks[cell[:2]]):
+            tuning[cell], best[cell] = tuning[baseline], replaced(best[baseline], name=cell[2])
+
+
+def _is_other_static(cell: Cell, entries: Mapping[Cell, Contestant], task: Task) -> bool:
+    """Whether it is static scalarization that was not chosen as the baseline is."""
+    entry, baseline = entries[cell], entries[*cell[:2], BASELINE]
+    return cell[2] != BASELINE and is_static(entry, baseline, task) and not is_copy(entry, baseline, task)
 
 
 def _is_line(run: Run, task: Task) -> bool:

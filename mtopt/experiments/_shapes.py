@@ -53,6 +53,8 @@ REQUEST: dict[str, Any] = {
         {
             **dict.fromkeys(("suite", "task", "combiner", "chosen"), str),
             **{name: [str] for name in ("tune", "final", "front")},
+            "sweep": Absent([str]),
+            "static": Absent(bool),
             "options": dict,
         }
     ],

@@ -62,7 +62,7 @@ def test_a_seed_that_diverges_counts_as_nothing_and_is_told(tmp_path):
     first, second = (run["result"]["score"]["test"] for run in cell.runs)
     assert first > 0
     assert math.isnan(second)  # not a score of 0
-    assert cell.score().mean == pytest.approx(first / 2)
+    assert cell.score().value == pytest.approx(first / 2)
     assert score_text(cell).endswith("(1 of 2 failed)")
     assert cell.troubles == ["NaN or infinite values (seed 1)"]
     assert "failed" not in score_text(cell_of(made, "linear"))

@@ -12,6 +12,7 @@ import numpy as np
 import torch
 
 from mtopt._text import figure_label, figure_text, file_names
+from mtopt.experiments._baseline import BASELINE
 from mtopt.experiments._results import Cell, Results
 
 if TYPE_CHECKING:
@@ -77,30 +78,19 @@ def _ranking(comparison: Results, styles: Mapping[str, Any]) -> Figure:
     from mtopt.plotting import plot_ranking
 
     ranking = comparison.ranking()
-    half = None if ranking.critical_difference is None else ranking.critical_difference / 2
-    count = len(ranking.mean_ranks)
-    intervals = (
-        None
-        if half is None
-        else {
-            name: (max(mean - half, 1.0), min(mean + half, float(count))) for name, mean in ranking.mean_ranks.items()
-        }
-    )
     ax = plot_ranking(
         ranking.mean_ranks,
-        intervals,
-        xlabel=f"mean rank over {ranking.blocks} {ranking.block_kind} (1 is best)",
-        baseline="linear",
+        xlabel=f"mean rank over {count(ranking.tasks, 'task')} (1 is best)",
+        baseline=BASELINE,
         value_format=".2f",
+        groups=ranking.cliques,
         styles=styles,
     )
     return _figure(ax)
 
 
 def _ranking_caption(comparison: Results) -> str:
-    bars = "Bars: half the critical difference to each side; rules whose bars do not touch differ. "
-    ranking = comparison.ranking()
-    return ("" if ranking.critical_difference is None else bars) + ranking.verdict()
+    return f"Mean ranks; a bar at the right joins rules that cannot be told apart. {comparison.ranking()}"
 
 
 def _front(cells: Sequence[Cell], styles: Mapping[str, Any]) -> Figure:

@@ -18,4 +18,4 @@ def html_of(comparison: Results) -> str:
     units = [" %" if group[0].task["front_hypervolume"] is not None else "" for group in tasks.values()]
     names = [f"{suite}: {task}{unit}" for (suite, task), unit in zip(tasks, units, strict=True)]
     caption = "hypervolume on the test split (higher is better); mean ± 95 % interval over seeds"
-    return html_table(caption, ("rule", "mean rank", *names), rows, note=ranking.verdict())
+    return html_table(caption, ("rule", "mean rank", *names), rows, note=str(comparison.verdict()))

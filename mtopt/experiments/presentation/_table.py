@@ -16,6 +16,8 @@ def print_table(comparison: Results, file: Any = None) -> None:
     screen = console(file)
     if not screen.is_terminal:
         screen = console(file, width=120)
+    screen.print(terminal_text(comparison.verdict()), highlight=False)
+    screen.print()
     ranking = comparison.ranking()
     for suite in comparison.request["suites"]:
         heading = f"{suite['name']}: hypervolume on the test split (higher is better)"
@@ -41,7 +43,7 @@ def print_table(comparison: Results, file: Any = None) -> None:
         screen.print(table)
     screen.print(
         "mean ± 95 % interval over seeds; %: of the whole true front's hypervolume; mean rank: over all tasks; "
-        f"passes: backward passes a step. {ranking.verdict()}",
+        "passes: backward passes a step.",
         highlight=False,
     )
     for (_, task_name), group in comparison.tasks().items():
@@ -58,7 +60,5 @@ def score_text(cell: Any) -> str:
     if score is None:
         return "failed"
     factor, digits = (100.0, 1) if cell.task["front_hypervolume"] is not None else (1.0, 3)
-    text = f"{score.mean * factor:.{digits}f}"
-    if score.half_width is not None:
-        text = f"{text} ± {score.half_width * factor:.{digits}f}"
+    text = score.text(f".{digits}f", factor)
     return f"{text} ({cell.failed} of {cell.seeds} failed)" if cell.failed else text
