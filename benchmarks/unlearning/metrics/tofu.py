@@ -137,10 +137,11 @@ def measure(
         place for place, item in enumerate(asked) if not (item["exact_match"] and item["tokens"] <= max_new_tokens)
     ]
     prompts = [prompt_of(encoded[place]) for place in unsure]
-    texts = generate(model, tokenizer, prompts, max_new_tokens=max_new_tokens, batch_size=batch_size)
+    ends = {answer_of(row)[-1] for row in encoded}
+    texts = generate(model, tokenizer, prompts, max_new_tokens=max_new_tokens, batch_size=batch_size, ends=ends)
     generated = dict(zip(unsure, texts, strict=True))
     for place, item in enumerate(asked):
-        known = tokenizer.decode(answer_of(encoded[place]), skip_special_tokens=True).strip()
+        known = tokenizer.decode(answer_of(encoded[place])[:-1], skip_special_tokens=True).strip()
         item["generation"] = generated.get(place, known)
         item["rouge_l_recall"] = rouge_l(item["answer"], item["generation"], stem=True).recall
     return items
