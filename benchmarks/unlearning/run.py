@@ -34,6 +34,7 @@ from mtopt.files import folder_written_whole, read_json_lines, write_text
 
 from .._command import run_command
 from ._arguments import GENERATED_RATE, parser
+from ._skips import StopAfterSkips
 from ._sources import GENERATED, Sources, Start, encoded, generated, opened
 from .batches import ForgetRetainBatches, refusals, retain_batches
 from .methods import Recipe, create_trainer, method
@@ -145,7 +146,7 @@ def _train(
         optimizer,
         steps_per_epoch=steps_per_epoch,
         probe_batches=probes,
-        callbacks=[mtopt.training.CSVLogger(out / "steps.csv"), evaluations],
+        callbacks=[mtopt.training.CSVLogger(out / "steps.csv"), StopAfterSkips(), evaluations],
         scheduler=None if recipe.automatic_rate else _schedule(optimizer, options, steps_per_epoch, epochs),
         accumulate=options.accumulate,
         autocast=torch.bfloat16 if options.autocast else None,
