@@ -40,6 +40,7 @@ def parser() -> argparse.ArgumentParser:
     data.add_argument("--tokenizer", help="of a checkpoint that was published without; default: the model's")
     data.add_argument("--benchmark", choices=("tofu", "muse"), default="tofu")
     data.add_argument("--split", help="what to forget; default: forget10, and raw/forget of MUSE")
+    data.add_argument("--retain-split", metavar="SET", help="what to retain, beside a --split of your own")
     data.add_argument("--train-on", metavar="SET", help="the one set of --method finetune: full, retain90, raw/retain1")
     data.add_argument("--template", default="plain", help=f"{', '.join(TEMPLATES)}, chat, or a text")
     data.add_argument("--max-length", type=_positive, help="tokens of a row; default: the model's positions")

@@ -20,27 +20,26 @@ other method is one of :data:`mtopt_suites.unlearning.methods.METHODS`. Into the
 from __future__ import annotations
 
 import argparse
-import json
-import time
 from collections.abc import Callable, Sequence
-from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
 import torch
 
 import mtopt
-from mtopt.files import folder_written_whole, read_json_lines, write_text
+from mtopt.files import folder_written_whole
 
 from .._command import run_command
 from ._arguments import GENERATED_RATE, parser
+from ._recording import EvaluateEvery, record_evaluation, save_settings
+from ._schedule import linear_schedule
+from ._skips import StopAfterSkips
 from ._sources import GENERATED, Sources, Start, encoded, generated, opened
 from .batches import ForgetRetainBatches, refusals, retain_batches
 from .methods import Recipe, create_trainer, method
 from .metrics import Evaluation, evaluate, evaluate_muse
 from .models import ReferenceConfig, checkpoint_blocks, with_lora
 
-_SUMMARY_HINT = "take that line out of the file, or give another --out"
 FINETUNE = Recipe("nll", None, "linear", epochs=5, note="the sense of its one loss is turned round")
 
 
@@ -54,8 +53,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     out = Path(options.out)
     measure = _measurement(options, sources, start, out)
     if options.method == "none":
-        _save_settings(options, out, start.model)
-        _record(out, 0, 0.0, measure(start.model))
+        save_settings(vars(options), out, start.model)
+        record_evaluation(out, 0, 0.0, measure(start.model))
         return 0
     _train(options, start, sources, trained, out, measure)
     return 0
@@ -66,39 +65,6 @@ def _quiet() -> None:
     from transformers.utils import logging
 
     logging.disable_progress_bar()
-
-
-class EvaluateEvery(mtopt.Callback):
-    """Evaluates before the first step, every so many steps and after the last, each into a file of its own."""
-
-    def __init__(self, out: Path, measure: Callable[[Any], Evaluation], every: int | None) -> None:
-        self.out, self.measure, self.every = out, measure, every
-        self._seconds, self._last, self._began = 0.0, -1, time.perf_counter()
-
-    def on_fit_start(self, trainer: mtopt.MultiLossTrainer) -> None:
-        self._began = time.perf_counter()
-        if trainer.step == 0:
-            self._evaluate(trainer)
-
-    def on_step_end(self, trainer: mtopt.MultiLossTrainer, record: mtopt.StepRecord) -> None:
-        if self.every is not None and trainer.step % self.every == 0:
-            self._evaluate(trainer)
-
-    def finish(self, trainer: mtopt.MultiLossTrainer) -> None:
-        """The last evaluation, after ``fit``; not in ``on_fit_end``, which comes after a failure, too."""
-        if trainer.step != self._last:
-            self._evaluate(trainer)
-
-    def _evaluate(self, trainer: mtopt.MultiLossTrainer) -> None:
-        self._seconds += time.perf_counter() - self._began
-        _record(self.out, trainer.step, self._seconds, self.measure(trainer.model))
-        self._last, self._began = trainer.step, time.perf_counter()
-
-    def state_dict(self) -> dict[str, Any]:
-        return {"seconds": self._seconds + time.perf_counter() - self._began, "last": self._last}
-
-    def load_state_dict(self, state_dict: Any) -> None:
-        self._seconds, self._last = state_dict["seconds"], state_dict["last"]
 
 
 def _train(
@@ -115,7 +81,7 @@ def _train(
         checkpoint_blocks(model)
     if options.lora:
         model = with_lora(model, rank=options.lora, alpha=options.lora_alpha or 2 * options.lora, seed=options.seed)
-    _save_settings(options, out, model)
+    save_settings(vars(options), out, model)
 
     limit = options.max_length or getattr(model.config, "max_position_embeddings", None)
     rows = {
@@ -145,7 +111,7 @@ def _train(
         optimizer,
         steps_per_epoch=steps_per_epoch,
         probe_batches=probes,
-        callbacks=[mtopt.training.CSVLogger(out / "steps.csv"), evaluations],
+        callbacks=[mtopt.training.CSVLogger(out / "steps.csv"), StopAfterSkips(), evaluations],
         scheduler=None if recipe.automatic_rate else _schedule(optimizer, options, steps_per_epoch, epochs),
         accumulate=options.accumulate,
         autocast=torch.bfloat16 if options.autocast else None,
@@ -168,18 +134,13 @@ def _schedule(
     if options.schedule == "constant":
         return None
     total = steps_per_epoch * epochs
-    rising = min(round(options.warmup_epochs * steps_per_epoch), total - 1)
-
-    def share(step: int) -> float:
-        return float((step + 1) / (rising + 1) if step < rising else max(0.0, (total - step) / (total - rising)))
-
-    return torch.optim.lr_scheduler.LambdaLR(optimizer, share)
+    return linear_schedule(optimizer, total, rising=round(options.warmup_epochs * steps_per_epoch))
 
 
 def _named(options: argparse.Namespace) -> tuple[Sources, list[str]]:
     """The sets of the run: its benchmark and split, and the names of those that are trained on, the split first."""
     split = options.split or ("raw/forget" if options.benchmark == "muse" else "forget10")
-    sources = Sources(options.benchmark, split)
+    sources = Sources(options.benchmark, split, options.retain_split)
     if options.method == "finetune":
         if not options.train_on:
             raise SystemExit("--method finetune needs --train-on, the set to train on: full, retain90, ...")
@@ -230,40 +191,6 @@ def _measurement(options: argparse.Namespace, sources: Sources, start: Start, ou
         return run(model, start.tokenizer, start.corpus, retain_logs=logs, **common)
 
     return measure
-
-
-def _record(out: Path, step: int, seconds: float, evaluation: Evaluation) -> None:
-    """Writes an evaluation and its line, and says the line."""
-    evaluation.save(out / "evaluations" / f"step_{step:06d}.json")
-    line = {"step": step, "training_seconds": round(seconds, 2), **evaluation.summary}
-    path = out / "summary.jsonl"
-    # a run that was killed, or started over, comes to the same step again
-    lines = [kept for kept in _summary(path) if kept["step"] < step]
-    write_text(path, "".join(json.dumps(kept) + "\n" for kept in [*lines, line]))
-    tofu = ("model_utility", "forget_quality", "forget_probability", "retain_exact_match", "privleak")
-    shown = (*tofu, "verbmem_forget", "knowmem_forget", "knowmem_retain")
-    figures = {name: value for name, value in evaluation.summary.items() if name in shown and value is not None}
-    print(f"step {step}: " + ", ".join(f"{name} {value:.3g}" for name, value in figures.items()), flush=True)
-
-
-def _summary(path: Path) -> list[dict[str, Any]]:
-    """The lines of an earlier run in the same folder."""
-    lines: list[dict[str, Any]] = []
-    for number, line in read_json_lines(path, kind=dict, hint=_SUMMARY_HINT) if path.is_file() else ():
-        if not isinstance(line.get("step"), int):
-            raise ValueError(f"{path}, line {number}: no step; {_SUMMARY_HINT}")
-        lines.append(line)
-    return lines
-
-
-def _save_settings(options: argparse.Namespace, out: Path, model: Any) -> None:
-    weights = {
-        "all": sum(param.numel() for param in model.parameters()),
-        "trained": sum(param.numel() for param in model.parameters() if param.requires_grad),
-    }
-    versions = {name: version(name) for name in ("mtopt", "torch", "transformers")}
-    content = {"arguments": vars(options), "weights": weights, "versions": versions}
-    write_text(out / "settings.json", json.dumps(content, indent=1) + "\n")
 
 
 if __name__ == "__main__":

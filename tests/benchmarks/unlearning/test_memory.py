@@ -50,7 +50,7 @@ def measured(setting, method, steps):
     batch = {"forget": side(setting), "retain": side(setting)}
     peak = peak_tensor_bytes(lambda: trainer.fit([batch] * steps * setting.accumulate, epochs=1))
     weights = sum(param.numel() * param.element_size() for param in model.parameters())
-    return peak + weights * (1 if trainer.reference is None else 2)
+    return peak + weights * (2 if isinstance(trainer.reference, torch.nn.Module) else 1)
 
 
 ACTIVATIONS = Setting(llama(), rows=8, length=64)
@@ -63,6 +63,8 @@ GRADIENTS = Setting(llama(hidden=384), rows=1, length=8)
         (ACTIVATIONS, "GA"),
         (ACTIVATIONS, "NGDiff"),
         (ACTIVATIONS, "NPO+NLL"),
+        (ACTIVATIONS, "KL"),
+        (ACTIVATIONS, "UNDIAL"),
         (GRADIENTS, "NGDiff"),
         (GRADIENTS, "NGDiff+GeN"),
         (GRADIENTS, "NPO+NLL"),
@@ -70,6 +72,8 @@ GRADIENTS = Setting(llama(hidden=384), rows=1, length=8)
         (Setting(phi(), rows=8, length=64), "NGDiff"),
         (Setting(llama(), rows=8, length=64, dtype=torch.bfloat16), "NGDiff"),
         (Setting(llama(), rows=8, length=64, lora=8, dtype=torch.bfloat16), "NGDiff"),
+        (Setting(llama(hidden=256), rows=4, length=32, lora=8), "NPO+NLL"),
+        (Setting(llama(blocks=6), rows=8, length=64, lora=8, checkpointing=True), "NPO+KL"),
         (Setting(llama(blocks=6), rows=8, length=64, checkpointing=True), "NGDiff"),
         (Setting(llama(blocks=6), rows=8, length=64, lora=8, checkpointing=True), "NGDiff"),
     ],

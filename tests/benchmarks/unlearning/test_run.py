@@ -5,7 +5,7 @@ import json
 import pytest
 import torch
 
-from benchmarks.unlearning import _sources, run
+from benchmarks.unlearning import _recording, _sources, run
 from benchmarks.unlearning._arguments import parser
 from benchmarks.unlearning._sources import Sources, open_sets
 from benchmarks.unlearning.corpus import CorpusConfig, generate
@@ -35,7 +35,8 @@ def files(tmp_path_factory):
 
 
 def arguments(files, out, method, *more, data="tofu", model=None):
-    settings = ["--model", model or files / "model", "--data", files / data, "--benchmark", data, "--out", out]
+    benchmark = "muse" if data == "muse" else "tofu"
+    settings = ["--model", model or files / "model", "--data", files / data, "--benchmark", benchmark, "--out", out]
     few = [] if data == "muse" else ["--max-new-tokens", 12]
     return [str(part) for part in ("--method", method, *settings, *few, "--batch-size", 2, *more)]
 
@@ -131,17 +132,36 @@ def test_the_hub_is_asked_for_the_sets_that_are_needed(monkeypatch):
     assert asked == [("tofu", name) for name in sets.split()]
 
 
+def test_a_split_of_ones_own_with_what_to_retain_beside_it(files, tmp_path):
+    """The published split under other names gives the figures that it gives under its own, but for the held-out set."""
+    own = tmp_path / "own"
+    for name, copied in [
+        ("doctors", "forget10"), ("doctors_perturbed", "forget10_perturbed"), ("others", "retain90"),
+        *((name, name) for name in ("retain_perturbed", "real_authors_perturbed", "world_facts_perturbed")),
+    ]:  # fmt: skip
+        own.mkdir(exist_ok=True)
+        (own / f"{name}.json").write_bytes((files / "tofu" / f"{copied}.json").read_bytes())
+    options = ["--epochs", 1, "--learning-rate", 1e-3]
+    published = ran(files, tmp_path / "published", "GDiff", *options)
+    mine = ran(files, tmp_path / "mine", "GDiff", *options, "--split", "doctors", "--retain-split", "others", data=own)
+    assert mine[-1]["privleak"] is None
+    assert published[-1]["privleak"] is not None
+    shared = [name for name, value in mine[-1].items() if value is not None and name != "training_seconds"]
+    # batches of other rows round otherwise
+    assert [mine[-1][name] for name in shared] == pytest.approx([published[-1][name] for name in shared], rel=1e-4)
+
+
 def test_a_killed_run_goes_on(files, tmp_path, monkeypatch):
     options = ["--epochs", 2, "--learning-rate", 1e-3, "--evaluate-every", 1, "--checkpoint-every", 1]
     whole = ran(files, tmp_path / "whole", "IdkDPO", *options)
-    record = run._record
+    record = _recording.record_evaluation
 
     def killed(out, step, *rest):
         record(out, step, *rest)
         if step == 3:
             raise KeyboardInterrupt
 
-    monkeypatch.setattr(run, "_record", killed)
+    monkeypatch.setattr(_recording, "record_evaluation", killed)
     with pytest.raises(KeyboardInterrupt):
         run.main(arguments(files, tmp_path / "killed", "IdkDPO", *options))
     monkeypatch.undo()
@@ -167,7 +187,8 @@ def test_what_does_not_fit_together_is_refused(files, tmp_path, capsys):
     assert "must be 1 or more" in refused("GA", "--epochs", 0)
     # whose complement has no name
     for split in ("my_forget", "forget", "forget-5", "forget00", "forget100", "10"):
-        assert f"--split {split}: split must be forgetXX" in refused("GA", "--split", split)
+        assert f"--split {split}: split must be forgetXX" in (told := refused("GA", "--split", split))
+        assert "--retain-split" in told
     with pytest.raises(SystemExit, match=r"--split my_forget: forget must be one of forget01"):
         run.main(["--method", "none", "--split", "my_forget", "--out", str(tmp_path)])
     occupied = tmp_path / "a file"
