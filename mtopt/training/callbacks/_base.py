@@ -11,13 +11,13 @@ from mtopt.autograd import StepRecord
 class Callback:
     """Hooks that a :class:`MultiLossTrainer` calls, each in the order in which the callbacks were given.
 
-    Subclass it and define the hooks that you need; the others do nothing. In one ``fit`` they come so::
+    Subclass it and define the hooks that you need; the others do nothing. In one ``fit`` they come in this order:
 
-        on_fit_start
-            on_gradients      between the rule and the optimizer, in each step that is not skipped
-            on_step_end       after each step, skipped ones included
-            on_epoch_end      after the on_step_end of the epoch's last step
-        on_fit_end            when training has ended, also by an exception
+    - ``on_fit_start``;
+    - ``on_gradients``: between the rule and the optimizer, in each step that is not skipped;
+    - ``on_step_end``: after each step, skipped ones included;
+    - ``on_epoch_end``: after the ``on_step_end`` of the epoch's last step;
+    - ``on_fit_end``: when training has ended, also by an exception.
 
     ``on_evaluate`` comes whenever somebody evaluates a named split, often from within one of the hooks above. A
     checkpoint is written after all of a step's hooks. A callback whose work depends on what it saw before returns

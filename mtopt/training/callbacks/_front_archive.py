@@ -36,8 +36,8 @@ class FrontArchive(Callback):
     ::
 
         archive = mtopt.training.FrontArchive("validation", ["retain", mtopt.Objective("forget", "max")], path="front")
-        trainer = Unlearn(model, optimizer, "ngdiff", callbacks=[mtopt.Evaluator(validation, every=100), archive])
-        trainer.fit(loader, steps=5_000)
+        trainer = Unlearn(model, optimizer, "ngdiff", callbacks=[mtopt.Evaluator(validation, every=10), archive])
+        trainer.fit(loader, steps=200)
         archive.points()  # (N, 2), minimised, in the order of archive.kept
         archive.load(archive.kept[0], model)
 
