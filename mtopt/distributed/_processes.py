@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from types import TracebackType
-from typing import Self
+from typing import Any, Self
 
 import torch
 
@@ -54,6 +54,20 @@ class Processes(ABC):
     @abstractmethod
     def sum_numbers(self, numbers: Sequence[float]) -> list[float]:
         """The sums over the processes."""
+
+    def means(self, numbers: Mapping[int, float], total: int) -> dict[int, float]:
+        """The mean of each of ``total`` numbers over the processes that have it, by position; none where nobody has."""
+        holders = self.count([k in numbers for k in range(total)])
+        sums = self.sum_numbers([numbers.get(k, 0.0) for k in range(total)])
+        return {k: sums[k] / holders[k] for k in range(total) if holders[k]}
+
+    @abstractmethod
+    def gather(self, value: Any) -> list[Any]:
+        """A small plain value of each, in their order."""
+
+    @abstractmethod
+    def take_first(self, what: str, tensors: Sequence[torch.Tensor]) -> None:
+        """Give tensors, in place and bit for bit, the values that they have in the first."""
 
     @abstractmethod
     def share(self, table: torch.Tensor) -> torch.Tensor:
@@ -109,6 +123,12 @@ class OneProcess(Processes):
 
     def sum_numbers(self, numbers: Sequence[float]) -> list[float]:
         return list(numbers)
+
+    def gather(self, value: Any) -> list[Any]:
+        return [value]
+
+    def take_first(self, what: str, tensors: Sequence[torch.Tensor]) -> None:
+        return
 
     def share(self, table: torch.Tensor) -> torch.Tensor:
         return table

@@ -9,7 +9,7 @@ from typing import Any, Self
 
 import torch
 
-from mtopt.distributed._buckets import Bucket, launch
+from mtopt.distributed._buckets import Bucket, copy_first, launch
 from mtopt.distributed._processes import NamedRow, Processes
 
 _SLOTS = 64
@@ -53,8 +53,10 @@ class Ranks(Processes):
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
-        if not isinstance(error, Exception) or isinstance(error, RankError) or self._talking or self._parted:
+        if not isinstance(error, Exception) or isinstance(error, RankError) or self._parted:
             return  # all is well, or all know, or nobody can be told
+        if self._talking:
+            error.ranks_were_told = True  # type: ignore[attr-defined]  # as far as anybody can be
         if not getattr(error, "ranks_were_told", False):
             error.ranks_were_told = True  # type: ignore[attr-defined]
             self._exchange([1.0, 0.0])
@@ -146,6 +148,18 @@ class Ranks(Processes):
 
     def sum_numbers(self, numbers: Sequence[float]) -> list[float]:
         return [sum(column) for column in zip(*self._tell(numbers), strict=True)]
+
+    def gather(self, value: Any) -> list[Any]:
+        self.note("that they gather values", "")
+        self.meet()
+        return self._gather(value)
+
+    def take_first(self, what: str, tensors: Sequence[torch.Tensor]) -> None:
+        self.note(f"the shapes and dtypes of {what}", [(tuple(tensor.shape), str(tensor.dtype)) for tensor in tensors])
+        self.meet()
+        self._talking = True
+        copy_first(tensors, self.group, self.device)
+        self._talking = False
 
     def share(self, table: torch.Tensor) -> torch.Tensor:
         if table.numel() <= _ROOM:

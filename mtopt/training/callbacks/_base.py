@@ -24,7 +24,16 @@ class Callback:
     that in ``state_dict``, and resumes from ``load_state_dict``, which comes before ``on_fit_start``.
 
     ``trainer`` is the :class:`MultiLossTrainer`. A hook may call ``trainer.stop()``: training ends after the step.
+
+    On several ranks each has its own callbacks, and all call the same hooks at the same moment, so that what one asks
+    of the trainer (``evaluate``, ``save``, ``loss_values``) is asked on all of them.
+
+    Attributes:
+        first_rank_only: its hooks are called on the first rank alone: it shows or logs something, and asks nothing of
+            the trainer that takes all ranks. Default: the class attribute, False.
     """
+
+    first_rank_only: bool = False
 
     def on_fit_start(self, trainer: Any) -> None:
         """Training is about to start, or to go on from ``trainer.step``."""
