@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any, Literal
 
@@ -170,6 +171,7 @@ class Results:
         self.name = name
         self.request = self.store.request(name)
         self.cells = [self._cell(entry) for entry in self.request["cells"]]
+        self._verdicts: dict[str, Verdict] = {}
 
     def _cell(self, entry: Mapping[str, Any]) -> Cell:
         rows = self.store.results([*entry["tune"], entry["chosen"], *entry["final"], *entry["front"]])
@@ -214,6 +216,10 @@ class Results:
 
     def ranking(self) -> Ranking:
         """Mean ranks over tasks, by the mean score over the seeds of each."""
+        return self._ranking
+
+    @cached_property
+    def _ranking(self) -> Ranking:
         return rank(
             [
                 {cell.combiner: math.nan if (score := cell.score()) is None else score.value for cell in cells}
@@ -237,10 +243,13 @@ class Results:
         """
         if against not in self.combiners:
             raise unknown_name("rule of the comparison", against, self.combiners)
+        if against in self._verdicts:
+            return self._verdicts[against]
         called = f"tuned static scalarization ({against})" if against == BASELINE else against
         scores = {name: {cell.combiner: cell.scores for cell in cells} for name, cells in self.tasks().items()}
         static = {cell.combiner for cell in self.cells if cell.static} if against == BASELINE else set()
-        return judge(scores, against, called=called, static=static)
+        self._verdicts[against] = judge(scores, against, called=called, static=static)
+        return self._verdicts[against]
 
     def rows(self) -> list[dict[str, Any]]:
         """One plain dictionary per rule and task, for a data frame: rank, score, interval, cost, configuration."""

@@ -50,7 +50,7 @@ def test_a_rule_that_diverges_on_every_seed_has_failed(value, tmp_path):
     for shown in (text.getvalue(), page):
         assert "0.000 ±" not in shown
         assert "NaN or infinite values (seeds 0, 1)" in shown
-    assert "<td>mgda</td><td>failed</td>" in page
+    assert '<td>mgda</td><td data-label="score">failed</td>' in page
     told = made.tell_errors()
     assert "2 runs of ends/ends failed (mgda seeds 0, 1):" in told
     assert f"NaN: 'near' is {value} on the test split (Ends.values, {__file__}:" in told

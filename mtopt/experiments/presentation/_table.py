@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 from mtopt._text import console, terminal_text
@@ -26,8 +27,7 @@ def print_table(comparison: Results, file: Any = None) -> None:
         table.add_column("mean rank", justify="right")
         tasks = list(suite["tasks"])
         for task in tasks:
-            unit = " %" if task["front_hypervolume"] is not None else ""
-            table.add_column(terminal_text(f"{task['name']}{unit}"), justify="right", overflow="fold")
+            table.add_column(terminal_text(f"{task['name']}{unit_of(task)}"), justify="right", overflow="fold")
         table.add_column("passes", justify="right")
         for combiner, mean_rank in ranking.mean_ranks.items():
             cells = {
@@ -52,6 +52,11 @@ def print_table(comparison: Results, file: Any = None) -> None:
     for cell in comparison.cells:
         for trouble in cell.troubles:
             screen.print(terminal_text(f"{cell.combiner} failed on {cell.task['name']}: {trouble}"))
+
+
+def unit_of(task: Mapping[str, Any]) -> str:
+    """``" %"`` where scores are shares of the whole front's."""
+    return "" if task["front_hypervolume"] is None else " %"
 
 
 def score_text(cell: Any) -> str:

@@ -159,10 +159,12 @@ class Verdict:
         p = f"p = {one.p_value:.2g}"
         if len(self.findings) > 1:
             p += f", {one.p_holm:.2g} with Holm's correction for {len(self.findings)} rules"
+        doubt = ", not significant" if one.outcome == "undecided" else ""
         interval = "" if one.gain.low is None else "95 % interval "
         return (
-            f"{one.rule}: {_percent(one.gain, interval)} hypervolume, ahead on {one.ahead} of {_number(one.tasks)} "
-            f"({p}); a run of it is ahead of one of {self.against}'s with probability {one.probability.text('.2f')}."
+            f"{one.rule}{doubt}: {_percent(one.gain, interval)} hypervolume, ahead on {one.ahead} of "
+            f"{_number(one.tasks)} ({p}); a run of it is ahead of one of {self.against}'s with probability "
+            f"{one.probability.text('.2f')}."
         )
 
     def _limits_of_tasks(self) -> list[str]:
