@@ -63,6 +63,7 @@ REQUEST: dict[str, Any] = {
         }
     ],
     "asked": Absent(dict),
+    "tuning": Absent({"name": str, "package": Absent(str)}),
     "quick": bool,
     "environment": dict,
 }

@@ -14,6 +14,7 @@ from mtopt.experiments.presentation._figures import all_figures, count
 from mtopt.experiments.presentation._interactive import SCRIPT, STYLE, interactive
 from mtopt.experiments.presentation._static import tell_static
 from mtopt.experiments.presentation._table import score_text
+from mtopt.experiments.presentation._tuning import tell_tuning
 from mtopt.files import write_text
 
 _STYLE = """
@@ -214,11 +215,7 @@ def _protocol(comparison: Results) -> str:
     return budgets + "".join(
         _paragraph(text)
         for text in (
-            "Every rule tried the same number of configurations on a seed kept for tuning: the middle learning rate "
-            "with the rule's defaults, then scrambled Halton points over the learning rate, the rule's own "
-            "hyper-parameters and, where a run is one training, the weights of static scalarization. The configuration "
-            "with the largest hypervolume on the validation split was then run with every seed; the test split "
-            "was looked at only for this page.",
+            tell_tuning(request),
             "Static scalarization got more than that: once its learning rate was chosen it also tried weights spread "
             "over the simplex (five for two objectives, ten for more), and the best of all static weights on the "
             "validation split is the baseline. Tasks whose runs are several trainings spread the weights over these.",
