@@ -11,7 +11,7 @@ from typing import Any
 
 from .batches import EncodedRow
 from .corpus import Corpus, Row
-from .encoding import encode, encode_text
+from .encoding import encode_all, encode_text
 from .files import from_hub, read_muse, read_tofu
 from .models import ReferenceConfig, load, muse_reference, prepare
 
@@ -122,10 +122,7 @@ def opened(sources: Sources, data: str, model: str, trained: Sequence[str], **op
 
 def encoded(tokenizer: Any, rows: Sequence[Row], *, template: str, max_length: int | None) -> list[EncodedRow]:
     """Questions with their answers as one row each; texts in pieces of at most ``max_length`` tokens."""
-    pieces: list[EncodedRow] = []
-    for row in rows:
-        if "text" in row:
-            pieces.extend(encode_text(tokenizer, row["text"], max_length=max_length))
-        else:
-            pieces.append(encode(tokenizer, row["question"], row["answer"], template=template, max_length=max_length))
-    return pieces
+    if any("text" in row for row in rows):
+        return [piece for row in rows for piece in encode_text(tokenizer, row["text"], max_length=max_length)]
+    pairs = [(row["question"], row["answer"]) for row in rows]
+    return [*encode_all(tokenizer, pairs, template=template, max_length=max_length)]
