@@ -85,7 +85,7 @@ def step_memory(setting: Setting, recipe: Recipe | str) -> StepMemory:
     activations, block = _activations(setting)
     head = 2 * 4 * setting.rows * setting.length * setting.config.vocab_size
     gradients, optimizer = (len(losses) + (setting.accumulate > 1)) * trained, 2 * trained
-    probe = 6 * trained if recipe.automatic_rate else 0
+    probe = 0 if recipe.automatic_rate is None else 6 * trained
     peak = weights + reference + optimizer + max(gradients + block, gradients - trained + activations + head, probe)
     return StepMemory(weights, reference, optimizer, gradients, activations, head, probe, peak)
 
