@@ -12,7 +12,7 @@ from torch import nn
 from mtopt._losses import Absent, check_absent, without_nan
 from mtopt.autograd._matrix_free_options import MatrixFree
 from mtopt.combiners import Combiner
-from mtopt.distributed import ALONE, Processes, refuse_ranks, refuse_sharded, unwrapped
+from mtopt.distributed import ALONE, Processes, refuse_ranks, unwrapped
 from mtopt.linalg import Place
 
 Params = nn.Module | Iterable[torch.Tensor] | Iterable[tuple[str, torch.Tensor]]
@@ -98,10 +98,12 @@ class Call:
             refuse_ranks(what)
         _check_together(rule, plan, features, store, absent, free, retain_graph)
         params = unwrapped(params)
-        places = trainable(params)
+        places = trainable(params, processes or ALONE)
         scale, scaled = factor_of(scaler, places[0].parameter.device)
         if absent is not None and rule.draws == 1:
             losses = without_nan(losses)
+        if processes is not None and processes.shards is not None:
+            _check_sharded(rule, plan, features, store, free)
         if processes is not None and processes.several:
             note_call(processes, places, rule, scale)
             processes.note("the arguments of mtopt.backward", (private, strict, plan, store, absent, features is None))
@@ -199,8 +201,26 @@ def _check_together(
         )
 
 
-def trainable(params: Params) -> list[Place]:
-    """The parameters to write gradients to: leaves that require gradients, each once."""
+def _check_sharded(rule: Combiner, plan: object, features: Features, store: object, free: MatrixFree | None) -> None:
+    """Raise for what needs whole parameters or gradients in each process, where ``fully_shard`` holds them."""
+    refused = {
+        "plan='features'": plan == "features" or (rule.on_features and features is not None),
+        "plan='matrix_free'": free is not None,
+        "store=torch.float16": store == torch.float16,
+    }
+    for what, asked in refused.items():
+        if asked:
+            raise ValueError(
+                f"params are sharded by fully_shard, with which {what} does not work; see docs/distributed.md for what "
+                "does, or leave fully_shard out (DistributedDataParallel takes every plan)"
+            )
+
+
+def trainable(params: Params, processes: Processes = ALONE) -> list[Place]:
+    """The parameters to write gradients to: leaves that require gradients, each once; shards, where they are sharded.
+
+    One process alone refuses these.
+    """
     used_up = isinstance(params, Iterator)  # if it holds nothing now
     if isinstance(params, nn.Module):
         params = params.named_parameters()
@@ -226,8 +246,7 @@ def trainable(params: Params) -> list[Place]:
         )
     if not found:
         raise ValueError("params holds no parameter that requires gradients; unfreeze some or give the right ones")
-    refuse_sharded([place.parameter for place in found.values()])
-    return list(found.values())
+    return processes.hold(list(found.values()))
 
 
 def as_matrix_free(plan: object, features: object, store: object) -> MatrixFree | None:

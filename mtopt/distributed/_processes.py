@@ -9,7 +9,9 @@ from typing import Any, Self
 
 import torch
 
-from mtopt.linalg import Row
+from mtopt.distributed._sharded import refuse_sharded
+from mtopt.distributed._shards import Shards
+from mtopt.linalg import Place, Row
 
 NamedRow = tuple[str, Row]
 """A row and the name of its loss."""
@@ -21,11 +23,13 @@ class Processes(ABC):
     Attributes:
         several: there is more than one.
         rank, size: the number of this one, and how many there are.
+        shards: what each has of the parameters, where ``fully_shard`` holds them; None where each has them all.
     """
 
     several: bool
     rank: int
     size: int
+    shards: Shards | None = None
 
     @abstractmethod
     def __enter__(self) -> Self: ...
@@ -34,6 +38,24 @@ class Processes(ABC):
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None: ...
+
+    @abstractmethod
+    def hold(self, places: list[Place]) -> list[Place]:
+        """``places`` of the parameters of this step, with shards where ``fully_shard`` has put whole ones."""
+
+    def differentiate(
+        self,
+        outputs: Sequence[torch.Tensor],
+        params: Sequence[torch.Tensor],
+        seeds: Sequence[torch.Tensor] | None = None,
+        *,
+        retain_graph: bool,
+    ) -> Sequence[torch.Tensor | None]:
+        """One backward pass. Of sharded parameters the gradients are summed over the processes, of others they are not.
+
+        ``outputs`` must reach the same sharded parameters on all of them.
+        """
+        return torch.autograd.grad(outputs, params, seeds, retain_graph=retain_graph, allow_unused=True)
 
     @abstractmethod
     def note(self, what: str, value: object) -> None:
@@ -108,6 +130,10 @@ class OneProcess(Processes):
 
     def __exit__(self, *error: object) -> None:
         return
+
+    def hold(self, places: list[Place]) -> list[Place]:
+        refuse_sharded([place.parameter for place in places])
+        return places
 
     def note(self, what: str, value: object) -> None:
         return

@@ -197,6 +197,12 @@ class Gradients:
         found.gramian = gramian
         return found
 
+    def with_rows(self, rows: Sequence[Sequence[torch.Tensor]]) -> Gradients:
+        """The same gradients, of which more columns are at hand."""
+        found = copy.copy(self)
+        found._rows, found.packed = rows, ()
+        return found
+
     def add_to(self, total: Sequence[torch.Tensor], weight: float) -> None:
         """Add ``weight`` times the only row to ``total``."""
         (row,) = self.rows

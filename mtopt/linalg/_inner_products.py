@@ -11,6 +11,7 @@ from mtopt.linalg._arrays import load_lapack
 from mtopt.linalg._blocks import Block, BlockSource
 from mtopt.linalg._gramian import normalize_gramian
 from mtopt.linalg._packed import rounds_products
+from mtopt.linalg._parts import sum_parts
 from mtopt.linalg._sizes import CHUNK, SEGMENT
 
 _DEPENDENT = 1e-3
@@ -40,9 +41,11 @@ def sum_products(blocks: BlockSource) -> tuple[torch.Tensor, bool]:
     ``blocks()`` starts the iteration anew.
     """
     gramian, in_double = _sum_in(blocks(), exact=False)
+    gramian = sum_parts(gramian)
     if in_double or not _needs_double(gramian):
         return gramian, in_double
-    return _sum_in(blocks(), exact=True)
+    gramian, in_double = _sum_in(blocks(), exact=True)
+    return sum_parts(gramian), in_double
 
 
 def _needs_double(gramian: torch.Tensor) -> bool:

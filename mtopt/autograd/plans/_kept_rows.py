@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import itertools
 import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence, Set
 from dataclasses import dataclass, field
 from typing import Self
 
@@ -73,7 +73,16 @@ class KeptRows(Plan):
         self.matrix = None
         for row in self.rows:
             row.clear()
-        yield Evidence(self.gradients, own=self.own.find_non_finite())
+        own = self.own.find_non_finite()
+        yield Evidence(self.gradients, own=self.on_all(own) if self.own.indices else own)
+
+    def on_all(self, found: Set[int]) -> Set[int]:
+        """The losses that any of the processes has found something of, where each has looked at its own shards."""
+        processes = self.call.processes
+        if processes.shards is None:
+            return found
+        counts = processes.count([k in found for k in range(len(self.batch.present))])
+        return {k for k, count in enumerate(counts) if count}
 
     def realise(self, grouping: Grouping, outcomes: Sequence[Outcome], weights: Mapping[int, float]) -> Update:
         pieces: list[Piece] = []
