@@ -40,12 +40,12 @@ def sum_products(blocks: BlockSource) -> tuple[torch.Tensor, bool]:
     ``blocks()`` starts the iteration anew.
     """
     gramian, in_double = _sum_in(blocks(), exact=False)
-    if in_double or not _needs_double(gramian):
+    if in_double or not needs_double(gramian):
         return gramian, in_double
     return _sum_in(blocks(), exact=True)
 
 
-def _needs_double(gramian: torch.Tensor) -> bool:
+def needs_double(gramian: torch.Tensor) -> bool:
     """Whether float32 products leave the norms, or how the gradients depend on each other, undecided."""
     squares = gramian.numpy().diagonal().tolist()
     # A float32 square is exact enough between these bounds. A zero may be one, or an underflow; infinity may be
