@@ -20,7 +20,7 @@ Params = nn.Module | Iterable[torch.Tensor] | Iterable[tuple[str, torch.Tensor]]
 
 Features = torch.Tensor | Sequence[torch.Tensor] | None
 
-PlanName = Literal["auto", "loop", "batched", "features", "matrix_free"]
+PlanName = Literal["auto", "loop", "batched", "features", "layers", "matrix_free"]
 
 Store = Literal["recompute"] | torch.dtype | None
 
@@ -278,6 +278,14 @@ def check_plan(plan: object, store: object, rule: Combiner) -> None:
             )
         if store is not None:
             raise ValueError(f"plan='features' keeps no gradients of the parameters; leave store={store!r} out")
+    if plan == "layers":
+        if not weighs_by_products(rule):
+            raise ValueError(
+                f"plan='layers' makes inner products and no gradients, and {rule!r} needs their coordinates; "
+                "leave it out"
+            )
+        if store is not None:
+            raise ValueError(f"plan='layers' keeps no gradients of matrices; leave store={store!r} out")
     if rule.draws > 1 and (plan not in ("auto", "loop") or store is not None):
         raise ValueError(
             f"{rule!r} takes {rule.draws} mini-batches a step, and one backward pass per loss of each; "

@@ -10,6 +10,8 @@ import torch
 
 _SETTINGS = ("reduce_grads", "all_reduce_grads", "reshard_after_backward", "_reduce_dtype")
 
+_HOOKS = "_post_accumulate_grad_hooks"
+
 _SHORT = (torch.bfloat16, torch.float16)
 
 
@@ -43,18 +45,18 @@ def gradients_apart(params: Sequence[torch.Tensor], entries: Sequence[Any]) -> I
     held = [param.grad for param in params]
     waiting = [None if whole is None else whole.grad for whole in wholes]
     summed = [entry.unsharded_accumulated_grad for entry in entries]
-    hooks: list[Any] = [getattr(param, "_post_accumulate_grad_hooks", None) for param in params]
+    hooks: list[Any] = [getattr(param, _HOOKS, None) for param in params]
     try:
         _set(params, [None] * len(params), wholes, [None] * len(params), entries, [None] * len(params))
         for param, found in zip(params, hooks, strict=True):
             if found:
-                param._post_accumulate_grad_hooks = None  # type: ignore[attr-defined]
+                setattr(param, _HOOKS, None)
         yield
     finally:
         _set(params, held, wholes, waiting, entries, summed)
         for param, found in zip(params, hooks, strict=True):
             if found:
-                param._post_accumulate_grad_hooks = found  # type: ignore[attr-defined]
+                setattr(param, _HOOKS, found)
 
 
 def _set(

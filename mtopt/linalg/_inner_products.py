@@ -42,13 +42,13 @@ def sum_products(blocks: BlockSource) -> tuple[torch.Tensor, bool]:
     """
     gramian, in_double = _sum_in(blocks(), exact=False)
     gramian = sum_parts(gramian)
-    if in_double or not _needs_double(gramian):
+    if in_double or not needs_double(gramian):
         return gramian, in_double
     gramian, in_double = _sum_in(blocks(), exact=True)
     return sum_parts(gramian), in_double
 
 
-def _needs_double(gramian: torch.Tensor) -> bool:
+def needs_double(gramian: torch.Tensor) -> bool:
     """Whether float32 products leave the norms, or how the gradients depend on each other, undecided."""
     squares = gramian.numpy().diagonal().tolist()
     # A float32 square is exact enough between these bounds. A zero may be one, or an underflow; infinity may be

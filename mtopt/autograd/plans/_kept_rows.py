@@ -32,12 +32,13 @@ from mtopt.linalg import (
 class KeptRows(Plan):
     """K rows, and a combination of them, or the rule's own vector.
 
-    ``rows`` are taken over: the lists are emptied, and the gradients may be written to.
+    ``rows`` are taken over: the lists are emptied, and the gradients may be written to. ``why``: no other plan was
+    followed, in words.
     """
 
-    def __init__(self, call: Call, batch: Batch, rows: list[Row] | None = None) -> None:
+    def __init__(self, call: Call, batch: Batch, rows: list[Row] | None = None, why: str = "") -> None:
         super().__init__(call, batch)
-        self.rows = rows
+        self.rows, self.why = rows, why
         self.matrix: RowMatrix | None = None
         self.factors: Sequence[float] | None = None
 
@@ -54,6 +55,7 @@ class KeptRows(Plan):
         source, self.trunk, self.description = make_rows(
             batch, call.params, call.features, batched=batched, processes=call.processes
         )
+        self.description += self.why
         if isinstance(call.store, torch.dtype):
             rows, self.factors = store_short(source, call.store)
             self.description += f"; kept in {str(call.store).removeprefix('torch.')}"
