@@ -48,13 +48,17 @@ def gradients_apart(params: Sequence[torch.Tensor], entries: Sequence[Any]) -> I
         _set(params, [None] * len(params), wholes, [None] * len(params), entries, [None] * len(params))
         for param, found in zip(params, hooks, strict=True):
             if found:
-                param._post_accumulate_grad_hooks = None  # type: ignore[attr-defined]
+                _set_hooks(param, None)
         yield
     finally:
         _set(params, held, wholes, waiting, entries, summed)
         for param, found in zip(params, hooks, strict=True):
             if found:
-                param._post_accumulate_grad_hooks = found  # type: ignore[attr-defined]
+                _set_hooks(param, found)
+
+
+def _set_hooks(param: Any, hooks: Any) -> None:
+    param._post_accumulate_grad_hooks = hooks
 
 
 def _set(
