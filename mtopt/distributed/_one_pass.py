@@ -10,8 +10,6 @@ import torch
 
 _SETTINGS = ("reduce_grads", "all_reduce_grads", "reshard_after_backward", "_reduce_dtype")
 
-_HOOKS = "_post_accumulate_grad_hooks"
-
 _SHORT = (torch.bfloat16, torch.float16)
 
 
@@ -45,18 +43,22 @@ def gradients_apart(params: Sequence[torch.Tensor], entries: Sequence[Any]) -> I
     held = [param.grad for param in params]
     waiting = [None if whole is None else whole.grad for whole in wholes]
     summed = [entry.unsharded_accumulated_grad for entry in entries]
-    hooks: list[Any] = [getattr(param, _HOOKS, None) for param in params]
+    hooks: list[Any] = [getattr(param, "_post_accumulate_grad_hooks", None) for param in params]
     try:
         _set(params, [None] * len(params), wholes, [None] * len(params), entries, [None] * len(params))
         for param, found in zip(params, hooks, strict=True):
             if found:
-                setattr(param, _HOOKS, None)
+                _set_hooks(param, None)
         yield
     finally:
         _set(params, held, wholes, waiting, entries, summed)
         for param, found in zip(params, hooks, strict=True):
             if found:
-                setattr(param, _HOOKS, found)
+                _set_hooks(param, found)
+
+
+def _set_hooks(param: Any, hooks: Any) -> None:
+    param._post_accumulate_grad_hooks = hooks
 
 
 def _set(

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-from concurrent.futures import ThreadPoolExecutor
-from functools import partial
-from queue import SimpleQueue
+from collections.abc import Sequence
 
 import torch
 
@@ -24,50 +22,54 @@ def halves_of_the_columns(subject: Subject) -> None:
         whole = subject.fresh()
         expected = torch.stack([subject.direction(case, whole) for case in cases])
         cut = expected.shape[1] // 2 - 1
-        with ThreadPoolExecutor(2) as pool:
-            halves = [_columns(cases, 0, cut), _columns(cases, cut, expected.shape[1])]
-            found = list(pool.map(partial(_Halves().run, subject), range(2), halves))
-        if any(half is None for half in found):
-            subject.fail("the halves do not ask for the same sums over columns; leave shardable out")
-        subject.expect_close(
-            torch.cat(found, 1),  # type: ignore[arg-type]
-            expected,
-            1e-12,
-            f"the direction in two halves {brief(found[0])} and that of all columns",  # type: ignore[arg-type]
-        )
+        found = _ask_halves(subject, [_columns(cases, 0, cut), _columns(cases, cut, expected.shape[1])])
+        what = f"the direction in two halves {brief(found)} and that of all columns"
+        subject.expect_close(found, expected, 1e-12, what)
 
 
-def _columns(cases: list[Case], start: int, end: int) -> list[Case]:
+def _columns(cases: Sequence[Case], start: int, end: int) -> list[Case]:
     return [Case(case.name, case.jacobian[:, start:end], case.losses) for case in cases]
 
 
-class _OtherSumsError(Exception):
-    """The other half does not ask for this sum."""
+class _SumAsked(Exception):
+    """A rule asks for a sum over all columns, of which this is its part."""
+
+    def __init__(self, table: torch.Tensor) -> None:
+        self.table = table
 
 
-class _Halves:
-    """Two threads that add up what they ask for, one sum after the other."""
+def _ask_halves(subject: Subject, halves: Sequence[list[Case]]) -> torch.Tensor:
+    """The directions of two that share the columns.
 
-    def __init__(self) -> None:
-        self.inboxes: list[SimpleQueue[torch.Tensor | None]] = [SimpleQueue(), SimpleQueue()]
+    Each starts anew for every sum that they ask for, until all of them are known.
+    """
+    totals: list[torch.Tensor] = []
+    while True:
+        found = [_run_to_next_sum(subject, cases, totals) for cases in halves]
+        asked = [each.table for each in found if isinstance(each, _SumAsked)]
+        given = [each for each in found if isinstance(each, torch.Tensor)]
+        if not asked:
+            return torch.cat(given, 1)
+        if given or asked[0].shape != asked[1].shape:
+            subject.fail("the halves do not ask for the same sums over columns; leave shardable out")
+        totals.append(asked[0] + asked[1])
 
-    def run(self, subject: Subject, number: int, cases: list[Case]) -> torch.Tensor | None:
-        """The directions of one of them; None where the other one asks for other sums."""
-        mine, others = self.inboxes[number], self.inboxes[1 - number]
 
-        def add(table: torch.Tensor) -> torch.Tensor:
-            others.put(table)
-            other = mine.get()
-            if other is None:
-                raise _OtherSumsError
-            return table + other
+def _run_to_next_sum(
+    subject: Subject, cases: Sequence[Case], totals: Sequence[torch.Tensor]
+) -> torch.Tensor | _SumAsked:
+    """The directions of a rule without a past, or the first sum that it asks for and that is not known."""
+    known = iter(totals)
 
-        rule = subject.fresh()
-        try:
-            with columns_in_parts(add):
-                found = torch.stack([rule(case.jacobian, case.losses) for case in cases])
-        except _OtherSumsError:
-            return None
-        finally:
-            others.put(None)
-        return found if mine.get() is None else None
+    def add(table: torch.Tensor) -> torch.Tensor:
+        total = next(known, None)
+        if total is None:
+            raise _SumAsked(table)
+        return total.clone()
+
+    rule = subject.fresh()
+    try:
+        with columns_in_parts(add):
+            return torch.stack([rule(case.jacobian, case.losses) for case in cases])
+    except _SumAsked as asked:
+        return asked

@@ -79,7 +79,9 @@ def wrapped(model: nn.Module, wrap: str) -> nn.Module:
 def sharded(model: nn.Module, wrap: str = "fsdp", **options: Any) -> nn.Module:
     """The model with its trunk, the layer that some losses pass, and the rest in groups of their own."""
     size = distributed.get_world_size()
-    mesh = init_device_mesh("cpu", (size,) if wrap == "fsdp" else (size // 2, 2))
+    mesh = init_device_mesh("cpu", (size,))
+    if wrap == "hsdp":
+        mesh = init_device_mesh("cpu", (size // 2, 2), mesh_dim_names=("copies", "shards"))
     for part in (model.trunk, model.some, model):
         fully_shard(part, mesh=mesh, **options)  # type: ignore[arg-type]
     return model
