@@ -339,7 +339,10 @@ def test_the_log_is_silent_unless_asked(caplog: pytest.LogCaptureFixture) -> Non
 def test_wrong_plans_and_stores_are_refused_by_name() -> None:
     model = MultiHead(3)
     for options, message in (
-        ({"plan": "vmap"}, "plan must be one of 'auto', 'loop', 'batched', 'features', 'layers', 'matrix_free', found 'vmap'"),
+        (
+            {"plan": "vmap"},
+            "plan must be one of 'auto', 'loop', 'batched', 'features', 'layers', 'matrix_free', found 'vmap'",
+        ),
         ({"store": torch.float64}, "store must be None, 'recompute', torch.bfloat16 or torch.float16"),
         ({"store": "disk"}, "store must be None, 'recompute'"),
     ):

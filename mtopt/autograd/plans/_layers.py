@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
@@ -13,7 +14,7 @@ from mtopt._losses import Batch
 from mtopt.autograd._agreement import require_agreement
 from mtopt.autograd._call import Call
 from mtopt.autograd._matrix_gradients import MatrixCosts, MatrixGradients, Way
-from mtopt.autograd._matrix_uses import MatrixUse, PackedError, matrix_uses_of
+from mtopt.autograd._matrix_uses import ConvolutionUse, MatrixUse, PackedError, matrix_uses_of
 from mtopt.autograd._parameter_uses import LossGraph
 from mtopt.autograd._reach import Edge, Group, Reach, losses_on_graph, reach_of_rows, require_dense
 from mtopt.autograd.plans._kept_rows import KeptRows
@@ -25,7 +26,6 @@ from mtopt.linalg import (
     InnerProducts,
     Row,
     needs_double,
-    norm_of,
     split_complex,
     store_in_matrix,
 )
@@ -70,6 +70,7 @@ class Layers(KeptRows):
             spared += costs.kept - costs[way]
             if way != "kept":
                 self.matrices[index] = Matrix(found, reach, way)
+        self.biases = self._find_biases()
         self.spared, self.share = spared, 1.0 - spared / passes if passes else 1.0
         self.cotangents: dict[Edge, list[torch.Tensor | None]] = {}
         self.made: dict[int, MatrixGradients] = {}
@@ -86,6 +87,12 @@ class Layers(KeptRows):
             return cls(call, batch), ""
         except PackedError:
             return None, "the graph does not keep the layers' inputs (activation checkpointing, or offloading)"
+
+    def _find_biases(self) -> dict[int, ConvolutionUse]:
+        """By the parameter's index, those whose gradients autograd would not make without a convolution's matrix."""
+        uses = [use for matrix in self.matrices.values() for use in matrix.uses]
+        by_id = {use.bias: use for use in uses if isinstance(use, ConvolutionUse) and use.bias}
+        return {index: by_id[id(param)] for index, param in enumerate(self.call.params) if id(param) in by_id}
 
     def reach(self) -> Sequence[Reach]:
         self.rows = self._make_rows()
@@ -107,7 +114,8 @@ class Layers(KeptRows):
         """One pass per loss: the gradients of results that matrices lead to are put aside, the others are a row."""
         edges = list({use.edge: None for matrix in self.matrices.values() for use in matrix.uses})
         wanted = [torch.autograd.graph.GradientEdge(*edge) for edge in edges]
-        others = [index for index in range(len(self.call.params)) if index not in self.matrices]
+        without = {*self.matrices, *self.biases}
+        others = [index for index in range(len(self.call.params)) if index not in without]
         inputs: list[Any] = [*wanted, *[self.call.params[index] for index in others]]
         self.cotangents = {edge: [] for edge in edges}
         for k, (name, loss) in enumerate(zip(self.batch.names, self.losses, strict=True)):
@@ -119,6 +127,9 @@ class Layers(KeptRows):
             row: Row = [None] * len(self.call.params)
             for index, gradient in zip(others, found[len(edges) :], strict=True):
                 row[index] = None if gradient is None else split_complex(gradient)
+            for index, use in self.biases.items():
+                seen = self.cotangents[use.edge][k]
+                row[index] = None if seen is None else seen.transpose(0, 1).flatten(1).sum(1)
             yield row
             del found, row
 
@@ -152,7 +163,7 @@ class Layers(KeptRows):
             for index in made:
                 pieces[index] = self.made.pop(index).combined(weights, self.call.params[index])
         direction = [pieces[index] for index in group.indices]
-        length = norm_of(direction) / self.call.scale
+        length = math.sqrt(float(Gradients([direction]).gramian)) / self.call.scale
         require_agreement(
             length, gradients.gramian, weights, self._least_exact(group), "the losses' gradients", _ADVICE
         )
