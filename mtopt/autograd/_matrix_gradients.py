@@ -26,8 +26,9 @@ STRIPS = 8
 """The products X X' are symmetric, and made in this many strips, each from the diagonal on; none of fewer rows than"""
 FEWEST = 64
 
-TOUCHED_BY_PRODUCTS, TOUCHED_BY_DROPPED, TOUCHED_BY_KEPT = 6, 2, 3
-"""How often each number of the K output gradients, or of the K gradients, is written or read: measured on one core."""
+TOUCHED_BY_PRODUCTS, TOUCHED_BY_DROPPED, TOUCHED_BY_KEPT, TOUCHED_BY_GATHERING = 6, 2, 3, 16
+"""How often each number of the K output gradients, of the K gradients, and of a convolution's patches, is written or
+read: measured on one core."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,7 +59,8 @@ class MatrixCosts:
         outputs, gradient = positions * height, positions * width * height
         strip = _strip(positions)
         pairs = positions * (positions + strip) / 2
-        direction = gradient + TRAFFIC * entries
+        gathered = sum(use.gathered for use in uses) * TOUCHED_BY_GATHERING
+        direction = gradient + TRAFFIC * (entries + gathered)
         products = pairs * (width + count * height) + count * outputs * (count + TOUCHED_BY_PRODUCTS * TRAFFIC)
         rows = count * gradient + count**2 * entries
         return cls(

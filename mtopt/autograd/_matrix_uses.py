@@ -53,6 +53,11 @@ class MatrixUse:
         """X is of unit vectors."""
         return self.saved.ndim == 1
 
+    @property
+    def gathered(self) -> int:
+        """How many numbers of X must be put together first."""
+        return 0
+
     def inputs(self) -> torch.Tensor:
         """X, in float32 at least."""
         return self.saved if self.indexed else _wide(self.saved)
@@ -79,11 +84,13 @@ class ConvolutionUse(MatrixUse):
         padded: as ``F.pad`` takes it.
         geometry: kernel, stride and dilation.
         places: where the kernel stands, along each dimension.
+        bias: the id of the parameter that is added; 0 of none, and of one that is used elsewhere, too.
     """
 
     padded: Sequence[int] = ()
     geometry: tuple[Sequence[int], Sequence[int], Sequence[int]] = ((), (), ())
     places: Sequence[int] = ()
+    bias: int = 0
 
     @property
     def positions(self) -> int:
@@ -92,6 +99,10 @@ class ConvolutionUse(MatrixUse):
     @property
     def indexed(self) -> bool:
         return False
+
+    @property
+    def gathered(self) -> int:
+        return self.positions * self.width
 
     def inputs(self) -> torch.Tensor:
         given = _wide(self.saved)
@@ -130,7 +141,7 @@ def _use_of(graph: LossGraph, user: Node, seen: Node, param: torch.Tensor) -> Ma
         return _product(user, seen, param, transposed=True)
     if name == "EmbeddingBackward0":
         return _embedding(user, param)
-    return _convolution(user, seen, param) if name == "ConvolutionBackward0" else None
+    return _convolution(graph, user, seen, param) if name == "ConvolutionBackward0" else None
 
 
 def _product(node: Node, factor: Node, param: torch.Tensor, *, transposed: bool) -> MatrixUse | None:
@@ -153,7 +164,7 @@ def _embedding(node: Node, param: torch.Tensor) -> MatrixUse | None:
     return MatrixUse((node, 0), indices, count, height, transposed=True, padding=padding if padding < count else -1)
 
 
-def _convolution(node: Node, kernel: Node, param: torch.Tensor) -> MatrixUse | None:
+def _convolution(graph: LossGraph, node: Node, kernel: Node, param: torch.Tensor) -> MatrixUse | None:
     if node._saved_transposed or node._saved_groups != 1 or node.next_functions[1][0] is not kernel:  # type: ignore[attr-defined]
         return None
     given = _read(node, "_saved_input")
@@ -164,10 +175,24 @@ def _convolution(node: Node, kernel: Node, param: torch.Tensor) -> MatrixUse | N
         (length + 2 * pad - step * (kernel_size - 1) - 1) // skip + 1
         for length, pad, step, kernel_size, skip in zip(given.shape[2:], padding, dilation, size, stride, strict=True)
     ]
-    width = math.prod(param.shape[1:])
     return ConvolutionUse(
-        (node, 0), given, width, len(param), padded=padded, geometry=(size, stride, dilation), places=places
+        (node, 0),
+        given,
+        math.prod(param.shape[1:]),
+        len(param),
+        padded=padded,
+        geometry=(size, stride, dilation),
+        places=places,
+        bias=_bias_of(graph, node),
     )
+
+
+def _bias_of(graph: LossGraph, node: Node) -> int:
+    """The id of the parameter that a convolution adds, where nothing else uses it, nor looks at its gradient."""
+    added = node.next_functions[2][0]
+    bias = getattr(added, "variable", None)
+    alone = added is not None and graph.users[added] == [node]
+    return id(bias) if alone and bias is not None and not bias._backward_hooks else 0
 
 
 def _read(node: Node, name: str) -> torch.Tensor:

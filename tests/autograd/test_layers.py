@@ -15,6 +15,7 @@ import mtopt
 from mtopt.autograd import _matrix_gradients
 from mtopt.autograd._matrix_gradients import MatrixCosts, MatrixGradients, Way
 from mtopt.autograd._matrix_uses import MatrixUse
+from mtopt.autograd.plans import _layers
 from tests.autograd.helpers import MultiHead, Reference, close, flat_gradient
 from tests.autograd.models import MODELS, Model, build
 from tests.autograd.test_models import Checkpointed, expected_direction, with_lora
@@ -24,15 +25,18 @@ RULES = ("ngdiff", "mgda", "nash_mtl", "pcgrad")
 WAYS: tuple[Way, ...] = ("products", "dropped")
 
 
-@pytest.fixture(params=WAYS)
+@pytest.fixture(params=[("products", False), ("products", True), ("dropped", False)], ids=["products", "batch", "drop"])
 def way(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Way:
     """All matrices are gone about in this way: the models here are so small that rows are cheapest."""
+    way, batched = request.param
 
     def cheapest(costs: MatrixCosts, uses: list[MatrixUse]) -> Way:
-        return "products" if uses[0].indexed else request.param
+        return "products" if uses[0].indexed else way
 
     monkeypatch.setattr(MatrixCosts, "cheapest", cheapest)
-    return request.param  # type: ignore[no-any-return]
+    if not batched:
+        monkeypatch.setattr(_layers, "FEW", 0)
+    return way  # type: ignore[no-any-return]
 
 
 @pytest.fixture
@@ -261,6 +265,13 @@ def test_it_is_taken_by_itself_where_that_is_cheaper(given: str) -> None:
     for other, rule in ((MultiHead(3), mtopt.MGDA()), (model, mtopt.GradDrop())):
         record = mtopt.backward(other.losses(), other, rule)
         assert record.plan == "one backward pass per loss"
+
+
+def test_few_rows_go_in_one_batched_pass() -> None:
+    record = mtopt.backward((model := Wide(8)).losses, model, mtopt.MGDA(), plan="layers")
+    assert record.plan.endswith("; in one batched pass")
+    record = mtopt.backward((model := Wide(400)).losses, model, mtopt.MGDA(), plan="layers")
+    assert "batched" not in record.plan
 
 
 def multiplications(work: Callable[[], Any]) -> int:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
@@ -11,9 +12,10 @@ import torch
 
 from mtopt._losses import Batch
 from mtopt.autograd._agreement import require_agreement
+from mtopt.autograd._batched import NotBatchedError, batched_gradients, unit_cotangents
 from mtopt.autograd._call import Call
 from mtopt.autograd._matrix_gradients import MatrixCosts, MatrixGradients, Way
-from mtopt.autograd._matrix_uses import MatrixUse, PackedError, matrix_uses_of
+from mtopt.autograd._matrix_uses import ConvolutionUse, MatrixUse, PackedError, matrix_uses_of
 from mtopt.autograd._parameter_uses import LossGraph
 from mtopt.autograd._reach import Edge, Group, Reach, losses_on_graph, reach_of_rows, require_dense
 from mtopt.autograd.plans._kept_rows import KeptRows
@@ -24,11 +26,15 @@ from mtopt.linalg import (
     Gradients,
     InnerProducts,
     Row,
+    are_finite,
     needs_double,
-    norm_of,
     split_complex,
     store_in_matrix,
 )
+
+FEW = 1_024
+"""Rows of all losses together up to which they go in one batched pass: one after the other would each read the weights
+for few of them."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,6 +76,7 @@ class Layers(KeptRows):
             spared += costs.kept - costs[way]
             if way != "kept":
                 self.matrices[index] = Matrix(found, reach, way)
+        self.biases = self._find_biases()
         self.spared, self.share = spared, 1.0 - spared / passes if passes else 1.0
         self.cotangents: dict[Edge, list[torch.Tensor | None]] = {}
         self.made: dict[int, MatrixGradients] = {}
@@ -87,6 +94,12 @@ class Layers(KeptRows):
         except PackedError:
             return None, "the graph does not keep the layers' inputs (activation checkpointing, or offloading)"
 
+    def _find_biases(self) -> dict[int, ConvolutionUse]:
+        """By the parameter's index, those whose gradients autograd would not make without a convolution's matrix."""
+        uses = [use for matrix in self.matrices.values() for use in matrix.uses]
+        by_id = {use.bias: use for use in uses if isinstance(use, ConvolutionUse) and use.bias}
+        return {index: by_id[id(param)] for index, param in enumerate(self.call.params) if id(param) in by_id}
+
     def reach(self) -> Sequence[Reach]:
         self.rows = self._make_rows()
         self.backwards = len(self.losses)
@@ -98,29 +111,55 @@ class Layers(KeptRows):
         self.description = (
             f"layer by layer, {self.share:.0%} of the operations of {count} rows: {ways.count('products')} matrices by "
             f"inputs and output gradients, {ways.count('dropped')} by gradients that were dropped, "
-            f"{len(self.call.params) - len(ways)} tensors by rows"
+            f"{len(self.call.params) - len(ways)} by rows"
         )
         rows, self.matrix = store_in_matrix(self._run(), self.call.params, count, below=STAYS_APART)
         return rows
 
     def _run(self) -> Iterator[Row]:
-        """One pass per loss: the gradients of results that matrices lead to are put aside, the others are a row."""
-        edges = list({use.edge: None for matrix in self.matrices.values() for use in matrix.uses})
-        wanted = [torch.autograd.graph.GradientEdge(*edge) for edge in edges]
-        others = [index for index in range(len(self.call.params)) if index not in self.matrices]
+        """Rows, while the gradients of the results that matrices lead to are put aside."""
+        self.cotangents = {use.edge: [] for matrix in self.matrices.values() for use in matrix.uses}
+        wanted = [torch.autograd.graph.GradientEdge(*edge) for edge in self.cotangents]
+        without = {*self.matrices, *self.biases}
+        others = [index for index in range(len(self.call.params)) if index not in without]
         inputs: list[Any] = [*wanted, *[self.call.params[index] for index in others]]
-        self.cotangents = {edge: [] for edge in edges}
-        for k, (name, loss) in enumerate(zip(self.batch.names, self.losses, strict=True)):
-            keep = self.batch.retain_graph or k + 1 < len(self.losses)
-            found = torch.autograd.grad(loss, inputs, retain_graph=keep, allow_unused=True)
-            for edge, cotangent in zip(edges, found, strict=False):
-                self.cotangents[edge].append(cotangent)
-            require_dense((name,), found[len(edges) :])
+        for k, (name, found) in enumerate(zip(self.batch.names, self._passes(inputs), strict=True)):
+            for cotangents, cotangent in zip(self.cotangents.values(), found, strict=False):
+                cotangents.append(cotangent)
+            require_dense((name,), found[len(wanted) :])
             row: Row = [None] * len(self.call.params)
-            for index, gradient in zip(others, found[len(edges) :], strict=True):
-                row[index] = None if gradient is None else split_complex(gradient)
+            for index, gradient in zip(others, found[len(wanted) :], strict=True):
+                reached = gradient is not None and k in self.reaches[index]  # a batch has zeros for the others
+                row[index] = split_complex(gradient) if reached else None  # type: ignore[arg-type]
+            for index, use in self.biases.items():
+                seen = self.cotangents[use.edge][k]
+                row[index] = None if seen is None else seen.transpose(0, 1).flatten(1).sum(1)
             yield row
             del found, row
+
+    def _passes(self, inputs: Sequence[Any]) -> Iterator[Sequence[torch.Tensor | None]]:
+        """The gradients of each loss: all in one batched pass where that is faster and can be done."""
+        count, positions = len(self.losses), [use.positions for each in self.matrices.values() for use in each.uses]
+        found = self._batched_pass(inputs) if positions and count * max(positions) <= FEW else None
+        if found is not None:
+            yield from zip(*[[None] * count if each is None else each.unbind() for each in found], strict=True)
+            return
+        for k, loss in enumerate(self.losses):
+            keep = self.batch.retain_graph or k + 1 < count
+            yield torch.autograd.grad(loss, inputs, retain_graph=keep, allow_unused=True)
+
+    def _batched_pass(self, inputs: Sequence[Any]) -> Sequence[torch.Tensor | None] | None:
+        """(K, ...) for each of ``inputs``; None where it cannot be had, or where NaN of one loss spoils the others'
+        zeros."""
+        try:
+            found = batched_gradients(self.losses, unit_cotangents(self.losses), inputs)
+        except NotBatchedError as error:
+            self.description += f"; not batched, since {error}"
+            return None
+        if not are_finite([each for each in found if each is not None]):
+            return None
+        self.description += "; in one batched pass"
+        return found
 
     def gradients_of(self, group: Group, rows: Sequence[Row]) -> Gradients:
         indices = [index for index in group.indices if index in self.matrices]
@@ -152,7 +191,7 @@ class Layers(KeptRows):
             for index in made:
                 pieces[index] = self.made.pop(index).combined(weights, self.call.params[index])
         direction = [pieces[index] for index in group.indices]
-        length = norm_of(direction) / self.call.scale
+        length = math.sqrt(float(Gradients([direction]).gramian)) / self.call.scale
         require_agreement(
             length, gradients.gramian, weights, self._least_exact(group), "the losses' gradients", _ADVICE
         )
