@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import ExitStack
 from dataclasses import asdict
 from functools import partial
 from pathlib import Path
@@ -18,6 +19,7 @@ from .._schedule import linear_schedule
 from .._skips import StopAfterSkips
 from .._sources import encoded
 from ..batches import ForgetRetainBatches, refusals
+from ..cached_reference import cached_reference
 from ..corpus import Row
 from ..methods import Recipe, create_trainer
 from ..models import checkpoint_blocks, load, with_lora
@@ -112,23 +114,30 @@ def _train(
     if request.schedule == "linear" and not recipe.automatic_rate:
         rising = round(request.warmup_epochs * steps_per_epoch)
         scheduler = linear_schedule(optimizer, steps_per_epoch * epochs, rising=rising)
-    trainer = create_trainer(
-        recipe,
-        model,
-        optimizer,
-        steps_per_epoch=steps_per_epoch,
-        callbacks=[mtopt.training.CSVLogger(Path(request.out) / "steps.csv"), StopAfterSkips(), evaluations],
-        scheduler=scheduler,
-        accumulate=request.accumulate,
-        autocast=torch.bfloat16 if request.autocast else None,
-        seed=request.seed,
-    )
+    autocast = torch.bfloat16 if request.autocast else None
     checkpoints: dict[str, Any] = {}
     if request.checkpoint_every:
         folder = Path(request.out) / "checkpoints"
         checkpoints = {"checkpoint_dir": folder, "checkpoint_every": request.checkpoint_every}
-    trainer.fit(batches, epochs=epochs, **checkpoints)
-    evaluations.finish(trainer)
+    with ExitStack() as stack:
+        reference = None
+        if request.cache_reference:
+            cache = cached_reference(model, recipe, batches, epochs=epochs, folder=Path(request.out), autocast=autocast)
+            reference = stack.enter_context(cache)
+        trainer = create_trainer(
+            recipe,
+            model,
+            optimizer,
+            steps_per_epoch=steps_per_epoch,
+            callbacks=[mtopt.training.CSVLogger(Path(request.out) / "steps.csv"), StopAfterSkips(), evaluations],
+            scheduler=scheduler,
+            accumulate=request.accumulate,
+            autocast=autocast,
+            reference=reference,
+            seed=request.seed,
+        )
+        trainer.fit(batches, epochs=epochs, **checkpoints)
+        evaluations.finish(trainer)
 
 
 def _read(request: Request) -> dict[str, list[Row]]:
