@@ -14,7 +14,7 @@ import torch
 import mtopt
 from mtopt.files import folder_written_whole
 
-from .._recording import EvaluateEvery, save_settings
+from .._recording import EvaluateEvery, read_summary, save_settings
 from .._schedule import linear_schedule
 from .._skips import StopAfterSkips
 from .._sources import encoded
@@ -24,7 +24,7 @@ from ..corpus import Row
 from ..methods import Recipe, create_trainer
 from ..models import checkpoint_blocks, load, with_lora
 from .measure import is_text, measure
-from .report import write_report
+from .report import tell, write_report
 from .request import Request
 from .rows import has_prompts, overlap, read_rows
 
@@ -95,7 +95,9 @@ def unlearn(request: Request) -> Path:
     with folder_written_whole(out / "model") as folder:
         final.save_pretrained(folder)
         tokenizer.save_pretrained(folder)
-    return write_report(out)
+    page = write_report(out)
+    print(f"\n{tell(read_summary(out / 'summary.jsonl'))}", flush=True)
+    return page
 
 
 def _train(
