@@ -39,6 +39,7 @@ def add_options(parser: argparse.ArgumentParser) -> None:
     add("--dtype", choices=("float32", "bfloat16"), help="of the weights (default: the model's; float32 for float16)")
     add("--autocast", action="store_true", help="compute in bfloat16")
     add("--gradient-checkpointing", action="store_true", help="less memory, a third more time")
+    add("--cache-reference", action="store_true", help="of NPO, KL and the like on the disk, not a second model")
     add("--evaluate-every", type=int, metavar="STEPS", help="default: once an epoch")
     add("--evaluation-rows", type=int, metavar="N", help="of each set, at most (default: 200)")
     add("--max-new-tokens", type=int, metavar="N", help="of an answer (default: 64)")

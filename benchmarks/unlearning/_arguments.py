@@ -65,6 +65,9 @@ def parser() -> argparse.ArgumentParser:
     training.add_argument("--dtype", choices=("float32", "bfloat16"), help="of the weights; default: the checkpoint's")
     training.add_argument("--autocast", action="store_true", help="compute in bfloat16")
     training.add_argument("--gradient-checkpointing", action="store_true", help="less memory, a third more time")
+    training.add_argument(
+        "--cache-reference", action="store_true", help="of NPO, KL and the like on the disk, in place of a second model"
+    )
     training.add_argument("--checkpoint-every", type=_positive, metavar="STEPS", help="to go on after a kill")
 
     automatic = made.add_argument_group("automatic rate, of the methods NGDiff+GeN; default: the method's")

@@ -21,6 +21,7 @@ from __future__ import annotations
 
 import argparse
 from collections.abc import Callable, Sequence
+from contextlib import ExitStack
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -37,6 +38,7 @@ from ._schedule import linear_schedule
 from ._skips import StopAfterSkips
 from ._sources import GENERATED, Sources, Start, encoded, generated, opened
 from .batches import ForgetRetainBatches, refusals
+from .cached_reference import cached_reference
 from .methods import Recipe, create_trainer, method
 from .metrics import Evaluation, evaluate, evaluate_muse
 from .models import ReferenceConfig, checkpoint_blocks, with_lora
@@ -58,7 +60,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         save_settings(vars(options), out, start.model)
         record_evaluation(out, 0, 0.0, measure(start.model))
         return 0
-    _train(options, recipe, start, sources, trained, out, measure)
+    with ExitStack() as stack:
+        _train(options, recipe, start, sources, trained, out, measure, stack)
     return 0
 
 
@@ -77,6 +80,7 @@ def _train(
     trained: list[str],
     out: Path,
     measure: Callable[[Any], Evaluation],
+    stack: ExitStack,
 ) -> None:
     model, tokenizer = start.model, start.tokenizer
     if options.gradient_checkpointing:
@@ -108,6 +112,10 @@ def _train(
     if recipe.automatic_rate is not None and retain is not None:
         probes = recipe.automatic_rate.probe_batches(retain, count=options.probe_batches, seed=options.seed, **sizes)
     evaluations = EvaluateEvery(out, measure, options.evaluate_every)
+    reference, autocast = None, torch.bfloat16 if options.autocast else None
+    if options.cache_reference:
+        cache = cached_reference(model, recipe, batches, epochs=epochs, folder=out, autocast=autocast)
+        reference = stack.enter_context(cache)
     trainer = create_trainer(
         recipe,
         model,
@@ -117,7 +125,8 @@ def _train(
         callbacks=[mtopt.training.CSVLogger(out / "steps.csv"), StopAfterSkips(), evaluations],
         scheduler=None if recipe.automatic_rate is not None else _schedule(optimizer, options, steps_per_epoch, epochs),
         accumulate=options.accumulate,
-        autocast=torch.bfloat16 if options.autocast else None,
+        autocast=autocast,
+        reference=reference,
         seed=options.seed,
         **({"forget_sense": "min"} if recipe is FINETUNE else {}),
     )

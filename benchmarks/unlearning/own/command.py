@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import ExitStack
 from dataclasses import asdict
 from functools import partial
 from pathlib import Path
@@ -13,16 +14,17 @@ import torch
 import mtopt
 from mtopt.files import folder_written_whole
 
-from .._recording import EvaluateEvery, save_settings
+from .._recording import EvaluateEvery, read_summary, save_settings
 from .._schedule import linear_schedule
 from .._skips import StopAfterSkips
 from .._sources import encoded
 from ..batches import ForgetRetainBatches, refusals
+from ..cached_reference import cached_reference
 from ..corpus import Row
 from ..methods import Recipe, create_trainer
 from ..models import checkpoint_blocks, load, with_lora
 from .measure import is_text, measure
-from .report import write_report
+from .report import tell, write_report
 from .request import Request
 from .rows import has_prompts, overlap, read_rows
 
@@ -93,7 +95,9 @@ def unlearn(request: Request) -> Path:
     with folder_written_whole(out / "model") as folder:
         final.save_pretrained(folder)
         tokenizer.save_pretrained(folder)
-    return write_report(out)
+    page = write_report(out)
+    print(f"\n{tell(read_summary(out / 'summary.jsonl'))}", flush=True)
+    return page
 
 
 def _train(
@@ -112,23 +116,30 @@ def _train(
     if request.schedule == "linear" and not recipe.automatic_rate:
         rising = round(request.warmup_epochs * steps_per_epoch)
         scheduler = linear_schedule(optimizer, steps_per_epoch * epochs, rising=rising)
-    trainer = create_trainer(
-        recipe,
-        model,
-        optimizer,
-        steps_per_epoch=steps_per_epoch,
-        callbacks=[mtopt.training.CSVLogger(Path(request.out) / "steps.csv"), StopAfterSkips(), evaluations],
-        scheduler=scheduler,
-        accumulate=request.accumulate,
-        autocast=torch.bfloat16 if request.autocast else None,
-        seed=request.seed,
-    )
+    autocast = torch.bfloat16 if request.autocast else None
     checkpoints: dict[str, Any] = {}
     if request.checkpoint_every:
         folder = Path(request.out) / "checkpoints"
         checkpoints = {"checkpoint_dir": folder, "checkpoint_every": request.checkpoint_every}
-    trainer.fit(batches, epochs=epochs, **checkpoints)
-    evaluations.finish(trainer)
+    with ExitStack() as stack:
+        reference = None
+        if request.cache_reference:
+            cache = cached_reference(model, recipe, batches, epochs=epochs, folder=Path(request.out), autocast=autocast)
+            reference = stack.enter_context(cache)
+        trainer = create_trainer(
+            recipe,
+            model,
+            optimizer,
+            steps_per_epoch=steps_per_epoch,
+            callbacks=[mtopt.training.CSVLogger(Path(request.out) / "steps.csv"), StopAfterSkips(), evaluations],
+            scheduler=scheduler,
+            accumulate=request.accumulate,
+            autocast=autocast,
+            reference=reference,
+            seed=request.seed,
+        )
+        trainer.fit(batches, epochs=epochs, **checkpoints)
+        evaluations.finish(trainer)
 
 
 def _read(request: Request) -> dict[str, list[Row]]:

@@ -20,6 +20,9 @@ from .measure import FIGURES
 EXAMPLES = 5
 """Rows of each set that the page shows, before and after."""
 
+KEPT = 0.95
+"""The share of the retained probability below which the page says that the training went too far."""
+
 NAMES = {
     "nll": "NLL, nats a token",
     "probability": "probability of the answer",
@@ -35,7 +38,7 @@ body { font: 16px/1.5 system-ui, sans-serif; color: #1a1a1a; background: #fff; m
        padding: 0 1rem }
 table { border-collapse: collapse; font-size: .9rem; margin: 1rem 0; display: block; overflow-x: auto }
 th, td { padding: .3rem .7rem; text-align: right; border-bottom: 1px solid #e5e5e5; vertical-align: top }
-th:first-child, td:first-child, table.texts td { text-align: left } thead th { border-bottom: 2px solid #999 }
+th:first-child, td:first-child, table.texts * { text-align: left } thead th { border-bottom: 2px solid #999 }
 figure { margin: 1.5rem 0 } figure svg { max-width: 100%; height: auto } figcaption, .note { color: #555 }
 code { font-size: .88em; background: #f5f5f5; padding: 0 .2em }
 """
@@ -59,14 +62,21 @@ def write_report(out: Path) -> Path:
         f"<h1>Unlearning with {escape(_method(settings['arguments']))}</h1>",
         f"<p>{escape(tell(lines))}</p>",
         f"<figure>{svg}<figcaption>Left: the way from the model before, to the left being forgetting, up being "
-        "retaining. Right: greedy answers while training.</figcaption></figure>",
+        "retaining; a dot for each evaluation. Right: greedy answers while training.</figcaption></figure>",
         "<h2>Figures</h2>",
         _figures_table(lines[0], lines[-1], list(last.items)),
         _membership(lines[0], lines[-1]),
         "<h2>What the model says</h2>",
         *(_examples(name, first.items[name], last.items[name]) for name in ("forget", "retain")),
         "<h2>What was done</h2>",
-        _table(("", ""), [(name, _plain(value)) for name, value in settings["arguments"].items() if value is not None]),
+        _table(
+            ("", ""),
+            [
+                (name, _plain(value))
+                for name, value in settings["arguments"].items()
+                if value is not None and value is not False and value != {}
+            ],
+        ),
         f'<p class="note">{settings["weights"]["trained"]:,} of {settings["weights"]["all"]:,} weights trained; '
         f"{escape(', '.join(f'{name} {number}' for name, number in settings['versions'].items()))}.</p>",
     ]
@@ -102,6 +112,7 @@ def draw_tradeoff(lines: Sequence[Line]) -> Any:
             legend="inside",
             ax=left,
         )
+        left.plot(path[1:, 0], path[1:, 1], linestyle="none", marker=".", color="#1A1A1A", zorder=6)
         looks = rule_styles(("forget", "retain"))
         for name, look in looks.items():
             values = np.array([line[f"{name}_rouge_l_recall"] for line in lines], dtype=float)  # None: NaN
@@ -120,18 +131,21 @@ def tell(lines: Sequence[Line]) -> str:
         f"tokens), that of what was to be retained from {before['retain_probability']:.3g} to "
         f"{after['retain_probability']:.3g}."
     ]
-    if "holdout_probability" in after:
+    if "holdout_probability" in before:
         parts.append(
-            f"Rows that it never saw have {after['holdout_probability']:.3g}: far below that is no better forgotten, "
-            "it stands out."
+            f"Rows that it never saw had {before['holdout_probability']:.3g} before: far below that is no better "
+            "forgotten, it stands out."
         )
-    best = [line for line in lines if line["retain_probability"] >= 0.95 * before["retain_probability"]]
-    least = min(best, key=lambda line: float(line["forget_probability"]))
-    if least is not after and least["forget_probability"] < before["forget_probability"]:
-        parts.append(
-            f"With 95 % of the retained probability kept it was {least['forget_probability']:.3g}, at step "
-            f"{least['step']}: a lower --learning-rate or fewer --epochs may do better."
+    if after["retain_probability"] < KEPT * before["retain_probability"]:
+        kept = [line for line in lines if line["retain_probability"] >= KEPT * before["retain_probability"]]
+        least = min(kept, key=lambda line: float(line["forget_probability"]))
+        met = (
+            f"While {KEPT:.0%} of the retained probability was kept, the other came down to "
+            f"{least['forget_probability']:.3g}, at step {least['step']}: "
+            if least is not before
+            else f"At no evaluation on the way was {KEPT:.0%} of the retained probability kept: "
         )
+        parts.append(f"{met}try a lower --learning-rate, fewer --epochs, or a smaller --evaluate-every to see more.")
     return " ".join(parts)
 
 

@@ -31,6 +31,8 @@ class Request:
         schedule, warmup_epochs: ``"linear"`` or ``"constant"``; not for GeN, which finds the rate.
         lora, merge: The rank of adapters, 0 for all weights; whether they are written into the weights at the end.
         dtype, autocast, gradient_checkpointing: Of the weights; compute in bfloat16; less memory for more time.
+        cache_reference: Keep what NPO, KL and the like ask of the model before unlearning on the disk, in place of a
+            second copy of it (:func:`~mtopt_suites.unlearning.cached_reference.cached_reference`); LoRA needs neither.
         evaluate_every: Steps. Default: an epoch's.
         evaluation_rows: At most so many of each set are measured, drawn at random.
         max_new_tokens, evaluation_batch_size: As in ``measure``.
@@ -64,6 +66,7 @@ class Request:
     dtype: str | None = None
     autocast: bool = False
     gradient_checkpointing: bool = False
+    cache_reference: bool = False
     evaluate_every: int | None = None
     evaluation_rows: int = 200
     max_new_tokens: int = 64

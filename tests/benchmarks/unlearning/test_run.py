@@ -166,6 +166,19 @@ def test_a_split_of_ones_own_with_what_to_retain_beside_it(files, tmp_path):
     assert [mine[-1][name] for name in shared] == pytest.approx([published[-1][name] for name in shared], rel=1e-4)
 
 
+def test_a_reference_on_the_disk_gives_the_same_run(files, tmp_path):
+    options = ["--epochs", 1, "--learning-rate", 1e-3]
+    copied = ran(files, tmp_path / "copied", "NPO+KL", *options)
+    cached = ran(files, tmp_path / "cached", "NPO+KL", *options, "--cache-reference")
+    measured = {name: value for name, value in figures(copied[-1]).items() if value is not None}
+    assert {name: cached[-1][name] for name in measured} == pytest.approx(measured, rel=1e-3, abs=1e-6)
+    assert sorted(path.name for path in (tmp_path / "cached").iterdir()) == sorted(
+        path.name for path in (tmp_path / "copied").iterdir()
+    )
+    with pytest.raises(ValueError, match="the losses nll and None take nothing of a reference"):
+        ran(files, tmp_path / "none", "GA", *options, "--cache-reference")
+
+
 def test_a_killed_run_goes_on(files, tmp_path, monkeypatch):
     options = ["--epochs", 2, "--learning-rate", 1e-3, "--evaluate-every", 1, "--checkpoint-every", 1]
     whole = ran(files, tmp_path / "whole", "IdkDPO", *options)
