@@ -94,6 +94,11 @@ def _parser() -> Parser:
     compare.add_argument("--quick", action="store_true", help="small budgets: minutes instead of hours")
     compare.add_argument("--jobs", type=int, metavar="N", help="processes at a time (default: one a core)")
     compare.add_argument(
+        "--backend",
+        choices=("loky", "dask", "ray"),
+        help="where runs are made: processes here, or a cluster (DASK_SCHEDULER_ADDRESS, RAY_ADDRESS; else one here)",
+    )
+    compare.add_argument(
         "--tuning",
         choices=("halton", "tpe", "gp", "nsga2"),
         default="halton",
@@ -157,6 +162,7 @@ def _compare(options: argparse.Namespace) -> int:
         name=options.name,
         quick=options.quick,
         jobs=options.jobs,
+        backend=options.backend,
         tuning=options.tuning,
         tuning_storage=options.tuning_storage,
     )

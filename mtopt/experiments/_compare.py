@@ -9,6 +9,7 @@ from pathlib import Path
 
 from mtopt._errors import UnknownNameError, unknown_name
 from mtopt.combiners import list_combiners
+from mtopt.experiments._backends import check_backend
 from mtopt.experiments._bar import progress_bar
 from mtopt.experiments._baseline import BASELINE, is_copy, is_static, sweep
 from mtopt.experiments._contestant import Contestant, as_contestant, rule_class
@@ -37,6 +38,7 @@ def compare(
     name: str | None = None,
     quick: bool = False,
     jobs: int | None = None,
+    backend: str | None = None,
     progress: bool = True,
     tuning: str = HALTON,
     tuning_storage: str | None = None,
@@ -60,8 +62,10 @@ def compare(
         name: of this comparison, and of the folder under ``out`` for its page and figures. Default: made from what is
             compared. The same call has the same name, and takes its own earlier place alone.
         quick: the tasks' small budgets: a first look in minutes, not a result to publish.
-        jobs: processes at a time; default: one a core. 1 runs in this process. Within
-            ``joblib.parallel_config(backend=...)`` the runs go to that backend, a Dask or Ray cluster for instance.
+        jobs: processes at a time; default: one a core. 1 runs in this process, unless a backend is named.
+        backend: ``"loky"``, processes of this machine; ``"dask"`` or ``"ray"``, a cluster: that of the current client,
+            else of ``DASK_SCHEDULER_ADDRESS`` or ``RAY_ADDRESS``, else one started here for the time being. Default:
+            processes, or what ``joblib.parallel_config(backend=...)`` names around the call.
         progress: show a progress bar.
         tuning: who proposes the trials: ``"halton"``, scrambled Halton points, or a sampler of Optuna that learns from
             the scores on validation, ``"tpe"``, ``"gp"`` or ``"nsga2"``. The number of trials is the same.
@@ -73,7 +77,7 @@ def compare(
 
     Raises:
         ValueError, UnknownNameError: a suite or a rule that there is not, a task that declares what is of no use, or
-            the name of another comparison; or ``tuning`` is Optuna's, which is not installed.
+            the name of another comparison; or a package for ``tuning`` or ``backend`` is not installed.
         InUseError: another comparison is at work in ``out``.
         StoreError: ``out`` holds something else, or cannot be written to.
     """
@@ -85,6 +89,7 @@ def compare(
     if name is not None:
         check_name(name)
     check_tuner(tuning, tuning_storage)
+    check_backend(backend)
     out = Path(out).absolute()  # before a suite or task can change the working directory
     loaded = [load_suite(suite) for suite in suites]
     if len({suite.name for suite in loaded}) < len(loaded):
@@ -128,7 +133,7 @@ def compare(
     with (
         store.held_alone(),
         progress_bar(show=progress) as bar,
-        closing(Workers(store, tasks, jobs, bar)) as worker,
+        closing(Workers(store, tasks, jobs, bar, backend=backend)) as worker,
     ):
         worker.prepare([(place, seed) for place in tasks for seed in (TUNING_SEED, *range(budgets[place].seeds))])
         finals_to_come = sum(budgets[cell[:2]].seeds for cell in tunings)

@@ -80,10 +80,10 @@ class OptunaTuner:
 
         known = self._study.get_trials(deepcopy=False)
         if number < len(known) and known[number].state != TrialState.WAITING:
-            return known[number].params
+            return dict(known[number].params)
         with _quiet():
             self._study.sampler = self._make_sampler(self._seed + number)
-            return self._study.ask(self._distributions).params
+            return dict(self._study.ask(self._distributions).params)
 
     def _make_sampler(self, seed: int) -> Any:
         import optuna
