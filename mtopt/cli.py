@@ -10,6 +10,8 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 from mtopt._command_line import Parser, completion
+from mtopt._unlearn import add_options as add_unlearn_options
+from mtopt._unlearn import run as unlearn
 
 if TYPE_CHECKING:
     from mtopt.experiments import Comparison
@@ -49,9 +51,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def _is_ours(error: Exception) -> bool:
-    """Whether mtopt's own code says so, and not code that it called, whose traceback its author needs."""
+    """Whether mtopt's own code or its suites' says so, and not code they called, whose traceback its author needs."""
     frames = [frame for frame, _ in traceback.walk_tb(error.__traceback__)]
-    return all(f.f_globals is globals() or str(f.f_globals.get("__name__")).startswith("mtopt.") for f in frames)
+    own = ("mtopt.", "mtopt_suites.")
+    return all(f.f_globals is globals() or str(f.f_globals.get("__name__")).startswith(own) for f in frames)
 
 
 def _tell(text: str) -> None:
@@ -90,6 +93,18 @@ def _parser() -> Parser:
     compare.add_argument("--name", metavar="NAME", help="of this comparison (default: made from what is compared)")
     compare.add_argument("--quick", action="store_true", help="small budgets: minutes instead of hours")
     compare.add_argument("--jobs", type=int, metavar="N", help="processes at a time (default: one a core)")
+    compare.add_argument(
+        "--backend",
+        choices=("loky", "dask", "ray"),
+        help="where runs are made: processes here, or a cluster (DASK_SCHEDULER_ADDRESS, RAY_ADDRESS; else one here)",
+    )
+    compare.add_argument(
+        "--tuning",
+        choices=("halton", "tpe", "gp", "nsga2"),
+        default="halton",
+        help="who proposes the configurations (%(default)s; the others are Optuna's: pip install 'mtopt[tuning]')",
+    )
+    compare.add_argument("--tuning-storage", metavar="URL", help="database for Optuna's studies (default: none)")
     compare.set_defaults(run=_compare)
 
     report = commands.add_parser("report", help="make tables, figures and report.html again from the store alone")
@@ -118,6 +133,15 @@ def _parser() -> Parser:
     doctor.add_argument("--json", action="store_true", help="print JSON")
     doctor.set_defaults(run=_doctor)
 
+    unlearning = commands.add_parser(
+        "unlearn",
+        help="make a language model forget the rows of a file, and report",
+        description="Make a language model forget the rows of one file and keep those of another, by any published "
+        "method or by any pair of losses under any rule; measure it before, on the way and after.",
+    )
+    add_unlearn_options(unlearning)
+    unlearning.set_defaults(run=unlearn)
+
     completing = commands.add_parser(
         "completion", help="print a script for a shell", description='Completion: eval "$(mtopt completion bash)"'
     )
@@ -138,6 +162,9 @@ def _compare(options: argparse.Namespace) -> int:
         name=options.name,
         quick=options.quick,
         jobs=options.jobs,
+        backend=options.backend,
+        tuning=options.tuning,
+        tuning_storage=options.tuning_storage,
     )
     return _present(comparison)
 

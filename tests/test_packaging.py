@@ -68,6 +68,22 @@ def test_the_command_is_a_module_too(built: Path, tmp_path: Path) -> None:
     assert list(tmp_path.iterdir()) == []
 
 
+def test_unlearning_ones_own_data_tells_of_a_fault_in_a_line(built: Path, tmp_path: Path) -> None:
+    (tmp_path / "forget.jsonl").write_text(
+        '{"question": "Who?", "answer": "Bo."}\n{"question": "Why?", "answer": ""}\n'
+    )
+    files = ["--forget", "forget.jsonl", "--retain", "forget.jsonl"]
+    done = run(built, tmp_path, "-m", "mtopt", "unlearn", "--model", "nowhere", *files, "--out", "out")
+    assert (done.returncode, done.stdout) == (2, "")
+    assert done.stderr.startswith("mtopt: forget.jsonl, line 2: 'answer' is empty")
+    assert done.stderr.count("\n") == 1
+    done = run(
+        built, tmp_path, "-m", "mtopt", "unlearn", "--model", "nowhere", *files, "--out", "out", "--rule", "pcgard"
+    )
+    assert done.returncode == 2
+    assert "did you mean 'pcgrad'" in done.stderr
+
+
 @pytest.mark.parametrize("name", ["unlearning.run", "precision"])
 def test_commands_of_the_suites_say_how_they_are_called(name: str, built: Path, tmp_path: Path) -> None:
     done = run(built, tmp_path, "-m", f"mtopt_suites.{name}", "--help")

@@ -40,6 +40,7 @@ def parser() -> argparse.ArgumentParser:
     data.add_argument("--tokenizer", help="of a checkpoint that was published without; default: the model's")
     data.add_argument("--benchmark", choices=("tofu", "muse"), default="tofu")
     data.add_argument("--split", help="what to forget; default: forget10, and raw/forget of MUSE")
+    data.add_argument("--retain-split", metavar="SET", help="what to retain, beside a --split of your own")
     data.add_argument("--train-on", metavar="SET", help="the one set of --method finetune: full, retain90, raw/retain1")
     data.add_argument("--template", default="plain", help=f"{', '.join(TEMPLATES)}, chat, or a text")
     data.add_argument("--max-length", type=_positive, help="tokens of a row; default: the model's positions")
@@ -57,16 +58,25 @@ def parser() -> argparse.ArgumentParser:
         "--schedule", choices=("linear", "constant"), default="linear", help="not for GeN, which finds it"
     )
     training.add_argument("--warmup-epochs", type=float, default=1.0, help="of the linear schedule; default: 1")
-    training.add_argument(
-        "--probe-batches", type=_count, default=0, help="retained batches that GeN probes on; 0: the step's"
-    )
+    training.add_argument("--optimizer", choices=("adamw", "sgd"), default="adamw", help="sgd: without momentum")
     training.add_argument("--lora", type=_count, default=0, metavar="RANK", help="train adapters alone; 0: all weights")
     training.add_argument("--lora-alpha", type=int, help="default: twice the rank")
     training.add_argument("--merge", action="store_true", help="write the adapters into the weights at the end")
     training.add_argument("--dtype", choices=("float32", "bfloat16"), help="of the weights; default: the checkpoint's")
     training.add_argument("--autocast", action="store_true", help="compute in bfloat16")
     training.add_argument("--gradient-checkpointing", action="store_true", help="less memory, a third more time")
+    training.add_argument(
+        "--cache-reference", action="store_true", help="of NPO, KL and the like on the disk, in place of a second model"
+    )
     training.add_argument("--checkpoint-every", type=_positive, metavar="STEPS", help="to go on after a kill")
+
+    automatic = made.add_argument_group("automatic rate, of the methods NGDiff+GeN; default: the method's")
+    automatic.add_argument("--probe-every", type=_positive, metavar="STEPS", help="steps between two probes")
+    automatic.add_argument("--probe-smoothing", type=float, metavar="SHARE", help="of the old rate in the new one")
+    automatic.add_argument("--probe-startup", type=_count, metavar="PROBES", help="that end a line search; 0: none")
+    automatic.add_argument(
+        "--probe-batches", type=_count, help="other retained batches that are probed on; 0: the step's own"
+    )
 
     evaluation = made.add_argument_group("evaluation")
     evaluation.add_argument("--evaluate-every", type=_positive, metavar="STEPS", help="default: first and last only")

@@ -128,7 +128,7 @@ def load(
     Args:
         name_or_path: ``"microsoft/phi-1_5"``, a folder that ``save_pretrained`` wrote (model and tokenizer), ...
         tokenizer: The same for the tokenizer, where a checkpoint was published without. None: the model's.
-        dtype: None is the one the checkpoint was saved in.
+        dtype: None is the one the checkpoint was saved in, but float32 for float16, in which training overflows.
         options: Further arguments of ``AutoModelForCausalLM.from_pretrained``, as ``device_map`` or ``revision``.
 
     A tokenizer without a padding token pads with its end token: padded positions are masked everywhere in the suite.
@@ -139,6 +139,8 @@ def load(
     if its_tokenizer.pad_token_id is None:
         its_tokenizer.pad_token = its_tokenizer.eos_token
     model = AutoModelForCausalLM.from_pretrained(name_or_path, dtype=dtype or "auto", **options)
+    if dtype is None and model.dtype == torch.float16:
+        model = model.float()
     return model.eval(), its_tokenizer
 
 

@@ -11,7 +11,7 @@ from typing import Any
 
 from .batches import EncodedRow
 from .corpus import Corpus, Row
-from .encoding import encode, encode_text
+from .encoding import encode_all, encode_text
 from .files import from_hub, read_muse, read_tofu
 from .models import ReferenceConfig, load, muse_reference, prepare
 
@@ -26,25 +26,29 @@ class Sources:
     Args:
         benchmark: ``"tofu"`` or ``"muse"``.
         split: What is to be forgotten: ``"forget10"``, or a MUSE set of texts by ``config/split``, as ``"raw/forget"``.
+        retain_split: What is retained, of a split of one's own. Default: what the benchmark's splits go with.
     """
 
     benchmark: str
     split: str
+    retain_split: str | None = None
 
     @property
     def retained(self) -> str:
         """What is retained, to train on: ``"retain90"`` for ``"forget10"``, MUSE's ``"raw/retain1"``.
 
         Raises:
-            ValueError: The split is no ``forgetXX``.
+            ValueError: The split is no ``forgetXX``, and no ``retain_split`` was given.
         """
+        if self.retain_split is not None:
+            return self.retain_split
         if self.benchmark == "muse":
             return "raw/retain1"
         share = re.fullmatch(r"forget(\d\d?)", self.split)
         if share is None or int(share[1]) == 0:
             raise ValueError(
                 "split must be forgetXX, XX % of the authors, so that retain(100 - XX) is the set to retain; got "
-                f"{self.split!r}: save the sets as forget10, forget10_perturbed and retain90"
+                f"{self.split!r}: name the set to retain, too (--retain-split)"
             )
         return f"retain{100 - int(share[1])}"
 
@@ -59,7 +63,8 @@ class Sources:
     @property
     def held_out(self) -> str | None:
         """TOFU's set for membership inference, which older copies of it do not have."""
-        return self.split.replace("forget", "holdout") if self.benchmark == "tofu" else None
+        is_tofus = self.benchmark == "tofu" and self.split.startswith("forget")
+        return self.split.replace("forget", "holdout") if is_tofus else None
 
 
 def open_sets(sources: Sources, data: str, trained: Sequence[str]) -> Corpus:
@@ -117,10 +122,7 @@ def opened(sources: Sources, data: str, model: str, trained: Sequence[str], **op
 
 def encoded(tokenizer: Any, rows: Sequence[Row], *, template: str, max_length: int | None) -> list[EncodedRow]:
     """Questions with their answers as one row each; texts in pieces of at most ``max_length`` tokens."""
-    pieces: list[EncodedRow] = []
-    for row in rows:
-        if "text" in row:
-            pieces.extend(encode_text(tokenizer, row["text"], max_length=max_length))
-        else:
-            pieces.append(encode(tokenizer, row["question"], row["answer"], template=template, max_length=max_length))
-    return pieces
+    if any("text" in row for row in rows):
+        return [piece for row in rows for piece in encode_text(tokenizer, row["text"], max_length=max_length)]
+    pairs = [(row["question"], row["answer"]) for row in rows]
+    return [*encode_all(tokenizer, pairs, template=template, max_length=max_length)]

@@ -8,6 +8,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from .chat import Turns, as_turns, chat_template_of
+
 IGNORED = -100
 """The label of a position that is not scored: the prompt's, and padding."""
 
@@ -20,17 +22,18 @@ listed) is the tokenizer's own chat template."""
 
 
 def encode(
-    tokenizer: Any, question: str, answer: str, *, template: str = "plain", max_length: int | None = None
+    tokenizer: Any, question: str | Turns, answer: str, *, template: str = "plain", max_length: int | None = None
 ) -> dict[str, list[int]]:
-    """Token ids of one question and answer, with labels on the answer and the end-of-sequence token.
+    """Token ids of one question and answer, with labels on the answer and the token that ends it.
 
     The filled template is tokenised as one text, as a model would read it; what it has in common with the tokenised
     prompt (the template up to the answer) is the prompt, labelled -100. So the prompt that generation starts from is
-    ``input_ids`` where the label is -100, whatever the tokenizer does at the border.
+    ``input_ids`` where the label is -100, whatever the tokenizer does at the border. The end is the
+    tokenizer's, or that of a turn in its chat template (:class:`~mtopt_suites.unlearning.chat.ChatTemplate`).
 
     Args:
         tokenizer: A Hugging Face tokenizer with an ``eos_token_id``.
-        question: Text.
+        question: Text, or the turns of a conversation up to the answer.
         answer: Text; may be empty, when only the prompt is wanted: the one label left is the end.
         template: A name of :data:`TEMPLATES`, ``"chat"`` for the tokenizer's chat template, or a text that holds
             ``{question}`` and ends with ``{answer}``.
@@ -41,27 +44,34 @@ def encode(
         is the loss's business) or -100.
 
     Raises:
-        ValueError: An unknown template, a tokenizer without an end token, or more than ``max_length`` tokens: an answer
-            cut short would be scored as if it were whole.
+        ValueError: An unknown template, a tokenizer without an end token, several turns without a chat template, or
+            more than ``max_length`` tokens: an answer cut short would be scored as if it were whole.
     """
     (row,) = encode_all(tokenizer, [(question, answer)], template=template, max_length=max_length)
     return row
 
 
 def encode_all(
-    tokenizer: Any, pairs: Sequence[tuple[str, str]], *, template: str = "plain", max_length: int | None = None
+    tokenizer: Any, pairs: Sequence[tuple[str | Turns, str]], *, template: str = "plain", max_length: int | None = None
 ) -> list[dict[str, list[int]]]:
     """:func:`encode` of each question and answer; a call of the tokenizer costs as much for a thousand as for ten."""
     if not pairs:
         return []
-    prompts = [_prompt(tokenizer, question, template) for question, _ in pairs]
-    special = template != "chat"
+    end = None
+    if template == "chat":
+        chat = chat_template_of(tokenizer)
+        end = chat.end
+        prompts = [chat.prompt(as_turns(question)) for question, _ in pairs]
+        texts = [chat.whole(as_turns(question), answer) for question, answer in pairs]
+    else:
+        prompts = [_prompt(question, template) for question, _ in pairs]
+        texts = [prompt + answer for prompt, (_, answer) in zip(prompts, pairs, strict=True)]
+    special = template != "chat"  # a chat template brings its own
     starts = tokenizer(prompts, add_special_tokens=special)["input_ids"]
-    wholes = tokenizer(
-        [prompt + answer for prompt, (_, answer) in zip(prompts, pairs, strict=True)], add_special_tokens=special
-    )["input_ids"]
+    wholes = tokenizer(texts, add_special_tokens=special)["input_ids"]
+    end = _end(tokenizer) if end is None else end
     return [
-        _ended(tokenizer, whole, _common(start, whole), max_length, question)
+        _ended(whole, end, _common(start, whole), max_length, question)
         for start, whole, (question, _) in zip(starts, wholes, pairs, strict=True)
     ]
 
@@ -118,28 +128,28 @@ def _common(prompt: Sequence[int], whole: Sequence[int]) -> int:
     return start
 
 
-def _prompt(tokenizer: Any, question: str, template: str) -> str:
-    """The text before the answer; a chat template brings its own special tokens."""
-    if template == "chat":
-        turns = [{"role": "user", "content": question}]
-        return str(tokenizer.apply_chat_template(turns, tokenize=False, add_generation_prompt=True))
+def _prompt(question: str | Turns, template: str) -> str:
+    """The text before the answer."""
     text = TEMPLATES.get(template, template)
     if "{question}" not in text or not text.endswith("{answer}"):
         raise ValueError(
             f"template must be one of {', '.join([*TEMPLATES, 'chat'])}, or hold {{question}} and end with {{answer}}; "
             f"got {template!r}"
         )
-    return text.removesuffix("{answer}").replace("{question}", question)
+    turns = as_turns(question)
+    if len(turns) != 1:
+        roles = ", ".join(turn["role"] for turn in turns)
+        raise ValueError(f"template {template!r} takes one question, got turns of {roles}; template 'chat' takes them")
+    return text.removesuffix("{answer}").replace("{question}", turns[0]["content"])
 
 
-def _ended(tokenizer: Any, ids: list[int], start: int, max_length: int | None, question: str) -> dict[str, list[int]]:
+def _ended(ids: list[int], end: int, start: int, max_length: int | None, question: str | Turns) -> dict[str, list[int]]:
     """The ids with the end token (once: some tokenizers add it themselves) and their labels from ``start`` on."""
-    end = _end(tokenizer)
     ids = [*ids, end] if ids[-1:] != [end] else list(ids)
     if max_length is not None and len(ids) > max_length:
         raise ValueError(
             f"the question and answer have {len(ids)} tokens, more than max_length={max_length}; raise max_length or "
-            f"leave the row out. The question: {question[:80]!r}"
+            f"leave the row out. The question: {as_turns(question)[-1]['content'][:80]!r}"
         )
     return {"input_ids": ids, "labels": [IGNORED] * start + ids[start:]}
 

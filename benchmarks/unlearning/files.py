@@ -142,18 +142,19 @@ def _find(folder: Path, stem: str) -> Path:
 
 
 def _checked(path: Path, columns: tuple[str, ...]) -> list[Row]:
-    rows = [_row(record, columns, place) for record, place in _records(path, columns)]
+    rows = [_row(record, columns, place) for record, place in read_records(path, columns[0])]
     if not rows:
         raise ValueError(f"{path} is empty: at least one row with {', '.join(columns)} was expected")
     return rows
 
 
-def _records(path: Path, columns: tuple[str, ...]) -> Iterator[tuple[Any, str]]:
-    """Each record of a file with the words that name its place. Blank lines are passed over."""
+def read_records(path: Path, column: str = "text") -> Iterator[tuple[Any, str]]:
+    """Each record of a file with the words that name its place. Blank lines are passed over; a ``.txt`` file is one
+    record with one ``column``."""
     content = path.read_bytes()
     if path.suffix == ".txt":
         if content.strip():
-            yield {columns[0]: _decoded(content, f"{path}")}, f"{path}"
+            yield {column: _decoded(content, f"{path}")}, f"{path}"
         return
     if content.removeprefix(codecs.BOM_UTF8).lstrip().startswith(b"["):
         for number, record in enumerate(read_json(path, kind=list), start=1):
@@ -175,7 +176,7 @@ def _row(record: Any, columns: tuple[str, ...], place: str) -> Row:
         record = {"text": record}
     if not isinstance(record, dict):
         raise ValueError(f"{place}: an object with {', '.join(columns)} was expected, found {type(record).__name__}")
-    _check_characters(record, place)
+    check_characters(record, place)
     for column in columns:
         if column not in record:
             raise ValueError(f"{place}: no {column!r}; it has {', '.join(map(str, record)) or 'no column at all'}")
@@ -190,16 +191,26 @@ def _row(record: Any, columns: tuple[str, ...], place: str) -> Row:
     return record
 
 
-def _check_characters(record: Row, place: str) -> None:
-    """A JSON file can hold half of a character (``"\\ud83d"``), which no tokenizer takes."""
+def check_characters(record: Row, place: str) -> None:
+    """Refuses half of a character (``"\\ud83d"``), which a JSON file can hold and no tokenizer takes."""
     for column, value in record.items():
-        for text in value if isinstance(value, list) else [value]:
-            halves = _HALVES.search(text) if isinstance(text, str) else None
-            if halves:
+        for text in _texts_in(value):
+            if halves := _HALVES.search(text):
                 raise ValueError(
                     f"{place}: {column!r} holds half of a character, U+{ord(halves[0]):04X} at {halves.start()} of "
                     f"{text!a:.60}; write the character whole"
                 )
+
+
+def _texts_in(value: Any) -> Iterator[str]:
+    """The texts of a value, of lists and of objects within it."""
+    parts = [value]
+    while parts:
+        part = parts.pop()
+        if isinstance(part, str):
+            yield part
+        elif isinstance(part, list | dict):
+            parts.extend(part.values() if isinstance(part, dict) else part)
 
 
 def _write(path: Path, rows: Iterable[Row]) -> Path:

@@ -7,10 +7,12 @@ of a forward pass is counted as it is kept. With n the bytes of the weights that
 
 where 2 n are AdamW's two moments, K is the number of gradients held at once: one a loss (they are made in turn, so the
 first ones wait while the last one is made), and one more where a step accumulates several batches, ``activations`` are
-what autograd keeps of one loss's forward pass, ``head`` is twice the logits in float32, and ``reference`` is another
-copy of all weights for the losses that have one. With checkpointing the activations are those outside the blocks and
-each block's input, and ``block`` those inside one, made again for the backward; without, ``block`` is 0. A probe of GeN
-copies the parameters and the optimizer's state, and holds no graph.
+what autograd keeps of one loss's forward pass, and ``head`` is twice the logits in float32, four times for the losses
+that compare whole distributions over the vocabulary. ``reference`` is another copy of all weights for the losses that
+have one, but nothing with LoRA, where it is the base without its adapters, and nothing where it is cached on the disk.
+With checkpointing the activations are those outside the blocks and each block's input, and ``block`` those inside one,
+made again for the backward; without, ``block`` is 0. A probe of GeN copies the parameters and the optimizer's state,
+and holds no graph.
 
 In units of bytes of tensors; an allocator's own share (10 to 20 % on CUDA), the CUDA context and the evaluation, which
 needs a key-value cache in place of all but the weights, come on top. ``tests/benchmarks/unlearning/test_memory.py``
@@ -35,6 +37,8 @@ from .models import with_lora
 from .trainer import FORGET_LOSSES, RETAIN_LOSSES
 
 GIB = 2.0**30
+DISTRIBUTIONS = {"kl", "undial"}
+"""The losses that hold the reference's distribution over the vocabulary, and the product, beside the model's own."""
 
 
 @dataclass(frozen=True)
@@ -48,6 +52,7 @@ class Setting:
         lora: The rank of adapters on all linear layers; 0: all weights are trained.
         checkpointing: Keep each block's input alone and run the block again in the backward.
         accumulate: Batches a step.
+        cache_reference: Whether the reference is on the disk.
     """
 
     config: Any
@@ -57,6 +62,7 @@ class Setting:
     lora: int = 0
     checkpointing: bool = False
     accumulate: int = 1
+    cache_reference: bool = False
 
 
 @dataclass(frozen=True)
@@ -81,11 +87,13 @@ def step_memory(setting: Setting, recipe: Recipe | str) -> StepMemory:
     trained = sum(_bytes(param) for param in model.parameters() if param.requires_grad)
     losses = [FORGET_LOSSES[recipe.forget][0], *([RETAIN_LOSSES[recipe.retain]] if recipe.retain else [])]
     has_reference = any("reference" in inspect.signature(loss).parameters for loss in losses)
-    reference = weights if has_reference else 0
+    reference = weights if has_reference and not setting.lora and not setting.cache_reference else 0
     activations, block = _activations(setting)
-    head = 2 * 4 * setting.rows * setting.length * setting.config.vocab_size
+    # the reference's own forward pass holds one of the four
+    tables = 4 - setting.cache_reference if DISTRIBUTIONS & {recipe.forget, recipe.retain} else 2
+    head = tables * 4 * setting.rows * setting.length * setting.config.vocab_size
     gradients, optimizer = (len(losses) + (setting.accumulate > 1)) * trained, 2 * trained
-    probe = 6 * trained if recipe.automatic_rate else 0
+    probe = 0 if recipe.automatic_rate is None else 6 * trained
     peak = weights + reference + optimizer + max(gradients + block, gradients - trained + activations + head, probe)
     return StepMemory(weights, reference, optimizer, gradients, activations, head, probe, peak)
 

@@ -20,27 +20,29 @@ other method is one of :data:`mtopt_suites.unlearning.methods.METHODS`. Into the
 from __future__ import annotations
 
 import argparse
-import json
-import time
 from collections.abc import Callable, Sequence
-from importlib.metadata import version
+from contextlib import ExitStack
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import torch
 
 import mtopt
-from mtopt.files import folder_written_whole, read_json_lines, write_text
+from mtopt.files import folder_written_whole
 
 from .._command import run_command
 from ._arguments import GENERATED_RATE, parser
+from ._recording import EvaluateEvery, record_evaluation, save_settings
+from ._schedule import linear_schedule
+from ._skips import StopAfterSkips
 from ._sources import GENERATED, Sources, Start, encoded, generated, opened
-from .batches import ForgetRetainBatches, refusals, retain_batches
+from .batches import ForgetRetainBatches, refusals
+from .cached_reference import cached_reference
 from .methods import Recipe, create_trainer, method
 from .metrics import Evaluation, evaluate, evaluate_muse
 from .models import ReferenceConfig, checkpoint_blocks, with_lora
 
-_SUMMARY_HINT = "take that line out of the file, or give another --out"
 FINETUNE = Recipe("nll", None, "linear", epochs=5, note="the sense of its one loss is turned round")
 
 
@@ -48,16 +50,18 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Run one method; the exit status."""
     options = parser().parse_args(arguments)
     sources, trained = _named(options)
+    recipe = None if options.method == "none" else _recipe(options)
     torch.manual_seed(options.seed)
     _quiet()
     start = _start(options, sources, trained)
     out = Path(options.out)
     measure = _measurement(options, sources, start, out)
-    if options.method == "none":
-        _save_settings(options, out, start.model)
-        _record(out, 0, 0.0, measure(start.model))
+    if recipe is None:
+        save_settings(vars(options), out, start.model)
+        record_evaluation(out, 0, 0.0, measure(start.model))
         return 0
-    _train(options, start, sources, trained, out, measure)
+    with ExitStack() as stack:
+        _train(options, recipe, start, sources, trained, out, measure, stack)
     return 0
 
 
@@ -68,54 +72,22 @@ def _quiet() -> None:
     logging.disable_progress_bar()
 
 
-class EvaluateEvery(mtopt.Callback):
-    """Evaluates before the first step, every so many steps and after the last, each into a file of its own."""
-
-    def __init__(self, out: Path, measure: Callable[[Any], Evaluation], every: int | None) -> None:
-        self.out, self.measure, self.every = out, measure, every
-        self._seconds, self._last, self._began = 0.0, -1, time.perf_counter()
-
-    def on_fit_start(self, trainer: mtopt.MultiLossTrainer) -> None:
-        self._began = time.perf_counter()
-        if trainer.step == 0:
-            self._evaluate(trainer)
-
-    def on_step_end(self, trainer: mtopt.MultiLossTrainer, record: mtopt.StepRecord) -> None:
-        if self.every is not None and trainer.step % self.every == 0:
-            self._evaluate(trainer)
-
-    def finish(self, trainer: mtopt.MultiLossTrainer) -> None:
-        """The last evaluation, after ``fit``; not in ``on_fit_end``, which comes after a failure, too."""
-        if trainer.step != self._last:
-            self._evaluate(trainer)
-
-    def _evaluate(self, trainer: mtopt.MultiLossTrainer) -> None:
-        self._seconds += time.perf_counter() - self._began
-        _record(self.out, trainer.step, self._seconds, self.measure(trainer.model))
-        self._last, self._began = trainer.step, time.perf_counter()
-
-    def state_dict(self) -> dict[str, Any]:
-        return {"seconds": self._seconds + time.perf_counter() - self._began, "last": self._last}
-
-    def load_state_dict(self, state_dict: Any) -> None:
-        self._seconds, self._last = state_dict["seconds"], state_dict["last"]
-
-
 def _train(
     options: argparse.Namespace,
+    recipe: Recipe,
     start: Start,
     sources: Sources,
     trained: list[str],
     out: Path,
     measure: Callable[[Any], Evaluation],
+    stack: ExitStack,
 ) -> None:
-    recipe = FINETUNE if options.method == "finetune" else method(options.method)
     model, tokenizer = start.model, start.tokenizer
     if options.gradient_checkpointing:
         checkpoint_blocks(model)
     if options.lora:
         model = with_lora(model, rank=options.lora, alpha=options.lora_alpha or 2 * options.lora, seed=options.seed)
-    _save_settings(options, out, model)
+    save_settings(vars(options), out, model)
 
     limit = options.max_length or getattr(model.config, "max_position_embeddings", None)
     rows = {
@@ -132,23 +104,29 @@ def _train(
 
     rate = options.learning_rate or (GENERATED_RATE if options.model == GENERATED else recipe.learning_rate)
     params = [param for param in model.parameters() if param.requires_grad]
-    optimizer = torch.optim.AdamW(params, lr=rate, weight_decay=options.weight_decay)
+    kind = torch.optim.SGD if options.optimizer == "sgd" else torch.optim.AdamW
+    optimizer = kind(params, lr=rate, weight_decay=options.weight_decay)
     steps_per_epoch = -(-len(batches) // options.accumulate)
     epochs = options.epochs or recipe.epochs
     probes = None
-    if recipe.automatic_rate and options.probe_batches and retain is not None:
-        probes = retain_batches(retain, count=options.probe_batches, seed=options.seed, **sizes)
+    if recipe.automatic_rate is not None and retain is not None:
+        probes = recipe.automatic_rate.probe_batches(retain, count=options.probe_batches, seed=options.seed, **sizes)
     evaluations = EvaluateEvery(out, measure, options.evaluate_every)
+    reference, autocast = None, torch.bfloat16 if options.autocast else None
+    if options.cache_reference:
+        cache = cached_reference(model, recipe, batches, epochs=epochs, folder=out, autocast=autocast)
+        reference = stack.enter_context(cache)
     trainer = create_trainer(
         recipe,
         model,
         optimizer,
         steps_per_epoch=steps_per_epoch,
         probe_batches=probes,
-        callbacks=[mtopt.training.CSVLogger(out / "steps.csv"), evaluations],
-        scheduler=None if recipe.automatic_rate else _schedule(optimizer, options, steps_per_epoch, epochs),
+        callbacks=[mtopt.training.CSVLogger(out / "steps.csv"), StopAfterSkips(), evaluations],
+        scheduler=None if recipe.automatic_rate is not None else _schedule(optimizer, options, steps_per_epoch, epochs),
         accumulate=options.accumulate,
-        autocast=torch.bfloat16 if options.autocast else None,
+        autocast=autocast,
+        reference=reference,
         seed=options.seed,
         **({"forget_sense": "min"} if recipe is FINETUNE else {}),
     )
@@ -161,6 +139,25 @@ def _train(
         tokenizer.save_pretrained(folder)
 
 
+def _recipe(options: argparse.Namespace) -> Recipe:
+    """The method's recipe, with those parts of the automatic rate that were given."""
+    recipe = FINETUNE if options.method == "finetune" else method(options.method)
+    given = {
+        "every": options.probe_every,
+        "smoothing": options.probe_smoothing,
+        "startup": options.probe_startup,
+        "fresh": None if options.probe_batches is None else options.probe_batches > 0,
+    }
+    changes = {name: value for name, value in given.items() if value is not None}
+    if not changes:
+        return recipe
+    if recipe.automatic_rate is None:
+        raise SystemExit(
+            f"--probe-... is for a method with an automatic rate, which {options.method} is not; leave it out"
+        )
+    return replace(recipe, automatic_rate=replace(recipe.automatic_rate, **changes))
+
+
 def _schedule(
     optimizer: torch.optim.Optimizer, options: argparse.Namespace, steps_per_epoch: int, epochs: int
 ) -> torch.optim.lr_scheduler.LRScheduler | None:
@@ -168,18 +165,13 @@ def _schedule(
     if options.schedule == "constant":
         return None
     total = steps_per_epoch * epochs
-    rising = min(round(options.warmup_epochs * steps_per_epoch), total - 1)
-
-    def share(step: int) -> float:
-        return float((step + 1) / (rising + 1) if step < rising else max(0.0, (total - step) / (total - rising)))
-
-    return torch.optim.lr_scheduler.LambdaLR(optimizer, share)
+    return linear_schedule(optimizer, total, rising=round(options.warmup_epochs * steps_per_epoch))
 
 
 def _named(options: argparse.Namespace) -> tuple[Sources, list[str]]:
     """The sets of the run: its benchmark and split, and the names of those that are trained on, the split first."""
     split = options.split or ("raw/forget" if options.benchmark == "muse" else "forget10")
-    sources = Sources(options.benchmark, split)
+    sources = Sources(options.benchmark, split, options.retain_split)
     if options.method == "finetune":
         if not options.train_on:
             raise SystemExit("--method finetune needs --train-on, the set to train on: full, retain90, ...")
@@ -230,40 +222,6 @@ def _measurement(options: argparse.Namespace, sources: Sources, start: Start, ou
         return run(model, start.tokenizer, start.corpus, retain_logs=logs, **common)
 
     return measure
-
-
-def _record(out: Path, step: int, seconds: float, evaluation: Evaluation) -> None:
-    """Writes an evaluation and its line, and says the line."""
-    evaluation.save(out / "evaluations" / f"step_{step:06d}.json")
-    line = {"step": step, "training_seconds": round(seconds, 2), **evaluation.summary}
-    path = out / "summary.jsonl"
-    # a run that was killed, or started over, comes to the same step again
-    lines = [kept for kept in _summary(path) if kept["step"] < step]
-    write_text(path, "".join(json.dumps(kept) + "\n" for kept in [*lines, line]))
-    tofu = ("model_utility", "forget_quality", "forget_probability", "retain_exact_match", "privleak")
-    shown = (*tofu, "verbmem_forget", "knowmem_forget", "knowmem_retain")
-    figures = {name: value for name, value in evaluation.summary.items() if name in shown and value is not None}
-    print(f"step {step}: " + ", ".join(f"{name} {value:.3g}" for name, value in figures.items()), flush=True)
-
-
-def _summary(path: Path) -> list[dict[str, Any]]:
-    """The lines of an earlier run in the same folder."""
-    lines: list[dict[str, Any]] = []
-    for number, line in read_json_lines(path, kind=dict, hint=_SUMMARY_HINT) if path.is_file() else ():
-        if not isinstance(line.get("step"), int):
-            raise ValueError(f"{path}, line {number}: no step; {_SUMMARY_HINT}")
-        lines.append(line)
-    return lines
-
-
-def _save_settings(options: argparse.Namespace, out: Path, model: Any) -> None:
-    weights = {
-        "all": sum(param.numel() for param in model.parameters()),
-        "trained": sum(param.numel() for param in model.parameters() if param.requires_grad),
-    }
-    versions = {name: version(name) for name in ("mtopt", "torch", "transformers")}
-    content = {"arguments": vars(options), "weights": weights, "versions": versions}
-    write_text(out / "settings.json", json.dumps(content, indent=1) + "\n")
 
 
 if __name__ == "__main__":

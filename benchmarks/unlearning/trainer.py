@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 import inspect
 from collections.abc import Callable, Mapping
 from functools import partial
@@ -14,6 +13,7 @@ from torch import Tensor
 import mtopt
 
 from . import losses as functions
+from ._reference import reference_of
 
 Loss = Callable[..., Tensor]
 
@@ -66,8 +66,9 @@ class UnlearningTrainer(mtopt.MultiLossTrainer):
         retain: A name in ``RETAIN_LOSSES``, a function, or None: then there is one objective.
         forget_options, retain_options: Further arguments of the two, such as ``{"beta": 0.1}``.
         forget_sense: ``"min"`` or ``"max"``. Default: what the name stands for, ``"min"`` for a function.
-        reference: The model of the losses that have one, run without a graph and in evaluation mode. Default: a copy of
-            ``model`` as it is now, made if one of them needs it; to resume, build the trainer from the same model.
+        reference: The model of the losses that have one, run without a graph and in evaluation mode. Default:
+            ``model`` as it is now, if one of them needs it: its base where it has fresh LoRA adapters, else a copy of
+            all its weights. To resume, build the trainer from the same model.
         options: All others of :class:`mtopt.MultiLossTrainer`.
 
     A batch is ``{"forget": ..., "retain": ..., "idk": ...}``, as
@@ -78,6 +79,7 @@ class UnlearningTrainer(mtopt.MultiLossTrainer):
     Raises:
         UnknownNameError: No loss of that name.
         TypeError: An option that the loss does not have.
+        ValueError: Weights to train in float16, whose squared gradients are zero or infinite in Adam.
     """
 
     def __init__(
@@ -91,9 +93,10 @@ class UnlearningTrainer(mtopt.MultiLossTrainer):
         forget_options: Mapping[str, Any] | None = None,
         retain_options: Mapping[str, Any] | None = None,
         forget_sense: Literal["min", "max"] | None = None,
-        reference: torch.nn.Module | None = None,
+        reference: Callable[..., Any] | None = None,
         **options: Any,
     ) -> None:
+        _refuse_float16(model, optimizer)
         super().__init__(model, optimizer, combiner, **options)
         self._sides: dict[mtopt.Objective, tuple[str, Loss]] = {}
         if retain is not None:
@@ -108,8 +111,8 @@ class UnlearningTrainer(mtopt.MultiLossTrainer):
         if reference is model:
             raise ValueError("reference is the model that is trained; give a copy of it, or leave reference out")
         if reference is None and any("reference" in _context_of(function) for _, function in self._sides.values()):
-            reference = copy.deepcopy(model).requires_grad_(False)
-        self.reference = None if reference is None else reference.eval()
+            reference = reference_of(model)
+        self.reference = reference.eval() if isinstance(reference, torch.nn.Module) else reference
 
     def losses(self, batch: Mapping[str, Mapping[str, Tensor]]) -> dict[mtopt.Objective, Callable[[], Tensor]]:
         """The retain and the forget loss as callables, each of its own side of the batch."""
@@ -138,6 +141,16 @@ class UnlearningTrainer(mtopt.MultiLossTrainer):
             )
         device = self.optimizer.param_groups[0]["params"][0].device
         return {key: value.to(device) for key, value in batch[name].items()}
+
+
+def _refuse_float16(model: torch.nn.Module, optimizer: torch.optim.Optimizer) -> None:
+    trained = {id(param) for group in optimizer.param_groups for param in group["params"]}
+    for name, param in model.named_parameters():
+        if id(param) in trained and param.dtype == torch.float16:
+            raise ValueError(
+                f"{name} is to be trained in float16, in which Adam's squared gradients are zero or infinite; "
+                "load the model with dtype=torch.float32 or torch.bfloat16, or train LoRA's adapters"
+            )
 
 
 def _known(argument: str, name: str, table: Mapping[str, Any]) -> Any:

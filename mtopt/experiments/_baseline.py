@@ -8,7 +8,8 @@ from collections.abc import Mapping
 from typing import Any
 
 from mtopt.experiments._contestant import Contestant, rule_class
-from mtopt.experiments._plan import Run, halton, replaced, simplex_point, takes_preference
+from mtopt.experiments._plan import Run, replaced
+from mtopt.experiments._space import halton, simplex_point, takes_preference
 from mtopt.experiments._task import Task
 from mtopt.pareto.preferences import uniform_preferences
 

@@ -65,6 +65,7 @@ REQUEST: dict[str, Any] = {
         }
     ],
     "asked": Absent(dict),
+    "tuning": Absent({"name": str, "package": Absent(str)}),
     "quick": bool,
     "environment": dict,
 }

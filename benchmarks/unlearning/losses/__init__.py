@@ -10,7 +10,7 @@ from ._likelihood import grad_ascent, kl_to_reference, nll, satimp, wga
 from ._logits import ce_u, logit_flattening, max_entropy, undial
 from ._preferences import idk_dpo, idk_nll, npo, simnpo
 from ._representations import control_vector, rmu_forget, rmu_retain
-from ._tokens import mean_nll, sequence_nll, token_nll
+from ._tokens import logits_of, mean_nll, sequence_nll, token_nll
 
 __all__ = [
     "ce_u",
@@ -20,6 +20,7 @@ __all__ = [
     "idk_nll",
     "kl_to_reference",
     "logit_flattening",
+    "logits_of",
     "max_entropy",
     "mean_nll",
     "nll",

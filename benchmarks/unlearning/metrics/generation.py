@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from typing import Any
 
 import torch
@@ -31,6 +31,7 @@ def generate(
     max_new_tokens: int = 200,
     batch_size: int = 64,
     stops: Sequence[str] = (),
+    ends: Collection[int] = (),
 ) -> list[str]:
     """The most probable next token again and again, until an end token or ``max_new_tokens``; the new text, stripped.
 
@@ -39,11 +40,12 @@ def generate(
 
     Args:
         model: A causal language model that keeps a cache; its mode is left as it was found.
-        tokenizer: Its end token, and those of the model's generation configuration, end a text.
+        tokenizer: Its end token, and those of the model's generation configuration and of ``ends``, end a text.
         prompts: Token ids, one or more each.
         max_new_tokens: For each prompt.
         batch_size: Prompts at once.
         stops: Texts that end the answer: it is cut before the first occurrence of any.
+        ends: Further end tokens: the one of a turn in a chat template is often none of the others.
 
     Raises:
         ValueError: An empty prompt, or one that leaves the model fewer than ``max_new_tokens`` positions.
@@ -58,11 +60,11 @@ def generate(
             f"{limit} positions of the model; lower max_new_tokens"
         )
     order = sorted(range(len(prompts)), key=lambda place: len(prompts[place]))
-    texts = [""] * len(prompts)
+    texts, all_ends = [""] * len(prompts), _ends(model, tokenizer) | set(ends)
     with evaluating(model):
         for start in range(0, len(order), batch_size):
             places = order[start : start + batch_size]
-            new = _continued(model, tokenizer, [prompts[place] for place in places], max_new_tokens)
+            new = _continued(model, all_ends, [prompts[place] for place in places], max_new_tokens)
             for place, tokens in zip(places, new, strict=True):
                 texts[place] = cut(tokenizer.decode(tokens, skip_special_tokens=True), stops)
     return texts
@@ -73,9 +75,9 @@ def cut(text: str, stops: Sequence[str]) -> str:
     return text[: min((text.find(stop) for stop in stops if stop in text), default=len(text))].strip()
 
 
-def _continued(model: Any, tokenizer: Any, prompts: Sequence[Sequence[int]], most: int) -> list[list[int]]:
+def _continued(model: Any, ends: set[int], prompts: Sequence[Sequence[int]], most: int) -> list[list[int]]:
     """The new tokens of each prompt, without the end token."""
-    device, ends = device_of(model), _ends(model, tokenizer)
+    device = device_of(model)
     input_ids, mask = _left_padded(prompts, min(ends), device)
     length = mask.sum(dim=1, keepdim=True)
     positions = (mask.cumsum(dim=1) - 1).clamp(min=0)

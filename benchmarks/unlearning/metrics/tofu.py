@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -30,6 +30,8 @@ from .truth_ratio import (
 )
 
 UTILITY_SETS = ("retain", "real_authors", "world_facts")
+ATTACKED = ("forget", "holdout")
+"""The sets that membership inference compares."""
 
 
 def evaluate(
@@ -103,6 +105,25 @@ def measure(
     attack) on the items to forget and the held-out ones.
     """
     sets = _sets(corpus, forget)
+    items = score_answers(model, tokenizer, sets, template=template, batch_size=batch_size, gradient_norm=gradient_norm)
+    asked = [item for name in ("forget", *UTILITY_SETS) for item in items[name]]
+    add_generations(model, tokenizer, asked, template=template, max_new_tokens=max_new_tokens, batch_size=batch_size)
+    return items
+
+
+def score_answers(
+    model: Any,
+    tokenizer: Any,
+    sets: Mapping[str, list[dict[str, Any]]],
+    *,
+    template: str = "plain",
+    batch_size: int = 64,
+    gradient_norm: bool = False,
+) -> dict[str, list[dict[str, Any]]]:
+    """The teacher-forced half of :func:`measure`, on sets of any names: an item for each of their rows.
+
+    ``membership`` is of the sets ``"forget"`` and ``"holdout"``.
+    """
     pairs = [(row["question"], answer) for part in sets.values() for row in part for answer in _answers(row)]
     rows = encode_all(tokenizer, pairs, template=template)
     for (question, answer), tokens in zip(pairs, rows, strict=True):
@@ -116,34 +137,45 @@ def measure(
         items[name] = []
         for row in part:
             own = next(scores)
-            item = {"question": row["question"], "answer": row["answer"], **_on_answer(own)}
+            item = {"question": row["question"], "answer": row["answer"], **score_figures(own)}
             if "paraphrased_answer" in row:
                 item["paraphrased_loss"] = next(scores).loss
             if "perturbed_answer" in row:
                 item["perturbed_losses"] = [next(scores).loss for _ in row["perturbed_answer"]]
-            if name in ("forget", "holdout"):
+            if name in ATTACKED:
                 item["membership"] = attack_scores(own, row["answer"])
             items[name].append(item)
     if gradient_norm:
-        attacked = [item for name in ("forget", "holdout") for item in items.get(name, [])]
+        attacked = [item for name in ATTACKED for item in items.get(name, [])]
         encoded = encode_all(tokenizer, [(item["question"], item["answer"]) for item in attacked], template=template)
         for item, norm in zip(attacked, gradient_norms(model, encoded, pad_id=pad_id), strict=True):
             item["membership"]["gradient_norm"] = norm
+    return items
 
-    asked = [item for name in ("forget", *UTILITY_SETS) for item in items[name]]
-    encoded = encode_all(tokenizer, [(item["question"], item["answer"]) for item in asked], template=template)
+
+def add_generations(
+    model: Any,
+    tokenizer: Any,
+    items: Sequence[dict[str, Any]],
+    *,
+    template: str = "plain",
+    max_new_tokens: int = 200,
+    batch_size: int = 64,
+) -> None:
+    """The other half of :func:`measure`: ``generation`` and ``rouge_l_recall`` of the items that it is given."""
+    encoded = encode_all(tokenizer, [(item["question"], item["answer"]) for item in items], template=template)
     # where every token and the end are the most probable ones, generation gives the answer: no need to run it
     unsure = [
-        place for place, item in enumerate(asked) if not (item["exact_match"] and item["tokens"] <= max_new_tokens)
+        place for place, item in enumerate(items) if not (item["exact_match"] and item["tokens"] <= max_new_tokens)
     ]
     prompts = [prompt_of(encoded[place]) for place in unsure]
-    texts = generate(model, tokenizer, prompts, max_new_tokens=max_new_tokens, batch_size=batch_size)
+    ends = {answer_of(row)[-1] for row in encoded}
+    texts = generate(model, tokenizer, prompts, max_new_tokens=max_new_tokens, batch_size=batch_size, ends=ends)
     generated = dict(zip(unsure, texts, strict=True))
-    for place, item in enumerate(asked):
-        known = tokenizer.decode(answer_of(encoded[place]), skip_special_tokens=True).strip()
+    for place, item in enumerate(items):
+        known = tokenizer.decode(answer_of(encoded[place])[:-1], skip_special_tokens=True).strip()
         item["generation"] = generated.get(place, known)
         item["rouge_l_recall"] = rouge_l(item["answer"], item["generation"], stem=True).recall
-    return items
 
 
 def summarise(
@@ -231,11 +263,11 @@ def _membership(items: Items, retain: Items | None, reference: Items | None) -> 
 
 
 def _sets(corpus: Corpus, forget: str) -> dict[str, list[dict[str, Any]]]:
-    holdout = forget.replace("forget", "holdout")
+    holdout = forget.replace("forget", "holdout") if forget.startswith("forget") else None
     return {
         "forget": corpus[f"{forget}_perturbed"],
         **{name: corpus[f"{name}_perturbed"] for name in UTILITY_SETS},
-        **({"holdout": corpus[holdout]} if holdout in corpus else {}),
+        **({"holdout": corpus[holdout]} if holdout is not None and holdout in corpus else {}),
     }
 
 
@@ -245,7 +277,8 @@ def _answers(row: Mapping[str, Any]) -> list[str]:
     return [row["answer"], *paraphrase, *row.get("perturbed_answer", [])]
 
 
-def _on_answer(scores: TokenScores) -> dict[str, Any]:
+def score_figures(scores: TokenScores) -> dict[str, Any]:
+    """The figures of one text that its tokens' scores give."""
     correct = scores.without_end().correct
     return {
         "loss": scores.loss,

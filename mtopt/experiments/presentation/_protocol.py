@@ -8,6 +8,7 @@ from typing import Any
 from mtopt.experiments._results import Results
 from mtopt.experiments.presentation._pieces import paragraph
 from mtopt.experiments.presentation._tables import html_table
+from mtopt.experiments.presentation._tuning import tell_tuning
 
 
 def protocol(comparison: Results) -> str:
@@ -34,11 +35,7 @@ def protocol(comparison: Results) -> str:
     return budgets + "".join(
         paragraph(text)
         for text in (
-            "Every rule tried the same number of configurations on a seed kept for tuning: the middle learning rate "
-            "with the rule's defaults, then scrambled Halton points over the learning rate, the rule's own "
-            "hyper-parameters and, where a run is one training, the weights of static scalarization. The configuration "
-            "with the largest hypervolume on the validation split was then run with every seed; the test split "
-            "was looked at only for this page.",
+            tell_tuning(request),
             "Static scalarization got more than that: once its learning rate was chosen it also tried weights spread "
             "over the simplex (five for two objectives, ten for more), and the best of all static weights on the "
             "validation split is the baseline. Tasks whose runs are several trainings spread the weights over these.",

@@ -7,7 +7,8 @@ import pytest
 import torch
 from safetensors.torch import save
 
-from benchmarks.unlearning import _cache, run
+from benchmarks.unlearning import _cache
+from benchmarks.unlearning._recording import record_evaluation
 from benchmarks.unlearning.files import read_muse, read_tofu
 from benchmarks.unlearning.metrics import Evaluation
 
@@ -69,10 +70,10 @@ def test_half_a_line_of_a_summary_is_named_with_what_to_do(half, tmp_path):
     with pytest.raises(
         ValueError, match=r"summary\.jsonl, line 3.*take that line out of the file, or give another --out"
     ):
-        run._record(tmp_path, 4, 1.0, Evaluation({}, {}, {}))
+        record_evaluation(tmp_path, 4, 1.0, Evaluation({}, {}, {}))
     assert path.read_text().endswith(half)
     path.write_text('{"step": 0}\n{"step": 2}\n{"step": 4}\n')
-    run._record(tmp_path, 2, 1.0, Evaluation({}, {}, {}))
+    record_evaluation(tmp_path, 2, 1.0, Evaluation({}, {}, {}))
     assert [json.loads(line)["step"] for line in path.read_text().splitlines()] == [0, 2]
 
 

@@ -13,6 +13,7 @@ class Words:
     border. Ids are given as words come; 0 is the end, 1 the beginning."""
 
     eos_token_id: int | None = 0
+    chat_template = "its own"
 
     def __init__(self, *, begins=False, ends=False):
         self.begins, self.ends, self.known = begins, ends, ["<end>", "<begin>"]
@@ -29,7 +30,9 @@ class Words:
 
     def apply_chat_template(self, turns, tokenize, add_generation_prompt):
         assert not tokenize
-        return f"USER {turns[0]['content']} BOT " if add_generation_prompt else ""
+        names = {"user": "USER", "assistant": "BOT"}
+        said = "".join(f"{names[turn['role']]} {turn['content']} " for turn in turns)
+        return said + "BOT " * add_generation_prompt
 
     def words(self, ids):
         return [self.known[place] for place in ids]

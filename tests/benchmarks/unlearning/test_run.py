@@ -5,9 +5,10 @@ import json
 import pytest
 import torch
 
-from benchmarks.unlearning import _sources, run
+from benchmarks.unlearning import _recording, _sources, run
 from benchmarks.unlearning._arguments import parser
 from benchmarks.unlearning._sources import Sources, open_sets
+from benchmarks.unlearning.automatic_rate import AutomaticRate
 from benchmarks.unlearning.corpus import CorpusConfig, generate
 from benchmarks.unlearning.encoding import encode
 from benchmarks.unlearning.files import write_muse, write_tofu
@@ -35,7 +36,8 @@ def files(tmp_path_factory):
 
 
 def arguments(files, out, method, *more, data="tofu", model=None):
-    settings = ["--model", model or files / "model", "--data", files / data, "--benchmark", data, "--out", out]
+    benchmark = "muse" if data == "muse" else "tofu"
+    settings = ["--model", model or files / "model", "--data", files / data, "--benchmark", benchmark, "--out", out]
     few = [] if data == "muse" else ["--max-new-tokens", 12]
     return [str(part) for part in ("--method", method, *settings, *few, "--batch-size", 2, *more)]
 
@@ -76,6 +78,20 @@ def test_unlearning_from_files(files, tmp_path):
     options = ["--retain-logs", logs, "--tokenizer", files / "model"]
     (again,) = ran(files, tmp_path / "again", "none", *options, model=tmp_path / "run" / "model")
     assert figures(again) == pytest.approx(figures(lines[-1]), abs=1e-6)
+
+
+def test_parts_of_the_automatic_rate_are_flags():
+    def rate_of(method, *flags):
+        parts = ["--method", method, "--out", "runs", *flags]
+        return run._recipe(parser().parse_args(parts)).automatic_rate
+
+    assert rate_of("NGDiff+GeN") == AutomaticRate()
+    assert rate_of("NGDiff+GeN", "--probe-batches", "4") == rate_of("NGDiff+GeN(fresh)") == AutomaticRate(fresh=True)
+    assert rate_of("NGDiff+GeN(fresh)", "--probe-batches", "0") == AutomaticRate()
+    flags = ["--probe-every", "5", "--probe-smoothing", "0.5", "--probe-startup", "3"]
+    assert rate_of("NGDiff+GeN", *flags) == AutomaticRate(every=5, smoothing=0.5, startup=3)
+    with pytest.raises(SystemExit, match="which NGDiff is not"):
+        rate_of("NGDiff", "--probe-smoothing", "0.5")
 
 
 def test_finetuning_learns_the_set_it_is_given(files, tmp_path):
@@ -131,17 +147,49 @@ def test_the_hub_is_asked_for_the_sets_that_are_needed(monkeypatch):
     assert asked == [("tofu", name) for name in sets.split()]
 
 
+def test_a_split_of_ones_own_with_what_to_retain_beside_it(files, tmp_path):
+    """The published split under other names gives the figures that it gives under its own, but for the held-out set."""
+    own = tmp_path / "own"
+    for name, copied in [
+        ("doctors", "forget10"), ("doctors_perturbed", "forget10_perturbed"), ("others", "retain90"),
+        *((name, name) for name in ("retain_perturbed", "real_authors_perturbed", "world_facts_perturbed")),
+    ]:  # fmt: skip
+        own.mkdir(exist_ok=True)
+        (own / f"{name}.json").write_bytes((files / "tofu" / f"{copied}.json").read_bytes())
+    options = ["--epochs", 1, "--learning-rate", 1e-3]
+    published = ran(files, tmp_path / "published", "GDiff", *options)
+    mine = ran(files, tmp_path / "mine", "GDiff", *options, "--split", "doctors", "--retain-split", "others", data=own)
+    assert mine[-1]["privleak"] is None
+    assert published[-1]["privleak"] is not None
+    shared = [name for name, value in mine[-1].items() if value is not None and name != "training_seconds"]
+    # batches of other rows round otherwise
+    assert [mine[-1][name] for name in shared] == pytest.approx([published[-1][name] for name in shared], rel=1e-4)
+
+
+def test_a_reference_on_the_disk_gives_the_same_run(files, tmp_path):
+    options = ["--epochs", 1, "--learning-rate", 1e-3]
+    copied = ran(files, tmp_path / "copied", "NPO+KL", *options)
+    cached = ran(files, tmp_path / "cached", "NPO+KL", *options, "--cache-reference")
+    measured = {name: value for name, value in figures(copied[-1]).items() if value is not None}
+    assert {name: cached[-1][name] for name in measured} == pytest.approx(measured, rel=1e-3, abs=1e-6)
+    assert sorted(path.name for path in (tmp_path / "cached").iterdir()) == sorted(
+        path.name for path in (tmp_path / "copied").iterdir()
+    )
+    with pytest.raises(ValueError, match="the losses nll and None take nothing of a reference"):
+        ran(files, tmp_path / "none", "GA", *options, "--cache-reference")
+
+
 def test_a_killed_run_goes_on(files, tmp_path, monkeypatch):
     options = ["--epochs", 2, "--learning-rate", 1e-3, "--evaluate-every", 1, "--checkpoint-every", 1]
     whole = ran(files, tmp_path / "whole", "IdkDPO", *options)
-    record = run._record
+    record = _recording.record_evaluation
 
     def killed(out, step, *rest):
         record(out, step, *rest)
         if step == 3:
             raise KeyboardInterrupt
 
-    monkeypatch.setattr(run, "_record", killed)
+    monkeypatch.setattr(_recording, "record_evaluation", killed)
     with pytest.raises(KeyboardInterrupt):
         run.main(arguments(files, tmp_path / "killed", "IdkDPO", *options))
     monkeypatch.undo()
@@ -167,7 +215,8 @@ def test_what_does_not_fit_together_is_refused(files, tmp_path, capsys):
     assert "must be 1 or more" in refused("GA", "--epochs", 0)
     # whose complement has no name
     for split in ("my_forget", "forget", "forget-5", "forget00", "forget100", "10"):
-        assert f"--split {split}: split must be forgetXX" in refused("GA", "--split", split)
+        assert f"--split {split}: split must be forgetXX" in (told := refused("GA", "--split", split))
+        assert "--retain-split" in told
     with pytest.raises(SystemExit, match=r"--split my_forget: forget must be one of forget01"):
         run.main(["--method", "none", "--split", "my_forget", "--out", str(tmp_path)])
     occupied = tmp_path / "a file"
