@@ -7,9 +7,11 @@ from mtopt.experiments._loading import load_suite
 from mtopt.experiments._merge import merge
 from mtopt.experiments._registered import list_suites
 from mtopt.experiments._task import Budget, Suite, Task
+from mtopt.experiments._tmobo import TMOBO
 from mtopt.experiments.presentation import Comparison
 
 __all__ = [
+    "TMOBO",
     "Budget",
     "Comparison",
     "Contestant",
