@@ -196,5 +196,7 @@ def test_files_that_do_not_go_together(files, tmp_path):
         unlearn(request_of(files, tmp_path, model="nowhere", retain=str(files / "forget.jsonl")))
     with pytest.raises(ValueError, match=r"holdout_texts\.jsonl must hold rows of the kind of"):
         unlearn(request_of(files, tmp_path, model="nowhere", holdout=str(files / "holdout_texts.jsonl")))
+    with pytest.raises(FileNotFoundError, match=r"no folder .*/nowhere; give what save_pretrained wrote"):
+        unlearn(request_of(files, tmp_path, model=str(tmp_path / "nowhere")))
     with pytest.raises(ValueError, match="idk_dpo refuses to answer questions, and the texts of forget ask none"):
         unlearn(request_of(files, tmp_path, "_texts", method="IdkDPO"))
