@@ -180,6 +180,9 @@ class Sharing(Protocol):
     @property
     def several(self) -> bool: ...
 
+    @property
+    def shards(self) -> object | None: ...
+
     def note(self, what: str, value: object) -> None: ...
 
     def count(self, flags: Sequence[bool]) -> list[int]: ...
@@ -223,6 +226,9 @@ class Batch:
         """Learn what the other processes have."""
         processes.note("the losses", [(each.name, each.sense) for each in self.objectives])
         flags = [loss is not None for loss in self.given] + [callable(loss) for loss in self.given]
+        if processes.shards is not None:  # all take part in the reduction of every gradient
+            there = [each.name for each, flag in zip(self.objectives, flags, strict=False) if flag]
+            processes.note("which losses are there (not None), under fully_shard", there)
         counts = processes.count(flags)
         total = len(self.given)
         self.holders = dict(enumerate(counts[:total]))
@@ -267,6 +273,8 @@ class Batch:
         found = given() if callable(given) else given
         if self.processes is not None and k in self._runs:
             here = found is not ABSENT and k in self.here
+            if self.processes.shards is not None:
+                self.processes.note(f"whether loss {self.objectives[k].name!r} is there, under fully_shard", here)
             (self.holders[k],) = self.processes.count([here])
             if not here:
                 self.here = [other for other in self.here if other != k]

@@ -93,6 +93,18 @@ def _parser() -> Parser:
     compare.add_argument("--name", metavar="NAME", help="of this comparison (default: made from what is compared)")
     compare.add_argument("--quick", action="store_true", help="small budgets: minutes instead of hours")
     compare.add_argument("--jobs", type=int, metavar="N", help="processes at a time (default: one a core)")
+    compare.add_argument(
+        "--backend",
+        choices=("loky", "dask", "ray"),
+        help="where runs are made: processes here, or a cluster (DASK_SCHEDULER_ADDRESS, RAY_ADDRESS; else one here)",
+    )
+    compare.add_argument(
+        "--tuning",
+        choices=("halton", "tpe", "gp", "nsga2"),
+        default="halton",
+        help="who proposes the configurations (%(default)s; the others are Optuna's: pip install 'mtopt[tuning]')",
+    )
+    compare.add_argument("--tuning-storage", metavar="URL", help="database for Optuna's studies (default: none)")
     compare.set_defaults(run=_compare)
 
     report = commands.add_parser("report", help="make tables, figures and report.html again from the store alone")
@@ -150,6 +162,9 @@ def _compare(options: argparse.Namespace) -> int:
         name=options.name,
         quick=options.quick,
         jobs=options.jobs,
+        backend=options.backend,
+        tuning=options.tuning,
+        tuning_storage=options.tuning_storage,
     )
     return _present(comparison)
 

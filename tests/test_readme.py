@@ -8,72 +8,68 @@ import pytest
 import torch
 
 import mtopt
+from tests import printed
 
 ROOT = Path(__file__).parents[1]
 README = (ROOT / "README.md").read_text()
-BLOCKS = re.findall(r"```python\n(.*?)```", README, flags=re.DOTALL)
+RULE_OF_ONES_OWN = re.compile(r'register_combiner\("(\w+)"')
 
 
-def block(text):
-    (found,) = [b for b in BLOCKS if text in b]
-    return found
+class TwoTasks(torch.nn.Module):
+    """A model for every block: with two heads for the trainer, and for the loop with one output."""
+
+    def __init__(self):
+        super().__init__()
+        self.trunk, self.left, self.right = (torch.nn.Linear(4, 4) for _ in range(3))
+
+    def forward(self, inputs):
+        return self.left(self.trunk(inputs))
 
 
-def test_the_loop_runs_as_printed():
-    model = torch.nn.Linear(3, 1)
-    before = model.weight.detach().clone()
-    namespace = {
-        "model": model,
-        "optimizer": torch.optim.SGD(model.parameters(), lr=0.1),
-        "loss": lambda model, batch: (model(batch) - 1).square().mean(),
-        "batches": [(torch.randn(4, 3), torch.randn(4, 3)) for _ in range(2)],
-    }
-    exec(block("optimizer.zero_grad()"), namespace)
-    assert not torch.equal(before, model.weight)
-    assert set(namespace["record"].weights) == {"retain", "forget"}
+def test_its_code_runs(run_page, tmp_path):
+    model = TwoTasks()
+    before = model.trunk.weight.detach().clone()
+    page = run_page(
+        "README.md",
+        model=model,
+        optimizer=torch.optim.SGD(model.parameters(), lr=0.1),
+        loss=lambda model, batch: (model(batch) - 1).square().mean(),
+        batches=[(torch.randn(4, 4), torch.randn(4, 4)) for _ in range(2)],
+        cross_entropy=torch.nn.functional.cross_entropy,
+        loader=[
+            types.SimpleNamespace(images=torch.randn(8, 4), left=torch.randint(4, (8,)), right=torch.randint(4, (8,)))
+        ],
+    )
+    assert not torch.equal(before, model.trunk.weight)
+    assert set(page["record"].weights) == {"retain", "forget"}
+    assert len(page["trainer"].history) == 10
+    assert list((tmp_path / "checkpoints").iterdir())
 
 
 RULES = [
-    pytest.param(text, name, id=f"{path.name}: {name}")
-    for path in (ROOT / "README.md", *sorted((ROOT / "docs").glob("**/*.md")))
-    for text in re.findall(r"```python\n(.*?)```", path.read_text(), flags=re.DOTALL)
-    for name in re.findall(r"register_combiner\(\"(\w+)\"", text)
+    pytest.param(page, name, id=f"{page}: {name}")
+    for page in printed.PAGES
+    for name in RULE_OF_ONES_OWN.findall((ROOT / page).read_text(encoding="utf-8"))
 ]
 
 
-@pytest.mark.parametrize(("text", "name"), RULES)
-def test_a_rule_that_is_printed_keeps_what_every_rule_promises(text, name):
-    exec(text, {})
+@pytest.mark.parametrize(("page", "name"), RULES)
+def test_a_rule_that_is_printed_keeps_what_every_rule_promises(as_printed, page, name):
+    printed.run(
+        [example for example in printed.page_examples(page) if f'register_combiner("{name}")' in example.parsed]
+    )
     mtopt.testing.check_combiner(name)
     jacobian = torch.tensor([[3.0, 4.0, 0.0], [0.0, 0.0, 0.0]])
     assert mtopt.create_combiner(name)(jacobian).isfinite().all()
 
 
-def test_the_rule_of_ones_own_works_in_a_loop():
-    exec(block('register_combiner("inverse_norm")'), {})
+def test_the_rule_of_ones_own_works_in_a_loop(as_printed):
+    printed.run([example for example in printed.page_examples("README.md") if "inverse_norm" in example.parsed])
     model = torch.nn.Linear(2, 2, bias=False)
     losses = [model.weight[0].sum(), (2 * model.weight).sum(), 0 * model.weight.sum()]
     record = mtopt.backward(losses, model, mtopt.create_combiner("inverse_norm"), private="combined")
     assert list(record.weights.values()) == pytest.approx([2**-0.5, 0.25, 0.0])
     torch.testing.assert_close(model.weight.grad, torch.tensor([[2**-0.5 + 0.5] * 2, [0.5] * 2]))
-
-
-def test_the_trainer_runs_as_printed(tmp_path, monkeypatch):
-    monkeypatch.chdir(tmp_path)
-    model = torch.nn.Module()
-    for name in ("trunk", "left", "right"):
-        model.add_module(name, torch.nn.Linear(4, 4))
-    batch = types.SimpleNamespace(images=torch.randn(8, 4), left=torch.randint(4, (8,)), right=torch.randint(4, (8,)))
-    namespace = {
-        "mtopt": mtopt,
-        "model": model,
-        "optimizer": torch.optim.SGD(model.parameters(), lr=0.1),
-        "cross_entropy": torch.nn.functional.cross_entropy,
-        "loader": [batch],
-    }
-    exec(block("class TwoTasks"), namespace)
-    assert len(namespace["trainer"].history) == 10
-    assert list((tmp_path / "checkpoints").iterdir())
 
 
 def test_links_and_commands_are_there():

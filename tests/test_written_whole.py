@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import argparse
 import ast
 import os
 from collections.abc import Callable
@@ -16,7 +15,8 @@ from matplotlib.figure import Figure
 import benchmarks
 import mtopt
 from benchmarks.speed import _report, _step_report
-from benchmarks.unlearning import _cache, run
+from benchmarks.unlearning import _cache
+from benchmarks.unlearning._recording import record_evaluation, save_settings
 from benchmarks.unlearning.corpus import Corpus
 from benchmarks.unlearning.files import write_muse, write_tofu
 from benchmarks.unlearning.metrics import Evaluation
@@ -34,10 +34,6 @@ def figure(folder: Path) -> None:
     mtopt.plotting.save(Figure(), folder / "file", formats=("svg",))
 
 
-def settings(folder: Path) -> None:
-    run._save_settings(argparse.Namespace(seed=0), folder, torch.nn.Linear(1, 1))
-
-
 def log(folder: Path) -> None:
     point(callbacks=[CSVLogger(folder / "log.csv")]).fit(steps=1)
 
@@ -45,8 +41,8 @@ def log(folder: Path) -> None:
 WRITERS: dict[str, Callable[[Path], Any]] = {
     "a checkpoint": lambda folder: write_checkpoint(folder / "c.pt", {}),
     "an evaluation": evaluation,
-    "a line of a summary": lambda folder: run._record(folder, 0, 0.0, Evaluation({}, {}, {})),
-    "settings": settings,
+    "a line of a summary": lambda folder: record_evaluation(folder, 0, 0.0, Evaluation({}, {}, {})),
+    "settings": lambda folder: save_settings({"seed": 0}, folder, torch.nn.Linear(1, 1)),
     "TOFU's sets": lambda folder: write_tofu(folder, Corpus({"full": ROWS})),
     "MUSE's sets": lambda folder: write_muse(folder, Corpus({"knowmem/forget_qa": ROWS})),
     "a figure": figure,

@@ -58,9 +58,7 @@ def parser() -> argparse.ArgumentParser:
         "--schedule", choices=("linear", "constant"), default="linear", help="not for GeN, which finds it"
     )
     training.add_argument("--warmup-epochs", type=float, default=1.0, help="of the linear schedule; default: 1")
-    training.add_argument(
-        "--probe-batches", type=_count, default=0, help="retained batches that GeN probes on; 0: the step's"
-    )
+    training.add_argument("--optimizer", choices=("adamw", "sgd"), default="adamw", help="sgd: without momentum")
     training.add_argument("--lora", type=_count, default=0, metavar="RANK", help="train adapters alone; 0: all weights")
     training.add_argument("--lora-alpha", type=int, help="default: twice the rank")
     training.add_argument("--merge", action="store_true", help="write the adapters into the weights at the end")
@@ -71,6 +69,14 @@ def parser() -> argparse.ArgumentParser:
         "--cache-reference", action="store_true", help="of NPO, KL and the like on the disk, in place of a second model"
     )
     training.add_argument("--checkpoint-every", type=_positive, metavar="STEPS", help="to go on after a kill")
+
+    automatic = made.add_argument_group("automatic rate, of the methods NGDiff+GeN; default: the method's")
+    automatic.add_argument("--probe-every", type=_positive, metavar="STEPS", help="steps between two probes")
+    automatic.add_argument("--probe-smoothing", type=float, metavar="SHARE", help="of the old rate in the new one")
+    automatic.add_argument("--probe-startup", type=_count, metavar="PROBES", help="that end a line search; 0: none")
+    automatic.add_argument(
+        "--probe-batches", type=_count, help="other retained batches that are probed on; 0: the step's own"
+    )
 
     evaluation = made.add_argument_group("evaluation")
     evaluation.add_argument("--evaluate-every", type=_positive, metavar="STEPS", help="default: first and last only")

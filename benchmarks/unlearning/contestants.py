@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
+from dataclasses import asdict
 
 import mtopt
 from mtopt.experiments import Contestant
@@ -32,16 +32,10 @@ def published(name: str, recipe: Recipe) -> Contestant:
             "retain": recipe.retain,
             "forget_options": dict(recipe.forget_options),
             "retain_options": dict(recipe.retain_options),
-            **({"automatic_rate": True, **PAPERS_RATE} if recipe.automatic_rate else {}),
+            **({} if recipe.automatic_rate is None else {"automatic_rate": asdict(recipe.automatic_rate)}),
         },
-        tuned=not recipe.automatic_rate,
+        tuned=recipe.automatic_rate is None,
     )
-
-
-PAPERS_RATE = {"rate_options": {"startup": 0, "smoothing": 0.0}, "probe_rows": 0}
-"""The automatic rate as the paper of NGDiff has it: the parabola's lowest point itself, from the step's own retain
-batch every 10 steps. ``NGDiff+GeN(held out)`` is :class:`mtopt.GeN` as it comes: a line search first, then means of the
-old and the new rate, and probes on other retained rows."""
 
 
 def pair(forget: str, rule: str) -> Contestant:
@@ -57,9 +51,5 @@ def pair(forget: str, rule: str) -> Contestant:
 
 CONTESTANTS = (
     *(published(name, recipe) for name, recipe in METHODS.items()),
-    replace(
-        published("NGDiff+GeN(held out)", METHODS["NGDiff+GeN"]),
-        options={"automatic_rate": True},
-    ),
     *(pair(forget, rule) for forget in FORGET_LOSSES for rule in mtopt.list_combiners()),
 )

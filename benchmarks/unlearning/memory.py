@@ -93,7 +93,7 @@ def step_memory(setting: Setting, recipe: Recipe | str) -> StepMemory:
     tables = 4 - setting.cache_reference if DISTRIBUTIONS & {recipe.forget, recipe.retain} else 2
     head = tables * 4 * setting.rows * setting.length * setting.config.vocab_size
     gradients, optimizer = (len(losses) + (setting.accumulate > 1)) * trained, 2 * trained
-    probe = 6 * trained if recipe.automatic_rate else 0
+    probe = 0 if recipe.automatic_rate is None else 6 * trained
     peak = weights + reference + optimizer + max(gradients + block, gradients - trained + activations + head, probe)
     return StepMemory(weights, reference, optimizer, gradients, activations, head, probe, peak)
 

@@ -10,6 +10,7 @@ import torch
 
 import mtopt
 
+from .automatic_rate import VARIANTS, AutomaticRate
 from .primal_dual import PrimalDual
 from .trainer import Loss, UnlearningTrainer
 
@@ -23,7 +24,7 @@ class Recipe:
         rule: A name in mtopt's registry, or ``"primal_dual"`` for :class:`PrimalDual`.
         forget_options, retain_options, rule_options: Hyper-parameters of the three, where they differ from the defaults
             or a paper says so.
-        automatic_rate: :class:`mtopt.GeN` on the retain loss.
+        automatic_rate: How the rate is found while training. Default: it is not.
         learning_rate, epochs: Of AdamW and over the forget set, as published or as open-unlearning runs the method on
             TOFU with models from 1 billion parameters on; the suite's tiny models need other rates.
         warmup_epochs: In which PDU's multiplier is held.
@@ -36,7 +37,7 @@ class Recipe:
     forget_options: Mapping[str, Any] = field(default_factory=dict)
     retain_options: Mapping[str, Any] = field(default_factory=dict)
     rule_options: Mapping[str, Any] = field(default_factory=dict)
-    automatic_rate: bool = False
+    automatic_rate: AutomaticRate | None = None
     learning_rate: float = 1e-5
     epochs: int = 10
     warmup_epochs: int = 0
@@ -109,7 +110,12 @@ METHODS: dict[str, Recipe] = {
     ),
     "LossNGDiff": Recipe("nll", "nll", "loss_ngdiff"),
     "NGDiff": Recipe("nll", "nll", "ngdiff"),
-    "NGDiff+GeN": Recipe("nll", "nll", "ngdiff", automatic_rate=True, note="the rate is where the search begins"),
+    **{
+        f"NGDiff+GeN{rate.suffix}": Recipe(
+            "nll", "nll", "ngdiff", automatic_rate=rate, note="the rate is the one to begin with"
+        )
+        for rate in VARIANTS
+    },
     "PCGrad": Recipe("nll", "nll", "pcgrad"),
     "MGDA": Recipe("nll", "nll", "mgda"),
     "BLUR": Recipe("npo", "nll", "blur", forget_options={"beta": 0.1}, note="the authors' beta is 0.05 on MUSE-News"),
@@ -158,8 +164,8 @@ def create_trainer(
         model, optimizer: As in :class:`UnlearningTrainer`.
         combiner: A rule in place of the method's own, or a name in mtopt's registry.
         steps_per_epoch: Batches in an epoch, for PDU.
-        probe_batches: What GeN probes on, for a method with an automatic rate
-            (:func:`~mtopt_suites.unlearning.batches.retain_batches`). Default: the step's own batch.
+        probe_batches: What GeN probes on, for a method with an automatic rate (:meth:`AutomaticRate.probe_batches`); a
+            ``fresh`` one needs them. Default: the step's own batch.
         callbacks: Told after GeN.
         options: All others of :class:`UnlearningTrainer`; ``forget_options`` and ``retain_options`` go on top of the
             recipe's.
@@ -168,8 +174,8 @@ def create_trainer(
     if combiner is None:
         combiner = recipe.combiner(steps_per_epoch=steps_per_epoch)
     rate: list[mtopt.Callback] = []
-    if recipe.automatic_rate:
-        rate = [mtopt.GeN(optimizer, objective="retain", batches=probe_batches)]
+    if recipe.automatic_rate is not None:
+        rate = [recipe.automatic_rate.callback(optimizer, probe_batches)]
     elif probe_batches is not None:
         raise ValueError("probe_batches is for a method with an automatic rate, and this one has none; leave it out")
     forget_options = {**recipe.forget_options, **options.pop("forget_options", {})}

@@ -22,6 +22,7 @@ from __future__ import annotations
 import argparse
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -36,7 +37,7 @@ from ._recording import EvaluateEvery, record_evaluation, save_settings
 from ._schedule import linear_schedule
 from ._skips import StopAfterSkips
 from ._sources import GENERATED, Sources, Start, encoded, generated, opened
-from .batches import ForgetRetainBatches, refusals, retain_batches
+from .batches import ForgetRetainBatches, refusals
 from .cached_reference import cached_reference
 from .methods import Recipe, create_trainer, method
 from .metrics import Evaluation, evaluate, evaluate_muse
@@ -49,17 +50,18 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Run one method; the exit status."""
     options = parser().parse_args(arguments)
     sources, trained = _named(options)
+    recipe = None if options.method == "none" else _recipe(options)
     torch.manual_seed(options.seed)
     _quiet()
     start = _start(options, sources, trained)
     out = Path(options.out)
     measure = _measurement(options, sources, start, out)
-    if options.method == "none":
+    if recipe is None:
         save_settings(vars(options), out, start.model)
         record_evaluation(out, 0, 0.0, measure(start.model))
         return 0
     with ExitStack() as stack:
-        _train(options, start, sources, trained, out, measure, stack)
+        _train(options, recipe, start, sources, trained, out, measure, stack)
     return 0
 
 
@@ -72,6 +74,7 @@ def _quiet() -> None:
 
 def _train(
     options: argparse.Namespace,
+    recipe: Recipe,
     start: Start,
     sources: Sources,
     trained: list[str],
@@ -79,7 +82,6 @@ def _train(
     measure: Callable[[Any], Evaluation],
     stack: ExitStack,
 ) -> None:
-    recipe = FINETUNE if options.method == "finetune" else method(options.method)
     model, tokenizer = start.model, start.tokenizer
     if options.gradient_checkpointing:
         checkpoint_blocks(model)
@@ -102,12 +104,13 @@ def _train(
 
     rate = options.learning_rate or (GENERATED_RATE if options.model == GENERATED else recipe.learning_rate)
     params = [param for param in model.parameters() if param.requires_grad]
-    optimizer = torch.optim.AdamW(params, lr=rate, weight_decay=options.weight_decay)
+    kind = torch.optim.SGD if options.optimizer == "sgd" else torch.optim.AdamW
+    optimizer = kind(params, lr=rate, weight_decay=options.weight_decay)
     steps_per_epoch = -(-len(batches) // options.accumulate)
     epochs = options.epochs or recipe.epochs
     probes = None
-    if recipe.automatic_rate and options.probe_batches and retain is not None:
-        probes = retain_batches(retain, count=options.probe_batches, seed=options.seed, **sizes)
+    if recipe.automatic_rate is not None and retain is not None:
+        probes = recipe.automatic_rate.probe_batches(retain, count=options.probe_batches, seed=options.seed, **sizes)
     evaluations = EvaluateEvery(out, measure, options.evaluate_every)
     reference, autocast = None, torch.bfloat16 if options.autocast else None
     if options.cache_reference:
@@ -120,7 +123,7 @@ def _train(
         steps_per_epoch=steps_per_epoch,
         probe_batches=probes,
         callbacks=[mtopt.training.CSVLogger(out / "steps.csv"), StopAfterSkips(), evaluations],
-        scheduler=None if recipe.automatic_rate else _schedule(optimizer, options, steps_per_epoch, epochs),
+        scheduler=None if recipe.automatic_rate is not None else _schedule(optimizer, options, steps_per_epoch, epochs),
         accumulate=options.accumulate,
         autocast=autocast,
         reference=reference,
@@ -134,6 +137,25 @@ def _train(
     with folder_written_whole(out / "model") as folder:
         final.save_pretrained(folder)
         tokenizer.save_pretrained(folder)
+
+
+def _recipe(options: argparse.Namespace) -> Recipe:
+    """The method's recipe, with those parts of the automatic rate that were given."""
+    recipe = FINETUNE if options.method == "finetune" else method(options.method)
+    given = {
+        "every": options.probe_every,
+        "smoothing": options.probe_smoothing,
+        "startup": options.probe_startup,
+        "fresh": None if options.probe_batches is None else options.probe_batches > 0,
+    }
+    changes = {name: value for name, value in given.items() if value is not None}
+    if not changes:
+        return recipe
+    if recipe.automatic_rate is None:
+        raise SystemExit(
+            f"--probe-... is for a method with an automatic rate, which {options.method} is not; leave it out"
+        )
+    return replace(recipe, automatic_rate=replace(recipe.automatic_rate, **changes))
 
 
 def _schedule(

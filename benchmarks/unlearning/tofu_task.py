@@ -17,9 +17,6 @@ if TYPE_CHECKING:
     from .trainer import UnlearningTrainer
     from .world import World
 
-PROBES = 4
-"""Batches that an automatic rate is probed on, in turn."""
-
 GAP, UTILITY, ROUGE = "forgetting gap", "model utility", "forget ROUGE-L"
 BEFORE, RETRAINED = "before unlearning", "retrained without the forget set"
 
@@ -105,33 +102,24 @@ class TofuTask(Task):
         retain: str | None = "nll",
         forget_options: Mapping[str, Any] | None = None,
         retain_options: Mapping[str, Any] | None = None,
-        automatic_rate: bool = False,
-        rate_options: Mapping[str, Any] | None = None,
-        probe_rows: int = 32,
+        automatic_rate: Mapping[str, Any] | None = None,
     ) -> UnlearningTrainer:
-        """The two losses under the rule, with AdamW; a contestant's options choose the losses.
-
-        ``automatic_rate`` puts :class:`mtopt.GeN` on the retain loss, with ``rate_options``, probed on ``probe_rows``
-        retained rows apart from the step's; on the step's own if that is 0.
-        """
+        """The two losses under the rule, with AdamW; a contestant's options choose the losses, and ``automatic_rate``
+        holds the parts of an :class:`~mtopt_suites.unlearning.automatic_rate.AutomaticRate`."""
         import torch
 
-        from .batches import retain_batches
+        from .automatic_rate import AutomaticRate
         from .trainer import UnlearningTrainer
 
         world = self.world(seed)
         model = copy.deepcopy(world.prepared.target).train()
         optimizer = torch.optim.AdamW(model.parameters(), lr=learning_rate, weight_decay=0.01)
         callbacks: list[mtopt.Callback] = []
-        if automatic_rate:
-            rows = min(probe_rows, len(world.retained))
+        if automatic_rate is not None:
+            rate = AutomaticRate(**automatic_rate)
             pad_id = world.prepared.tokenizer.pad_token_id
-            count = min(PROBES, len(world.retained) // rows) if rows else 0
-            probes = (
-                retain_batches(world.retained, count=count, batch_size=rows, pad_id=pad_id, seed=seed) if rows else None
-            )
-            options = {"objective": "retain", "batches": probes, **(rate_options or {})}
-            callbacks.append(mtopt.GeN(optimizer, **options))
+            probes = rate.probe_batches(world.retained, batch_size=self.batch_size, pad_id=pad_id, seed=seed)
+            callbacks.append(rate.callback(optimizer, probes))
         return UnlearningTrainer(
             model,
             optimizer,

@@ -1,12 +1,14 @@
 """Two tasks on one trunk with Accelerate: gradient accumulation, clipping, and a checkpoint with the rule's state.
 
 python docs/examples/accelerate_two_tasks.py
+torchrun --nproc-per-node 2 docs/examples/accelerate_two_tasks.py
 """
 
 import tempfile
 
 import torch
 from accelerate import Accelerator
+from accelerate.utils import broadcast_object_list
 from torch.nn.functional import cross_entropy, mse_loss
 from torch.utils.data import DataLoader, TensorDataset
 
@@ -36,7 +38,7 @@ def train(folder, epochs=3):
     model = Net()
     optimizer = torch.optim.Adam(model.parameters(), lr=0.01)
     model, optimizer, loader = accelerator.prepare(
-        model, optimizer, DataLoader(TensorDataset(torch.randn(256, 8)), batch_size=16)
+        model, optimizer, DataLoader(TensorDataset(torch.randn(256, 8)), batch_size=16 // accelerator.num_processes)
     )
     combiner = mtopt.create_combiner("moco")  # once, before the loop: this rule tracks gradients
     accelerator.register_for_checkpointing(combiner)
@@ -49,8 +51,11 @@ def train(folder, epochs=3):
                 optimizer.step()
                 optimizer.zero_grad()
         accelerator.print(epoch, {name: round(value, 3) for name, value in record.losses.items()}, record.weights)
+    (folder,) = broadcast_object_list([folder])  # the first process's, for all
     accelerator.save_state(folder)
+    accelerator.wait_for_everyone()
     accelerator.load_state(folder)  # as a new process would, to go on
+    accelerator.wait_for_everyone()
     return record
 
 

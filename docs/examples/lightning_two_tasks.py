@@ -1,7 +1,10 @@
 """Two tasks on one trunk with Lightning.
 
 python docs/examples/lightning_two_tasks.py
+torchrun --nproc-per-node 2 docs/examples/lightning_two_tasks.py
 """
+
+import os
 
 import torch
 from lightning.pytorch import LightningModule, Trainer
@@ -41,8 +44,10 @@ def quiet_trainer(**settings):
 if __name__ == "__main__":
     torch.manual_seed(0)
     module = TwoTasks(accumulate_grad_batches=2, gradient_clip_val=1.0)
-    trainer = quiet_trainer(max_epochs=5)
-    trainer.fit(module, DataLoader(two_tasks_data(), batch_size=32))
-    print(f"{trainer.global_step} steps")
-    for name, value in trainer.callback_metrics.items():
-        print(f"{name:16s} {value:.4f}")
+    size = int(os.environ.get("WORLD_SIZE", "1"))  # torchrun sets it
+    trainer = quiet_trainer(max_epochs=5, devices=size, strategy="ddp" if size > 1 else "auto")
+    trainer.fit(module, DataLoader(two_tasks_data(), batch_size=32 // size))
+    if trainer.is_global_zero:
+        print(f"{trainer.global_step} steps")
+        for name, value in trainer.callback_metrics.items():
+            print(f"{name:16s} {value:.4f}")

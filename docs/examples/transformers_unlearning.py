@@ -2,8 +2,10 @@
 
 python docs/examples/transformers_unlearning.py           # all parameters
 python docs/examples/transformers_unlearning.py --lora    # LoRA adapters alone, by PEFT
+torchrun --nproc-per-node 2 docs/examples/transformers_unlearning.py
 """
 
+import os
 import sys
 import tempfile
 
@@ -45,7 +47,7 @@ def trainer_for(output_dir, lora=False, combiner="ngdiff", **settings):
     settings = {"max_steps": 40, "logging_steps": 10, "save_strategy": "no", **settings}
     args = TrainingArguments(
         output_dir,
-        per_device_train_batch_size=8,
+        per_device_train_batch_size=8 // int(os.environ.get("WORLD_SIZE", "1")),  # which torchrun sets
         learning_rate=1e-2 if lora else 1e-3,
         remove_unused_columns=False,  # they are for compute_losses
         report_to="none",
@@ -70,5 +72,5 @@ if __name__ == "__main__":
         before = trainer.evaluate()
         trainer.train()
         after = trainer.evaluate()
-    for name in ("retain", "forget"):
+    for name in ("retain", "forget") if trainer.is_world_process_zero() else ():
         print(f"{name}: {before[f'eval_loss_{name}']:.3f} -> {after[f'eval_loss_{name}']:.3f}")

@@ -20,7 +20,7 @@ from mtopt._losses import (
 )
 from mtopt.autograd._backward import hints, nothing_present
 from mtopt.autograd._call import Call, Params, Private, check_rule, factor_of, note_call, trainable
-from mtopt.autograd._reach import refuse_reentrant, require_reach
+from mtopt.autograd._reach import agree_on_shards, refuse_reentrant, require_reach
 from mtopt.autograd._record import StepRecord
 from mtopt.autograd._rows import row_of
 from mtopt.autograd._step import run_step
@@ -70,8 +70,10 @@ class JacobianAccumulator:
     ) -> None:
         check_absent(absent)
         self._absent = absent
-        self._module = params if isinstance(params, torch.nn.Module) else None
-        self._places = trainable(unwrapped(params))
+        # an iterator would be used up by then
+        self._given = params if isinstance(params, torch.nn.Module | Sequence) else None
+        with processes_of(self._given) as processes:
+            self._places = trainable(unwrapped(params), processes)
         self._params = [place.parameter for place in self._places]
         self.objectives = _objectives(num_objectives)
         self._scaler = scaler if scaler is not None and scaler.is_enabled() else None
@@ -98,10 +100,11 @@ class JacobianAccumulator:
             KeyError: no such objective.
             TypeError, ValueError: no scalar with a graph, or one that reaches none of the parameters.
         """
-        with processes_of(self._module):
-            self._add(k, loss, retain_graph)
+        with processes_of(self._given) as processes:
+            processes.hold(self._places)
+            self._add(k, loss, retain_graph, processes)
 
-    def _add(self, k: int | str, loss: LossValue, retain_graph: bool) -> None:
+    def _add(self, k: int | str, loss: LossValue, retain_graph: bool, processes: Processes) -> None:
         index = self._index(k)
         value = run_loss(loss)
         if self._absent is not None and value is not None:
@@ -112,12 +115,13 @@ class JacobianAccumulator:
         objective = self.objectives[index]
         given = check_loss(objective.name, value)
         refuse_reentrant([given])
+        agree_on_shards([objective.name], [given], self._params, processes)
         if self._scale is None:
             self._scale = self._factor()
         factor = objective.sign * self._scale
         scaled = (given if factor == 1.0 else given * factor).reshape(())
         with hints():
-            row = row_of(objective.name, scaled, self._params, retain_graph=retain_graph)
+            row = row_of(objective.name, scaled, self._params, retain_graph=retain_graph, processes=processes)
         require_reach(objective.name, row)
         number = given.detach().reshape(()).double()
         self._backwards += 1
@@ -142,7 +146,8 @@ class JacobianAccumulator:
             ValueError: nothing was added, the rule takes several mini-batches, or the scaler's factor has changed.
             NonFiniteError: in strict mode, naming the objectives.
         """
-        with processes_of(self._module) as processes:
+        with processes_of(self._given) as processes:
+            processes.hold(self._places)
             self._check_rule(combiner, private)
             try:
                 return self._combined(combiner, private, strict, processes)

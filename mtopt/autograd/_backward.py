@@ -19,6 +19,7 @@ from mtopt.autograd.plans import (
     FollowedWeights,
     KeptRows,
     KeptWeights,
+    Layers,
     LossValues,
     Representation,
     SeveralBatches,
@@ -33,6 +34,12 @@ LOG = logging.getLogger("mtopt.autograd")
 
 KEPT_BYTES = 1 << 24
 """Bytes of K gradients up to which they are kept: adding them up as they come takes longer than it saves memory."""
+
+MANY = 1 << 22
+"""Numbers in K gradients from which a look at the graph, some milliseconds, may pay."""
+
+SPARED, PAYS = 1 << 25, 0.95
+"""Multiplications that the plan by layers must spare, a millisecond of one core, and its share of all."""
 
 
 def backward(
@@ -68,7 +75,7 @@ def backward(
         private: what a parameter gets that one loss alone reaches: ``"own"`` gradient (default of rules on gradients),
             ``"weighted"`` (of rules on losses), or ``"combined"``: it counts as shared.
         strict: raise on a NaN or infinite loss or gradient instead of skipping the step.
-        plan: ``"auto"``, ``"loop"``, ``"batched"``, ``"features"``, ``"matrix_free"`` or a :class:`MatrixFree`, and
+        plan: ``"auto"``, ``"loop"``, ``"layers"``, ``"batched"``, ``"features"``, ``"matrix_free"``, a MatrixFree;
         store: None, ``torch.bfloat16``, ``torch.float16`` or ``"recompute"``: see docs/plans.md.
         absent: ``"nan"``: a loss whose value is NaN is absent, as None is. Default: it has the step skipped.
         retain_graph: keep the graph, as in ``loss.backward``.
@@ -133,11 +140,27 @@ def choose(call: Call) -> Plan:
         on_features = Representation(call, batch)
         if on_features.obstacle is None:
             return on_features
+    layers, why = _by_layers(call, batch)
+    if layers is not None:
+        return layers
     if batch.all_tensors and _adds_up(call, len(batch.present)):
         return StreamedRows(call, batch)
-    if len(batch.present) > 2 and (why := _no_room(call, batch)):
-        return Blockwise(call, batch, why)
-    return KeptRows(call, batch)
+    if len(batch.present) > 2 and (short := _no_room(call, batch)):
+        return Blockwise(call, batch, short)
+    return KeptRows(call, batch, why=why)
+
+
+def _by_layers(call: Call, batch: Batch) -> tuple[Layers | None, str]:
+    """The plan by layers where it was asked for, or pays; and why it is not followed, though it was asked for."""
+    if call.plan == "layers":
+        layers, obstacle = Layers.of(call, batch)
+        return layers, f"; not by layers, since {obstacle}" if obstacle else ""
+    count = len(batch.present)
+    at_choice = call.plan == "auto" and call.store is None and weighs_by_products(call.rule)
+    if not at_choice or count < 2 or count * sum([p.numel() for p in call.params]) < MANY or _no_room(call, batch):
+        return None, ""
+    layers, _ = Layers.of(call, batch)
+    return layers if layers is not None and layers.spared > SPARED and layers.share < PAYS else None, ""
 
 
 def _adds_up(call: Call, count: int) -> bool:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 import torch
 
@@ -37,17 +38,7 @@ def batched_rows(
     Raises:
         NotBatchedError: a function in the graph has no batching rule, or the batch does not fit in memory.
     """
-    retained = retained_behind(outputs)
-    inputs = [*params, *retained]
-    try:
-        with set_aside(retained):
-            batches = torch.autograd.grad(
-                list(outputs), inputs, list(cotangents), retain_graph=True, allow_unused=True, is_grads_batched=True
-            )
-    except RuntimeError as error:  # torch has no class of its own for it; what is wrong otherwise, the loop raises, too
-        raise NotBatchedError(str(error).strip().partition("\n")[0].rstrip(".")) from error
-    found = batches[: len(params)]
-    add_retained(retained, batches[len(params) :])
+    found = batched_gradients(outputs, cotangents, params)
     return [
         [
             None if batch is None or k not in reach else split_complex(batch[k])
@@ -55,6 +46,25 @@ def batched_rows(
         ]
         for k in range(count)
     ]
+
+
+def batched_gradients(
+    outputs: Sequence[torch.Tensor],
+    cotangents: Sequence[torch.Tensor],
+    inputs: Sequence[torch.Tensor | torch.autograd.graph.GradientEdge],
+) -> Sequence[torch.Tensor | None]:
+    """For each of ``inputs``, parameters or places in the graph, the gradients of all rows, (count, ...)."""
+    retained = retained_behind(outputs)
+    wanted: list[Any] = [*inputs, *retained]
+    try:
+        with set_aside(retained):
+            batches = torch.autograd.grad(
+                list(outputs), wanted, list(cotangents), retain_graph=True, allow_unused=True, is_grads_batched=True
+            )
+    except RuntimeError as error:  # torch has no class of its own for it; what is wrong otherwise, the loop raises, too
+        raise NotBatchedError(str(error).strip().partition("\n")[0].rstrip(".")) from error
+    add_retained(retained, batches[len(inputs) :])
+    return batches[: len(inputs)]
 
 
 def unit_cotangents(losses: Sequence[torch.Tensor]) -> list[torch.Tensor]:

@@ -12,7 +12,7 @@ from torch import nn
 from mtopt._losses import Absent, check_absent, without_nan
 from mtopt.autograd._matrix_free_options import MatrixFree
 from mtopt.combiners import Combiner
-from mtopt.distributed import ALONE, Processes, refuse_ranks, refuse_sharded, unwrapped
+from mtopt.distributed import ALONE, Processes, refuse_ranks, unwrapped
 from mtopt.linalg import Place
 
 Params = nn.Module | Iterable[torch.Tensor] | Iterable[tuple[str, torch.Tensor]]
@@ -20,7 +20,7 @@ Params = nn.Module | Iterable[torch.Tensor] | Iterable[tuple[str, torch.Tensor]]
 
 Features = torch.Tensor | Sequence[torch.Tensor] | None
 
-PlanName = Literal["auto", "loop", "batched", "features", "matrix_free"]
+PlanName = Literal["auto", "loop", "batched", "features", "layers", "matrix_free"]
 
 Store = Literal["recompute"] | torch.dtype | None
 
@@ -98,10 +98,12 @@ class Call:
             refuse_ranks(what)
         _check_together(rule, plan, features, store, absent, free, retain_graph)
         params = unwrapped(params)
-        places = trainable(params)
+        places = trainable(params, processes or ALONE)
         scale, scaled = factor_of(scaler, places[0].parameter.device)
         if absent is not None and rule.draws == 1:
             losses = without_nan(losses)
+        if processes is not None and processes.shards is not None:
+            _check_sharded(rule, plan, features, store, free)
         if processes is not None and processes.several:
             note_call(processes, places, rule, scale)
             processes.note("the arguments of mtopt.backward", (private, strict, plan, store, absent, features is None))
@@ -199,8 +201,26 @@ def _check_together(
         )
 
 
-def trainable(params: Params) -> list[Place]:
-    """The parameters to write gradients to: leaves that require gradients, each once."""
+def _check_sharded(rule: Combiner, plan: object, features: Features, store: object, free: MatrixFree | None) -> None:
+    """Raise for what needs whole parameters or gradients in each process, where ``fully_shard`` holds them."""
+    refused = {
+        "plan='features'": plan == "features" or (rule.on_features and features is not None),
+        "plan='matrix_free'": free is not None,
+        "store=torch.float16": store == torch.float16,
+    }
+    for what, asked in refused.items():
+        if asked:
+            raise ValueError(
+                f"params are sharded by fully_shard, with which {what} does not work; see docs/distributed.md for what "
+                "does, or leave fully_shard out (DistributedDataParallel takes every plan)"
+            )
+
+
+def trainable(params: Params, processes: Processes = ALONE) -> list[Place]:
+    """The parameters to write gradients to: leaves that require gradients, each once; shards, where they are sharded.
+
+    One process alone refuses these.
+    """
     used_up = isinstance(params, Iterator)  # if it holds nothing now
     if isinstance(params, nn.Module):
         params = params.named_parameters()
@@ -226,8 +246,7 @@ def trainable(params: Params) -> list[Place]:
         )
     if not found:
         raise ValueError("params holds no parameter that requires gradients; unfreeze some or give the right ones")
-    refuse_sharded([place.parameter for place in found.values()])
-    return list(found.values())
+    return processes.hold(list(found.values()))
 
 
 def as_matrix_free(plan: object, features: object, store: object) -> MatrixFree | None:
@@ -259,6 +278,14 @@ def check_plan(plan: object, store: object, rule: Combiner) -> None:
             )
         if store is not None:
             raise ValueError(f"plan='features' keeps no gradients of the parameters; leave store={store!r} out")
+    if plan == "layers":
+        if not weighs_by_products(rule):
+            raise ValueError(
+                f"plan='layers' makes inner products and no gradients, and {rule!r} needs their coordinates; "
+                "leave it out"
+            )
+        if store is not None:
+            raise ValueError(f"plan='layers' keeps no gradients of matrices; leave store={store!r} out")
     if rule.draws > 1 and (plan not in ("auto", "loop") or store is not None):
         raise ValueError(
             f"{rule!r} takes {rule.draws} mini-batches a step, and one backward pass per loss of each; "

@@ -9,7 +9,7 @@ import torch
 from mtopt.autograd._layer_gramians import gramian_of_parts
 from mtopt.autograd._layer_hooks import LayerHooks
 from mtopt.autograd._layer_parts import Part
-from mtopt.autograd._parameter_uses import LossGraph, Use, uses_of
+from mtopt.autograd._parameter_uses import LossGraph, Use, refuse_batch_statistics, uses_of
 from mtopt.autograd._reach import Edge
 from mtopt.linalg import CHUNK, gramian_of, split_complex, view_reals
 
@@ -26,7 +26,8 @@ class InstancePass:
 
     def __init__(self, hooks: LayerHooks, losses: torch.Tensor, scale: float) -> None:
         hooks.listening = False
-        graph = LossGraph(losses)
+        graph = LossGraph([losses])
+        refuse_batch_statistics(graph)
         params = {id(p): (name, p) for name, p in hooks.model.named_parameters() if p.requires_grad}
         self.reached = {key for key in params if key in graph.leaves}
         if not self.reached:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterator, Mapping, Sequence
 from types import TracebackType
 from typing import Any, Self
@@ -11,6 +10,7 @@ import torch
 from torch import nn
 
 from mtopt._losses import Batch, Objective
+from mtopt.autograd._agreement import require_agreement
 from mtopt.autograd._call import Call, check_rule, weighs_by_products
 from mtopt.autograd._instance_gramian import InstancePass, require_dense
 from mtopt.autograd._layer_hooks import LayerHooks
@@ -20,6 +20,12 @@ from mtopt.autograd._step import Evidence, Plan, Update, run_step
 from mtopt.autograd.plans import WHAT, LossValues
 from mtopt.combiners import Combiner, Outcome
 from mtopt.linalg import InnerProducts, norm_of
+
+_APART = (
+    "Samples must lie along the first dimension of every layer (and no other dimension that comes first may be as "
+    "long), and no sample's loss may depend on another's activations; else give mtopt.backward(list(losses), ...), "
+    "which takes one backward pass per loss"
+)
 
 WHO = "mtopt.per_instance, whose losses belong to the samples of one process,"
 
@@ -177,27 +183,10 @@ class _ByLayers(Plan):
         )
         self.backwards += 1
         require_dense(direction)
-        _require_agreement(direction, self.found, outcome.weights, self.call.scale)
+        length = norm_of([piece for piece in direction if piece is not None]) / self.call.scale
+        found = self.found
+        require_agreement(length, found.gramian, outcome.weights, found.dtype, "the samples' gradients", _APART)
         return Update([(indices, direction)], what=WHAT, borrowed=True)
-
-
-def _require_agreement(
-    direction: Sequence[torch.Tensor | None], found: InstancePass, weights: torch.Tensor, scale: float
-) -> None:
-    """Raise unless ``||d||² = w' G w`` for the direction d that autograd gave."""
-    square = (norm_of([piece for piece in direction if piece is not None]) / scale) ** 2
-    if not math.isfinite(square):
-        return  # such a step is skipped
-    expected = float(weights @ found.gramian @ weights)
-    bound = float((weights.abs() * found.gramian.diagonal().sqrt()).sum()) ** 2
-    tolerance = min(1000 * torch.finfo(found.dtype).eps, 0.02)
-    if abs(square - expected) > tolerance * bound:
-        raise RuntimeError(
-            f"the inner products of the samples' gradients do not belong to the direction: its squared length is "
-            f"{square:.6g}, and they say {expected:.6g}. Samples must lie along the first dimension of every layer "
-            "(and no other dimension that comes first may be as long), and no sample's loss may depend on another's "
-            "activations; else give mtopt.backward(list(losses), ...), which takes one backward pass per loss"
-        )
 
 
 def _require_gramian_rule(combiner: Combiner) -> None:

@@ -145,7 +145,7 @@ def _pairs(first: Factors, second: Factors, start: int, stop: int, others: int) 
     block = max(1, BLOCK // (first.right.shape[1] * batch * positions))
     for begin in range(start, stop, block):
         end = min(begin + block, stop)
-        products = _inner(first.right[begin:end], second.right[others:])
+        products = multiply_positions(first.right[begin:end], second.right[others:])
         products *= _left_inner(first, second, begin, end, others)
         shape = (end - begin, first.right.shape[1], batch - others, positions)
         result.append(products.view(shape).sum((1, 3), dtype=torch.float64).cpu())
@@ -160,10 +160,10 @@ def _left_inner(first: Factors, second: Factors, begin: int, end: int, others: i
         return theirs.flatten(0, 1)[:, mine.flatten()].T
     if second.is_indexed:
         return mine.flatten(0, 1)[:, theirs.flatten()]
-    return _inner(mine, theirs)
+    return multiply_positions(mine, theirs)
 
 
-def _inner(first: torch.Tensor, second: torch.Tensor) -> torch.Tensor:
+def multiply_positions(first: torch.Tensor, second: torch.Tensor) -> torch.Tensor:
     """Products of all positions of (b, T, n) with those of (c, S, n): (b T, c S)."""
     first, second = first.flatten(0, 1), second.flatten(0, 1)
     width = first.shape[1]

@@ -7,7 +7,7 @@ over positions t, ``sum_t left[i, t] right[i, t]'``; else it is dense, (B, numel
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -125,18 +125,24 @@ def _patches(module: Any, given: torch.Tensor) -> torch.Tensor:
     mode = "constant" if module.padding_mode == "zeros" else module.padding_mode
     padding = module._reversed_padding_repeated_twice  # as F.pad takes it, for "same" and "valid", too
     padded = F.pad(given, padding, mode=mode) if any(padding) else given
-    kernel, stride, dilation = module.kernel_size, module.stride, module.dilation
+    return patches_of(padded, module.kernel_size, module.stride, module.dilation)
+
+
+def patches_of(
+    padded: torch.Tensor, kernel: Sequence[int], stride: Sequence[int], dilation: Sequence[int]
+) -> torch.Tensor:
+    """What a kernel sees at each of the T places where it stands: (B, in * kernel, T)."""
     if len(kernel) == 1:
         return F.unfold(padded.unsqueeze(2), (1, *kernel), (1, *dilation), stride=(1, *stride))
     if len(kernel) == 2:
-        return F.unfold(padded, kernel, dilation, stride=stride)
-    count = len(kernel)
+        return F.unfold(padded, tuple(kernel), tuple(dilation), stride=tuple(stride))
+    count, batch = len(kernel), len(padded)
     for dimension in range(count):
         span = dilation[dimension] * (kernel[dimension] - 1) + 1
         padded = padded.unfold(2 + dimension, span, stride[dimension])[..., :: dilation[dimension]]
     # (B, in, positions..., kernel...) -> (B, in, kernel..., positions...)
     order = (0, 1, *range(2 + count, 2 + 2 * count), *range(2, 2 + count))
-    return padded.permute(order).reshape(len(given), -1, math.prod(padded.shape[2 : 2 + count]))
+    return padded.permute(order).reshape(batch, -1, math.prod(padded.shape[2 : 2 + count]))
 
 
 def _layer_norm(module: nn.LayerNorm, name: str, given: torch.Tensor, cotangent: torch.Tensor) -> Part:

@@ -17,7 +17,7 @@ from mtopt.autograd._layer_parts import Factors, Part, is_batched, part_of
 from mtopt.autograd._reach import Edge, Node, edge_of
 
 _CAST = "ToCopyBackward0"
-_PRODUCTS = {"AddmmBackward0": (1, "_saved_mat1"), "MmBackward0": (0, "_saved_self")}
+PRODUCTS = {"AddmmBackward0": (1, "_saved_mat1"), "MmBackward0": (0, "_saved_self")}
 """Matrix products: which operand their left factor is, and where it is kept for the backward."""
 
 
@@ -37,14 +37,12 @@ class Use:
 class LossGraph:
     """The graph behind the losses, looked at from below: who uses what."""
 
-    def __init__(self, losses: torch.Tensor) -> None:
-        root = edge_of(losses)[0]
-        self.users: dict[Node, list[Node]] = {root: []}
+    def __init__(self, losses: Iterable[torch.Tensor]) -> None:
+        self.users: dict[Node, list[Node]] = {edge_of(loss)[0]: [] for loss in losses}
         self.leaves: dict[int, Node] = {}  # by the id of the leaf tensor
-        pending = [root]
+        pending = list(self.users)
         while pending:
             node = pending.pop()
-            _refuse_batch_statistics(node)
             variable = getattr(node, "variable", None)
             if variable is not None:
                 self.leaves[id(variable)] = node
@@ -78,11 +76,15 @@ class LossGraph:
         return found
 
 
-def _refuse_batch_statistics(node: Node) -> None:
+def refuse_batch_statistics(graph: LossGraph) -> None:
     """Raise for batch normalisation in training mode: sample i's loss depends on all the others' activations."""
-    name = node.name()
-    if "BatchNorm" not in name:
-        return
+    for node in graph.users:
+        name = node.name()
+        if "BatchNorm" in name:
+            _refuse_statistics_of(node, name)
+
+
+def _refuse_statistics_of(node: Node, name: str) -> None:
     # instance normalisation is batch normalisation of a batch of one with B times the channels
     alone = getattr(node, "_saved_training", False) and len(node._saved_input) == 1  # type: ignore[attr-defined]
     if "SyncBatchNorm" in name or (getattr(node, "_saved_training", False) and not alone):
@@ -226,7 +228,7 @@ def _uses_in_attention(graph: LossGraph, node: Node, name: str, region: set[Node
             uses.append(Use((user, 0), lambda cotangent: _sum_of_rows(cotangent, batch)))
         elif user.name() == "TBackward0":
             for product, _ in graph.users_past_casts(user):
-                operand, saved = _PRODUCTS.get(product.name(), (0, ""))
+                operand, saved = PRODUCTS.get(product.name(), (0, ""))
                 if not saved or product.next_functions[operand][0] is user:
                     return None
                 uses.append(_use_in_product(product, saved, batch))

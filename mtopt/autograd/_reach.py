@@ -9,8 +9,8 @@ import torch
 
 from mtopt._losses import Batch
 from mtopt.combiners import Combiner
-from mtopt.distributed import Processes
-from mtopt.linalg import Place, Row, RowMatrix, view_reals
+from mtopt.distributed import Processes, shard_of
+from mtopt.linalg import Place, Row, RowMatrix
 
 Node = torch.autograd.graph.Node
 Edge = tuple[Node, int]
@@ -89,7 +89,9 @@ class Grouping:
 
 
 def _size(group: Group, places: Sequence[Place]) -> int:
-    return sum(view_reals(places[index].parameter).numel() for index in group.indices)
+    """Of the whole parameters, where they are sharded: all processes sort groups alike."""
+    params = [places[index].parameter for index in group.indices]
+    return sum(2 * param.numel() if param.is_complex() else param.numel() for param in params)
 
 
 def reach_of_rows(rows: Sequence[Row], matrix: RowMatrix | None = None) -> list[Reach]:
@@ -115,7 +117,7 @@ def leaves_behind(tensors: Iterable[torch.Tensor], *, stop_at: Iterable[torch.Te
     for node, _ in _edges_behind(map(edge_of, tensors), set(map(edge_of, stop_at))):
         variable = getattr(node, "variable", None)  # only the nodes that accumulate into a leaf have it
         if variable is not None:
-            leaves.add(id(variable))
+            leaves.add(id(shard_of(variable)))
     return leaves
 
 
@@ -135,15 +137,44 @@ def reach_behind(tensors: Sequence[torch.Tensor]) -> dict[int, tuple[int, ...]]:
         if variable is not None:
             if mask not in members:
                 members[mask] = tuple(k for k in range(len(tensors)) if mask >> k & 1)
-            reach[id(variable)] = members[mask]
+            reach[id(shard_of(variable))] = members[mask]
     return reach
 
 
-def losses_on_graph(batch: Batch) -> list[torch.Tensor]:
+def losses_on_graph(batch: Batch, params: Sequence[torch.Tensor], processes: Processes) -> list[torch.Tensor]:
     """The losses of a batch of tensors, signed and scaled, once it is known that a pass sees all parameters."""
     losses = batch.losses()
     refuse_reentrant(losses)
+    agree_on_shards(batch.names, losses, params, processes)
     return losses
+
+
+def agree_on_shards(
+    names: Sequence[str], losses: Sequence[torch.Tensor], params: Sequence[torch.Tensor], processes: Processes
+) -> None:
+    """Raise where a loss reaches other sharded parameters on one process than on others.
+
+    The gradients of those that are reached are laid one after the other and added up over the processes: of others,
+    in other places, torch would add those of one parameter to those of another, without a word.
+    """
+    if processes.shards is None:
+        return
+    found = reach_behind(losses)
+    for k, name in enumerate(names):
+        indices = [n for n, param in enumerate(params) if k in found.get(id(param), ())]
+        processes.note(f"which of params loss {name!r} reaches, under fully_shard", _in_words(indices))
+    processes.meet()
+
+
+def _in_words(indices: Sequence[int]) -> str:
+    """``0-3, 7``."""
+    runs: list[list[int]] = []
+    for index in indices:
+        if runs and index == runs[-1][1] + 1:
+            runs[-1][1] = index
+        else:
+            runs.append([index, index])
+    return ", ".join(f"{first}-{last}" if last > first else str(first) for first, last in runs) or "none"
 
 
 def refuse_reentrant(tensors: Iterable[torch.Tensor]) -> None:

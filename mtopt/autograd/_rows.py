@@ -10,6 +10,7 @@ import torch
 from mtopt._losses import Batch
 from mtopt.autograd._batched import NotBatchedError, batched_rows, unit_cotangents
 from mtopt.autograd._reach import (
+    agree_on_shards,
     boundary_of,
     losses_on_graph,
     reach_behind,
@@ -41,15 +42,17 @@ def make_rows(
         if features is not None:
             raise ValueError("features names a graph that the losses share, and callables share none; leave one out")
         why = "; not batched, since they have no graph in common" if batched else ""
-        rows = _summed(_make_in_turn(batch, params), params, processes)
+        rows = _summed(_make_in_turn(batch, params, processes), params, processes)
         return rows, None, f"one batch after the other: the losses are callables{why}"
-    losses = losses_on_graph(batch)
+    losses = losses_on_graph(batch, params, processes)
     why = ""
     trunk: set[int] | None = None
     heads: HeadRows | None = None
     if features is not None:
         boundary = boundary_of(features)
         trunk, obstacle = trunk_of(boundary, losses, params, processes)
+        if processes.shards is not None:
+            obstacle = "a pass to shards begins at a loss"
         if obstacle is None:
             heads = heads_of(batch.names, losses, params, boundary, trunk)
         else:
@@ -58,6 +61,8 @@ def make_rows(
         made: list[Row] = []
         obstacle = None
         try:
+            if processes.shards is not None:
+                raise NotBatchedError("fully_shard reduces the gradients of one loss at a time")
             made = _make_in_batch(losses, params, heads)
         except NotBatchedError as error:
             obstacle = str(error)
@@ -70,7 +75,7 @@ def make_rows(
     if heads is not None:
         description = f"features first: heads once, then one backward pass of the trunk per loss{why}"
         return _summed(_make_through_features(batch, params, heads), params, processes), trunk, description
-    rows = _summed(_make_one_by_one(batch, losses, params), params, processes)
+    rows = _summed(_make_one_by_one(batch, losses, params, processes), params, processes)
     return rows, trunk, f"one backward pass per loss{why}"
 
 
@@ -82,7 +87,7 @@ def _summed(rows: Iterator[NamedRow], params: Sequence[torch.Tensor], processes:
         del row
 
 
-def _make_in_turn(batch: Batch, params: Sequence[torch.Tensor]) -> Iterator[NamedRow]:
+def _make_in_turn(batch: Batch, params: Sequence[torch.Tensor], processes: Processes) -> Iterator[NamedRow]:
     """Rows of losses of which some are callables: each is run, differentiated and freed."""
     last = batch.present[-1]
     for name, k in zip(batch.names, list(batch.present), strict=True):
@@ -90,20 +95,22 @@ def _make_in_turn(batch: Batch, params: Sequence[torch.Tensor]) -> Iterator[Name
         if loss is None:
             continue
         refuse_reentrant([loss])
+        agree_on_shards([name], [loss], params, processes)
         # a tensor among the callables may share its graph with a later one
         retain = batch.retain_graph or (isinstance(batch.given[k], torch.Tensor) and k != last)
-        row = row_of(name, loss, params, retain_graph=retain)
+        row = row_of(name, loss, params, retain_graph=retain, processes=processes)
         del loss
         yield name, row
         del row
 
 
 def _make_one_by_one(
-    batch: Batch, losses: Sequence[torch.Tensor], params: Sequence[torch.Tensor]
+    batch: Batch, losses: Sequence[torch.Tensor], params: Sequence[torch.Tensor], processes: Processes
 ) -> Iterator[NamedRow]:
     last = len(losses) - 1
     for k, name in enumerate(batch.names):
-        row = row_of(name, losses[k], params, retain_graph=k < last or batch.retain_graph)
+        keep = k < last or batch.retain_graph
+        row = row_of(name, losses[k], params, retain_graph=keep, processes=processes)
         yield name, row
         del row
 
@@ -124,11 +131,16 @@ def _make_in_batch(losses: Sequence[torch.Tensor], params: Sequence[torch.Tensor
     return [heads.joined(k, row, params) for k, row in enumerate(through)]
 
 
-def row_of(name: str, loss: torch.Tensor, params: Sequence[torch.Tensor], *, retain_graph: bool) -> Row:
+def row_of(
+    name: str,
+    loss: torch.Tensor,
+    params: Sequence[torch.Tensor],
+    *,
+    retain_graph: bool,
+    processes: Processes = ALONE,
+) -> Row:
     """The gradient of ``loss`` with respect to ``params``; that of a complex one as pairs of reals."""
-    return _require_dense_row(
-        name, torch.autograd.grad(loss, list(params), retain_graph=retain_graph, allow_unused=True)
-    )
+    return _require_dense_row(name, processes.differentiate([loss], list(params), retain_graph=retain_graph))
 
 
 def _require_dense_row(name: str, gradients: Sequence[torch.Tensor | None]) -> Row:

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import math
 from abc import ABC, abstractmethod
-from collections.abc import Iterable, Iterator, Mapping, Sequence, Set
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence, Set
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any
 
 import torch
@@ -16,16 +17,18 @@ from mtopt.autograd._call import Call, Private
 from mtopt.autograd._reach import Group, Grouping, Reach
 from mtopt.autograd._record import StepRecord, Vector
 from mtopt.combiners import Combiner, Outcome
-from mtopt.distributed import Processes
+from mtopt.distributed import Processes, as_gradient_of
 from mtopt.linalg import (
     Gradients,
     are_finite,
+    columns_in_parts,
     copy_unless_alone,
     finite_limit,
     join_complex,
     read_geometry,
     sums_are_finite,
     takes_writes,
+    view_shard,
 )
 
 Piece = tuple[Sequence[int], Sequence[torch.Tensor | None]]
@@ -111,10 +114,11 @@ class Plan(ABC):
     def ask(self, grouping: Grouping, evidence: Evidence) -> list[Outcome]:
         """The rule's answer for each group of the evidence."""
         rules = grouping.rules if evidence.which is None else [grouping.rules[n] for n in evidence.which]
-        return [
-            rule.combine(found, self.batch.signed(found.objectives))
-            for rule, found in zip(rules, evidence.gradients, strict=True)
-        ]
+        outcomes = []
+        for rule, gradients in zip(rules, evidence.gradients, strict=True):
+            combine = partial(_combine, rule, self.batch.signed(gradients.objectives))
+            outcomes.append(ask_on_columns(rule, [gradients], combine, self.call.processes))
+        return outcomes
 
     @abstractmethod
     def realise(self, grouping: Grouping, outcomes: Sequence[Outcome], weights: Mapping[int, float]) -> Update:
@@ -229,7 +233,7 @@ def _ask(plan: Plan, grouping: Grouping, undo: _Undo) -> _Answer:
     bad: list[str] = []
     processes = plan.call.processes
     for number, evidence in enumerate(plan.evidence(grouping)):
-        if processes.several:
+        if processes.several and processes.shards is None:  # those of shards are the same already
             _share_products(evidence, processes)
         answer.reason = answer.reason or evidence.bad
         bad += [] if answer.reason else name_non_finite(evidence, plan.batch)
@@ -251,6 +255,30 @@ def _ask(plan: Plan, grouping: Grouping, undo: _Undo) -> _Answer:
         del outcomes
     answer.reason = answer.reason or tell_non_finite(bad)
     return answer
+
+
+def _combine(rule: Combiner, losses: torch.Tensor, found: Sequence[Gradients]) -> Outcome:
+    return rule.combine(found[0], losses)
+
+
+def ask_on_columns(
+    rule: Combiner,
+    found: Sequence[Gradients],
+    ask: Callable[[Sequence[Gradients]], Outcome],
+    processes: Processes,
+) -> Outcome:
+    """The rule's answer to gradients on its columns: those of a process's shards, or all, gathered for it, where it
+    cannot do with these."""
+    shards = processes.shards
+    if shards is None or rule.shardable:
+        return ask(found)
+    assert found[0].places is not None
+    params = [place.parameter for place in found[0].places]
+    whole = [shards.gather(gradients, params) for gradients in found]
+    with columns_in_parts(None):
+        outcome = ask(whole)
+    direction = outcome.direction
+    return outcome if direction is None else Outcome(outcome.weights, shards.cut(direction, params))
 
 
 def _share_products(evidence: Evidence, processes: Processes) -> None:
@@ -289,7 +317,7 @@ def _state_before(plan: Plan, evidence: Evidence) -> dict[str, Any] | None:
     if not plan.late and rule.needs == "jacobian":
         longest = max((float(g.gramian.diagonal().max()) ** 0.5 * g.scale for g in evidence.gradients), default=0.0)
         short = longest < _SHORT * min(torch.finfo(dtype).max for dtype in {param.dtype for param in plan.call.params})
-        held = [param.grad for param in plan.call.params if param.grad is not None] if short else []
+        held = [view_shard(param.grad) for param in plan.call.params if param.grad is not None] if short else []
         safe = short and sums_are_finite([(gradient, gradient, math.inf) for gradient in held])
         if not plan.call.processes.meet(not safe):
             return None
@@ -347,7 +375,7 @@ def _refusal(update: Update, call: Call) -> str:
             if not bound < finite_limit(param.dtype):  # else it is known without a look
                 unknown.append(gradient.to(param.dtype))
             if param.grad is not None:
-                added.append((param.grad, gradient, bound))
+                added.append((view_shard(param.grad), gradient, bound))
     if not are_finite(unknown):
         return f"non-finite {update.what}"
     return "" if sums_are_finite(added) else f"non-finite sum of the {update.what} and what .grad holds"
@@ -364,12 +392,7 @@ def _write(update: Update, call: Call) -> None:
                 continue
             param = call.params[index]
             gradient = join_complex(copy_unless_alone(gradient, taken) if update.borrowed else gradient, param)
-            if param.grad is None:
-                param.grad = gradient if gradient.dtype == param.dtype else gradient.to(param.dtype)
-            elif takes_writes(param.grad):
-                param.grad.add_(gradient)
-            else:
-                param.grad = (gradient + param.grad).to(param.grad.dtype)  # in this order for a sparse one
+            _accumulate(param, gradient, sharded=call.processes.shards is not None)
             written.append(param)
         # all is written by then: a hook may step an optimizer, free .grad, or raise
         for param in written:
@@ -378,6 +401,18 @@ def _write(update: Update, call: Call) -> None:
             hooks = getattr(param, "_post_accumulate_grad_hooks", None)
             for hook in list(hooks.values()) if hooks else ():
                 hook(param)
+
+
+def _accumulate(param: torch.Tensor, gradient: torch.Tensor, *, sharded: bool) -> None:
+    """Add ``gradient``, or what lies here of one, to ``.grad``, in place where there is something."""
+    if param.grad is not None:
+        held = view_shard(param.grad) if sharded else param.grad
+        if takes_writes(held):
+            held.add_(gradient)
+            return
+        gradient = gradient + held  # in this order for a sparse one
+    gradient = gradient if gradient.dtype == param.dtype else gradient.to(param.dtype)
+    param.grad = as_gradient_of(param, gradient) if sharded else gradient
 
 
 def _spoil(params: Iterable[torch.Tensor]) -> None:

@@ -22,7 +22,7 @@ Needs = Literal["losses", "norms", "gramian", "jacobian"]
 
 TRAITS = (
     *("needs", "features", "on_features", "matrix_free", "draws", "revisits", "reevaluates", "stochastic", "stateful"),
-    *("scale_invariant", "homogeneous", "non_conflicting", "symmetric"),
+    *("scale_invariant", "homogeneous", "non_conflicting", "continuous", "symmetric", "shardable"),
     *("positive_losses", "exact_objectives", "weighted"),
 )
 """What a rule declares of itself, as attributes of its class."""
@@ -64,8 +64,13 @@ class Combiner(MayKeepWeights, MayReevaluate, MayTakeDraws, MayRevisit, ChecksVe
         homogeneous: so does multiplying all the gradients by c > 0. False for a rule with a constant in the unit of a
             gradient, such as a step size of its weights.
         non_conflicting: no loss rises to first order, ``g_k . d >= 0`` for all k, whatever the gradients.
+        continuous: the direction does not jump where gradients begin to depend on each other, as far as they are known.
+            False for a rule that counts the components of its gradients.
         symmetric: which objective comes first does not matter, unless a hyper-parameter says so.
         positive_losses: a negative loss is refused, such as that of an objective to maximise.
+        shardable: may be given a part of the coordinates in each of several processes, since it treats each by itself
+            and sums over them by ``gramian_of`` and ``sum_parts`` of ``mtopt.linalg`` alone. Rows are gathered for a
+            rule on coordinates that does not declare it.
         exact_objectives: the number of objectives that the rule is made for; None for any.
         weighted: the answer has weights, one a row.
         state: names of the attributes that ``state_dict`` saves.
@@ -83,7 +88,9 @@ class Combiner(MayKeepWeights, MayReevaluate, MayTakeDraws, MayRevisit, ChecksVe
     scale_invariant: bool = False
     homogeneous: bool = True
     non_conflicting: bool = False
+    continuous: bool = True
     symmetric: bool = True
+    shardable: bool = False
     positive_losses: bool = False
     exact_objectives: int | None = None
     weighted: bool = True
@@ -181,6 +188,7 @@ class LossCombiner(Combiner):
     """A rule that weighs the losses by their values: one backward of the weighted sum."""
 
     needs = "losses"
+    shardable = True
 
     @abstractmethod
     def weights(self, losses: torch.Tensor) -> torch.Tensor:
@@ -205,6 +213,7 @@ class NormCombiner(Combiner):
     """
 
     needs = "norms"
+    shardable = True
     separable: ClassVar[bool] = False
 
     @abstractmethod
@@ -220,6 +229,7 @@ class GramianCombiner(Combiner):
     """A rule that needs only the K x K inner products of the gradients."""
 
     needs = "gramian"
+    shardable = True
 
     @abstractmethod
     def weights(self, gramian: torch.Tensor, losses: torch.Tensor | None = None) -> torch.Tensor:

@@ -41,6 +41,7 @@ class DrawsCombiner(Combiner):
     """
 
     needs = "gramian"
+    shardable = True
     features = False  # the draws have no representation in common
     draws = 3
     stateful = True

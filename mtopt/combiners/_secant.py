@@ -12,6 +12,9 @@ from mtopt.linalg import Array
 _LEAST = 1e-2
 """Least entry of the first diagonal, over its largest: a product near zero tells nothing of a gradient's length."""
 
+_KNOWN = 3e-6
+"""Least share of the terms of the curvature ``v'y`` along a difference v that is more than rounding in float32."""
+
 
 class SecantGramian:
     """A positive definite K x K model B of G = J Jᵀ that agrees with the last product: ``B w = G w``.
@@ -39,8 +42,8 @@ class SecantGramian:
         self._begin(rows, vector, product)
         last, self._last = self._last, (tuple(rows), vector.copy(), product.copy())
         if last is not None and last[0] == tuple(rows):
-            self._update(rows, vector - last[1], product - last[2])
-        self._update(rows, vector, product)
+            self._update(rows, vector - last[1], product - last[2], vector)
+        self._update(rows, vector, product, np.zeros(len(rows)))
 
     def block(self, positions: Sequence[int]) -> Array:
         """The model of the inner products among the rows at ``positions``."""
@@ -55,7 +58,8 @@ class SecantGramian:
             for place in unknown:
                 self.matrix[rows[place], rows[place]] = lengths[place]
 
-    def _update(self, rows: list[int], vector: Array, product: Array) -> None:
+    def _update(self, rows: list[int], vector: Array, product: Array, origin: Array) -> None:
+        """Take in a pair; one that is a difference carries the rounding of ``origin``, the vector it was taken at."""
         # over all the rows that are known: what a row that is absent would have given is what the model says
         known = np.flatnonzero(~np.isnan(self.matrix.diagonal()))
         matrix = self.matrix[known[:, None], known]
@@ -67,7 +71,8 @@ class SecantGramian:
         seen[here] = product
         before, after = float(full @ modelled), float(full @ seen)
         size = np.sqrt(matrix.diagonal())
-        if not (before > 0.0 and after > 1e-14 * float(np.abs(full) @ size) ** 2):
+        length, of_origin = float(np.abs(full) @ size), float(np.abs(origin) @ size[here])
+        if not (before > 0.0 and after > length * max(1e-14 * length, _KNOWN * of_origin)):
             return  # no curvature to learn from: the same vector again, or rounding and noise alone
         matrix = matrix - np.outer(modelled, modelled / before) + np.outer(seen, seen / after)
         self.matrix[known[:, None], known] = 0.5 * (matrix + matrix.T)

@@ -49,6 +49,7 @@ class AlignedMTL(GramianCombiner):
     zero gradient gets weight 0.
     """
 
+    continuous = False
     search_space = {"scale_mode": ("choice", "min", "median", "rmse")}  # noqa: RUF012  (a class-level constant)
 
     def __init__(self, *, preference: Preference = None, scale_mode: Literal["min", "median", "rmse"] = "min") -> None:

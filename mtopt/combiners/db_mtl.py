@@ -42,6 +42,7 @@ class DBMTL(JacobianCombiner):
     gradients of a representation, which is another one for every batch.
     """
 
+    shardable = True
     features = False
     stateful = True
     scale_invariant = True

@@ -8,7 +8,7 @@ from mtopt.combiners._arguments import check_positive
 from mtopt.combiners._base import JacobianCombiner
 from mtopt.combiners._registry import register_combiner
 from mtopt.combiners._tracked import grown_rows, joined
-from mtopt.linalg import Gradients
+from mtopt.linalg import Gradients, sum_parts
 
 
 @register_combiner("excess_mtl")
@@ -35,6 +35,7 @@ class ExcessMTL(JacobianCombiner):
     not take gradients of a representation.
     """
 
+    shardable = True
     features = False
     stateful = True
     weighted = True
@@ -67,6 +68,7 @@ class ExcessMTL(JacobianCombiner):
             torch.hypot(root, entry, out=root)
             share = torch.where(root > 0, entry / root, 0.0)
             excess[index] = (entry * share).sum(dtype=torch.float64)
+        excess = sum_parts(excess)
         initial = self._initial[positions]
         initial = torch.where(initial > 0, initial, excess)
         self._initial = self._initial.index_copy(0, torch.tensor(positions), initial)

@@ -22,8 +22,8 @@ _COLUMNS_ELSEWHERE = 1 << 22
 class GradDrop(JacobianCombiner):
     """GradDrop: at each coordinate only the gradients of one sign survive, drawn by how much of it there is.
 
-    At each coordinate, with ``P = (1 + sum_k g_k / sum_k |g_k|) / 2`` and ``u`` drawn uniformly from [0, 1): if
-    ``P > u`` the positive entries stay and the negative ones are dropped, else the other way round. What is left is
+    At each coordinate, with ``P = (1 + sum_k g_k / sum_k |g_k|) / 2`` and ``u`` drawn uniformly from (0, 1]: if
+    ``P >= u`` the positive entries stay and the negative ones are dropped, else the other way round. What is left is
     added: ``d = sum_k (leak_k + (1 - leak_k) M_k) g_k`` with ``M_k`` the 0/1 mask.
 
     Chen et al., "Just pick a sign: optimizing deep multitask models with gradient sign dropout", NeurIPS 2020, with
@@ -60,15 +60,16 @@ class GradDrop(JacobianCombiner):
 
     def direction(self, jacobian: torch.Tensor, losses: torch.Tensor | None = None) -> torch.Tensor:
         """The sum of what is not dropped: (D,) for a Jacobian (K, D)."""
-        leaks = torch.tensor(self._leaks(len(jacobian)), dtype=torch.float64)
+        leaks = self._leaks(len(jacobian))
         direction = jacobian.new_empty(jacobian.shape[1])
         columns = _COLUMNS if jacobian.is_cpu else _COLUMNS_ELSEWHERE
         wide = torch.promote_types(jacobian.dtype, torch.float32)
-        part = jacobian.new_empty(len(jacobian) * min(columns, len(direction)), dtype=wide)
+        passing = jacobian.new_tensor(leaks, dtype=wide) if any(leaks) else None
+        parts = _Parts(jacobian.new_empty((len(jacobian) + 3) * min(columns, len(direction)), dtype=wide))
         for block, out in zip(torch.split(jacobian, columns, 1), torch.split(direction, columns), strict=True):
             # numbers that are drawn in parts are those that are drawn at once
             drawn = torch.rand(len(out), generator=self._random, dtype=torch.float32).to(out.device)
-            out.copy_(_dropped(block.to(wide), leaks, drawn, part[: block.numel()].view(block.shape)))
+            out.copy_(parts.drop(block.to(wide), passing, drawn))
         return direction
 
     def _leaks(self, count: int) -> list[float]:
@@ -82,21 +83,23 @@ class GradDrop(JacobianCombiner):
         return [float(values[k]) for k in objectives]
 
 
-def _dropped(block: torch.Tensor, leaks: torch.Tensor, drawn: torch.Tensor, part: torch.Tensor) -> torch.Tensor:
-    """The sum of what is not dropped of some columns (K, n); ``part`` is as large, and written over."""
-    torch.clamp(block, min=0, out=part)
-    positive = part.sum(0)
-    alike = bool((leaks == leaks[0]).all())
-    factors = None if alike else (1.0 - leaks)[:, None].to(block)
-    kept_positive = positive if factors is None else part.mul_(factors).sum(0)
-    torch.clamp(block, max=0, out=part)
-    negative = part.sum(0)
-    kept_negative = negative if factors is None else part.mul_(factors).sum(0)
-    # P = positive / (positive + |negative|), which needs no epsilon; where both are zero either choice gives zero
-    upward = torch.gt(positive, (positive - negative).mul_(drawn)).logical_or_(negative == 0)
-    kept = torch.where(upward, kept_positive, kept_negative)
-    if factors is not None:
-        torch.mul(block, leaks[:, None].to(block), out=part)
-        return kept.add_(part.sum(0))
-    leak = float(leaks[0])
-    return kept if leak == 0.0 else kept.mul_(1.0 - leak).add_(positive.add_(negative), alpha=leak)
+class _Parts:
+    """Room for what is made of some columns: memory that is taken anew for each block costs more than its numbers."""
+
+    def __init__(self, room: torch.Tensor) -> None:
+        self.room = room
+
+    def drop(self, block: torch.Tensor, leaks: torch.Tensor | None, drawn: torch.Tensor) -> torch.Tensor:
+        """The sum of what is not dropped of some columns (K, n), until the next call; ``drawn`` is ``1 - u``."""
+        rows, columns = block.shape
+        parts = self.room[: (rows + 3) * columns].view(rows + 3, columns)
+        part, positive, negative, downward = parts[:rows], parts[rows], parts[rows + 1], parts[rows + 2]
+        torch.sum(torch.clamp(block, min=0, out=part), 0, out=positive)
+        kept_positive = positive if leaks is None else (1.0 - leaks) @ part
+        torch.sum(torch.clamp(block, max=0, out=part), 0, out=negative)
+        kept_negative = negative if leaks is None else (1.0 - leaks) @ part
+        # P < u where |negative| - (1 - u) (positive + |negative|) > 0, which needs no epsilon: there 1, elsewhere 0
+        torch.sub(negative, positive, out=downward).mul_(drawn).sub_(negative).clamp_(0.0, 1.0).ceil_()
+        upward = torch.sub(1.0, downward, out=part[0])
+        kept = kept_positive.mul_(upward).add_(kept_negative.mul_(downward))
+        return kept if leaks is None else kept.add_(leaks @ block)

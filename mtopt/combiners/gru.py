@@ -34,6 +34,7 @@ class GRU(JacobianCombiner):
     belongs to parameters: the rule does not take gradients of a representation.
     """
 
+    shardable = True
     features = False
     stateful = True
     scale_invariant = True

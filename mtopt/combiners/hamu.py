@@ -54,6 +54,7 @@ class HAMU(JacobianCombiner):
     ``variant="u"``.) More or fewer than two objectives are refused.
     """
 
+    shardable = True
     homogeneous = False  # constraint has the unit of a squared gradient
     symmetric = False
     exact_objectives = 2

@@ -34,6 +34,8 @@ class IMTLG(GramianCombiner):
     sum vanishes, no multiple of them has the sum one, and all are 0.
     """
 
+    continuous = False
+
     def __init__(self, *, uphill: Literal["keep", "reverse"] = "keep") -> None:
         check_choice("keep", "reverse", uphill=uphill)
         self.uphill = uphill

@@ -42,6 +42,7 @@ class MoCo(JacobianCombiner):
     vectors of D entries in float32 (float64 for a float64 model).
     """
 
+    shardable = True
     stateful = True
     homogeneous = False  # gamma has the unit of an inverse squared gradient
     weighted = True

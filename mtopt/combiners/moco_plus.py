@@ -49,6 +49,7 @@ class MoCoPlus(JacobianCombiner):
     The state is K vectors of D entries in float32 (float64 for a float64 model), and the parameters of the last step.
     """
 
+    shardable = True
     features = False  # the representations of two points have nothing in common
     revisits = True
     stateful = True

@@ -35,6 +35,7 @@ class MSTGDStyle(JacobianCombiner):
     (float64 for a float64 model), and the parameters of the last step.
     """
 
+    shardable = True
     features = False  # the representations of two points have nothing in common
     revisits = True
     stateful = True

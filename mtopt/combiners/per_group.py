@@ -54,6 +54,8 @@ class PerGroup(Wrapper):
             raise ValueError(f"{rule!r} weighs whole gradients of another draw; it has no groups")
         self.by = by
         self._declare(features=False, weighted=False, scale_invariant=False)
+        if isinstance(by, Sequence) and not isinstance(by, str):
+            self._declare(shardable=False)  # the columns are counted
         self._parts: dict[str, Combiner] = {}
 
     def _combine(self, gradients: Gradients, losses: torch.Tensor | None) -> Outcome:

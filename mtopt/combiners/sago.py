@@ -33,6 +33,7 @@ class SAGO(JacobianCombiner):
     the forget loss zero, or ``alpha g_R`` with ``"both"``. More or fewer than two objectives are refused.
     """
 
+    shardable = True
     symmetric = False
     exact_objectives = 2
     search_space = {"alpha": ("log", 0.1, 10.0)}  # noqa: RUF012  (a class-level constant)

@@ -125,7 +125,7 @@ class MultiNormalized(Wrapper):
         self._declare(
             needs="jacobian", features=False, on_features=False, weighted=False, non_conflicting=False, homogeneous=True
         )
-        self._declare(scale_invariant=rule.needs != "losses")
+        self._declare(scale_invariant=rule.needs != "losses", shardable=False)  # a matrix has to be whole
 
     def _combine(self, gradients: Gradients, losses: torch.Tensor | None) -> Outcome:
         rows = [[multi_normalized(tensor, self.norms, self.iterations) for tensor in row] for row in gradients.rows]

@@ -27,6 +27,8 @@ class TrimmedMean(JacobianCombiner):
         trim: number of entries dropped at either end of each coordinate, >= 0; 0 is the mean.
     """
 
+    shardable = True
+
     def __init__(self, *, trim: int = 1) -> None:
         if not isinstance(trim, int) or isinstance(trim, bool) or trim < 0:
             raise ValueError(f"trim must be a non-negative integer, found {trim!r}")

@@ -51,6 +51,21 @@ def launch(
     return found
 
 
+@torch.no_grad()
+def copy_first(tensors: Sequence[torch.Tensor], group: Any, device: torch.device) -> None:
+    """What the first rank has in ``tensors``, byte for byte, in those of all ranks; it travels from ``device``."""
+    for run in _runs(range(len(tensors)), tensors):
+        parts = [tensors[p].contiguous().reshape(-1).view(torch.uint8) for p in run]
+        flat = torch.cat(parts).to(device)
+        torch.distributed.broadcast(flat, group=group, group_src=0)
+        if torch.distributed.get_rank(group) == 0:
+            continue
+        pieces = flat.split_with_sizes([part.numel() for part in parts])
+        for position, piece in zip(run, pieces, strict=True):
+            tensor = tensors[position]
+            tensor.copy_(piece.clone().view(tensor.dtype).reshape(tensor.shape))
+
+
 def _runs(positions: Sequence[int], params: Sequence[torch.Tensor]) -> list[list[int]]:
     """``positions`` by device and dtype, and no more than a bucket of them in a run."""
     runs: dict[tuple[torch.device, torch.dtype], list[list[int]]] = {}

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from types import TracebackType
-from typing import Self
+from typing import Any, Self
 
 import torch
 
-from mtopt.linalg import Row
+from mtopt.distributed._sharded import refuse_sharded
+from mtopt.distributed._shards import Shards
+from mtopt.linalg import Place, Row
 
 NamedRow = tuple[str, Row]
 """A row and the name of its loss."""
@@ -21,11 +23,13 @@ class Processes(ABC):
     Attributes:
         several: there is more than one.
         rank, size: the number of this one, and how many there are.
+        shards: what each has of the parameters, where ``fully_shard`` holds them; None where each has them all.
     """
 
     several: bool
     rank: int
     size: int
+    shards: Shards | None = None
 
     @abstractmethod
     def __enter__(self) -> Self: ...
@@ -34,6 +38,24 @@ class Processes(ABC):
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None: ...
+
+    @abstractmethod
+    def hold(self, places: list[Place]) -> list[Place]:
+        """``places`` of the parameters of this step, with shards where ``fully_shard`` has put whole ones."""
+
+    def differentiate(
+        self,
+        outputs: Sequence[torch.Tensor],
+        params: Sequence[torch.Tensor],
+        seeds: Sequence[torch.Tensor] | None = None,
+        *,
+        retain_graph: bool,
+    ) -> Sequence[torch.Tensor | None]:
+        """One backward pass. Of sharded parameters the gradients are summed over the processes, of others they are not.
+
+        ``outputs`` must reach the same sharded parameters on all of them.
+        """
+        return torch.autograd.grad(outputs, params, seeds, retain_graph=retain_graph, allow_unused=True)
 
     @abstractmethod
     def note(self, what: str, value: object) -> None:
@@ -54,6 +76,20 @@ class Processes(ABC):
     @abstractmethod
     def sum_numbers(self, numbers: Sequence[float]) -> list[float]:
         """The sums over the processes."""
+
+    def means(self, numbers: Mapping[int, float], total: int) -> dict[int, float]:
+        """The mean of each of ``total`` numbers over the processes that have it, by position; none where nobody has."""
+        holders = self.count([k in numbers for k in range(total)])
+        sums = self.sum_numbers([numbers.get(k, 0.0) for k in range(total)])
+        return {k: sums[k] / holders[k] for k in range(total) if holders[k]}
+
+    @abstractmethod
+    def gather(self, value: Any) -> list[Any]:
+        """A small plain value of each, in their order."""
+
+    @abstractmethod
+    def take_first(self, what: str, tensors: Sequence[torch.Tensor]) -> None:
+        """Give tensors, in place and bit for bit, the values that they have in the first."""
 
     @abstractmethod
     def share(self, table: torch.Tensor) -> torch.Tensor:
@@ -95,6 +131,10 @@ class OneProcess(Processes):
     def __exit__(self, *error: object) -> None:
         return
 
+    def hold(self, places: list[Place]) -> list[Place]:
+        refuse_sharded([place.parameter for place in places])
+        return places
+
     def note(self, what: str, value: object) -> None:
         return
 
@@ -109,6 +149,12 @@ class OneProcess(Processes):
 
     def sum_numbers(self, numbers: Sequence[float]) -> list[float]:
         return list(numbers)
+
+    def gather(self, value: Any) -> list[Any]:
+        return [value]
+
+    def take_first(self, what: str, tensors: Sequence[torch.Tensor]) -> None:
+        return
 
     def share(self, table: torch.Tensor) -> torch.Tensor:
         return table

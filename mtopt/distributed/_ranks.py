@@ -1,7 +1,8 @@
-"""Several ranks with a replica of the parameters each: what they agree on, and how their gradients are summed."""
+"""Several ranks with all the parameters each, or shards: what they agree on, and how their gradients are summed."""
 
 from __future__ import annotations
 
+import contextlib
 import zlib
 from collections.abc import Iterator, Sequence
 from types import TracebackType
@@ -9,8 +10,11 @@ from typing import Any, Self
 
 import torch
 
-from mtopt.distributed._buckets import Bucket, launch
+from mtopt.distributed._buckets import Bucket, copy_first, launch
 from mtopt.distributed._processes import NamedRow, Processes
+from mtopt.distributed._sharded import find_shard, is_sharded, refuse_elsewhere
+from mtopt.distributed._shards import Shards
+from mtopt.linalg import Place, columns_in_parts
 
 _SLOTS = 64
 """Numbers that the ranks exchange at once: of one size always, since a rank that failed does not know what the others
@@ -44,6 +48,7 @@ class Ranks(Processes):
         self.device = _device_of(group)
         self._notes: list[tuple[str, str]] = []
         self._talking = self._parted = False
+        self._within = contextlib.ExitStack()
 
     # -- agreement ----------------------------------------------------------------------------------------------
 
@@ -53,8 +58,11 @@ class Ranks(Processes):
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
-        if not isinstance(error, Exception) or isinstance(error, RankError) or self._talking or self._parted:
+        self._within.close()
+        if not isinstance(error, Exception) or isinstance(error, RankError) or self._parted:
             return  # all is well, or all know, or nobody can be told
+        if self._talking:
+            error.ranks_were_told = True  # type: ignore[attr-defined]  # as far as anybody can be
         if not getattr(error, "ranks_were_told", False):
             error.ranks_were_told = True  # type: ignore[attr-defined]
             self._exchange([1.0, 0.0])
@@ -92,6 +100,14 @@ class Ranks(Processes):
             return [each[2 : 2 + len(numbers)] for each in found]
         return self._all(torch.tensor(numbers, dtype=torch.float64))
 
+    def gather_numbers(self, numbers: Sequence[float]) -> list[list[float]]:
+        """A few numbers of each rank, which all give as many of."""
+        return self._tell(numbers)
+
+    def gather_objects(self, mine: Any) -> list[Any]:
+        """Something of each rank."""
+        return self._gather(mine)
+
     def _exchange(self, numbers: Sequence[float]) -> list[list[float]]:
         return self._all(torch.tensor([*numbers, *[0.0] * (_SLOTS - len(numbers))], dtype=torch.float64))
 
@@ -128,6 +144,43 @@ class Ranks(Processes):
         told = ", ".join(f"{what} ({value}) on rank {rank}" for rank, (what, value) in enumerate(found))
         raise RankError(f"the ranks must run the same steps in the same order, found {told}")
 
+    # -- shards -------------------------------------------------------------------------------------------------
+
+    def hold(self, places: list[Place]) -> list[Place]:
+        params = [place.parameter for place in places]
+        refuse_elsewhere(params)
+        if not is_sharded(params):
+            return places
+        places = [place._replace(parameter=find_shard(place.parameter)) for place in places]
+        self.shards = Shards([place.parameter for place in places])
+        self._within.callback(self.shards.release)
+        self._within.enter_context(columns_in_parts(self._sum_parts))
+        return places
+
+    def differentiate(
+        self,
+        outputs: Sequence[torch.Tensor],
+        params: Sequence[torch.Tensor],
+        seeds: Sequence[torch.Tensor] | None = None,
+        *,
+        retain_graph: bool,
+    ) -> Sequence[torch.Tensor | None]:
+        if self.shards is None:
+            return super().differentiate(outputs, params, seeds, retain_graph=retain_graph)
+        return self.shards.differentiate(outputs, params, seeds, retain_graph=retain_graph)
+
+    def _sum_parts(self, table: torch.Tensor) -> torch.Tensor:
+        """The sum over those ranks that have all shards once."""
+        assert self.shards is not None
+        symmetric = table.ndim == 2 and len(table) == table.shape[1]
+        lower = torch.tril_indices(*table.shape) if symmetric else None
+        numbers = table.flatten() if lower is None else table[lower[0], lower[1]]
+        told = self._tell(numbers.tolist())
+        total = torch.tensor([told[rank] for rank in self.shards.first], dtype=table.dtype).sum(0)
+        if lower is None:
+            return total.reshape(table.shape)
+        return _from_triangle(total, lower)
+
     # -- small numbers ------------------------------------------------------------------------------------------
 
     def count(self, flags: Sequence[bool]) -> list[int]:
@@ -147,6 +200,18 @@ class Ranks(Processes):
     def sum_numbers(self, numbers: Sequence[float]) -> list[float]:
         return [sum(column) for column in zip(*self._tell(numbers), strict=True)]
 
+    def gather(self, value: Any) -> list[Any]:
+        self.note("that they gather values", "")
+        self.meet()
+        return self._gather(value)
+
+    def take_first(self, what: str, tensors: Sequence[torch.Tensor]) -> None:
+        self.note(f"the shapes and dtypes of {what}", [(tuple(tensor.shape), str(tensor.dtype)) for tensor in tensors])
+        self.meet()
+        self._talking = True
+        copy_first(tensors, self.group, self.device)
+        self._talking = False
+
     def share(self, table: torch.Tensor) -> torch.Tensor:
         if table.numel() <= _ROOM:
             return torch.tensor(self._tell(table.flatten().tolist())[0], dtype=table.dtype).reshape(table.shape)
@@ -161,14 +226,14 @@ class Ranks(Processes):
     def sum_products(self, gramian: torch.Tensor) -> torch.Tensor:
         lower = torch.tril_indices(*gramian.shape)
         numbers = torch.tensor(self.sum_numbers(gramian[lower[0], lower[1]].tolist()), dtype=gramian.dtype)
-        found = torch.empty_like(gramian)
-        found[lower[0], lower[1]] = numbers
-        found[lower[1], lower[0]] = numbers
-        return found
+        return _from_triangle(numbers, lower)
 
     # -- gradients ----------------------------------------------------------------------------------------------
 
     def sum_rows(self, rows: Iterator[NamedRow], params: Sequence[torch.Tensor]) -> Iterator[NamedRow]:
+        return rows if self.shards is not None else self._sum_whole_rows(rows, params)
+
+    def _sum_whole_rows(self, rows: Iterator[NamedRow], params: Sequence[torch.Tensor]) -> Iterator[NamedRow]:
         waiting: tuple[str, list[Bucket]] | None = None
         for name, row in rows:
             begun = name, self._launch(f"loss {name!r}", row, params)
@@ -183,6 +248,8 @@ class Ranks(Processes):
     def sum_gradients(
         self, what: str, gradients: Sequence[torch.Tensor | None], params: Sequence[torch.Tensor]
     ) -> Sequence[torch.Tensor | None]:
+        if self.shards is not None:
+            return gradients
         return _land(self._launch(what, list(gradients), params), len(params))
 
     def _launch(self, what: str, gradients: list[torch.Tensor | None], params: Sequence[torch.Tensor]) -> list[Bucket]:
@@ -203,6 +270,15 @@ def _land(buckets: Sequence[Bucket], count: int) -> list[torch.Tensor | None]:
     for bucket in buckets:
         bucket.land(row)
     return row
+
+
+def _from_triangle(numbers: torch.Tensor, lower: torch.Tensor) -> torch.Tensor:
+    """The symmetric matrix of these numbers at and below its diagonal: symmetric to the last bit."""
+    size = int(lower.max()) + 1
+    found = numbers.new_empty(size, size)
+    found[lower[0], lower[1]] = numbers
+    found[lower[1], lower[0]] = numbers
+    return found
 
 
 def _device_of(group: Any) -> torch.device:

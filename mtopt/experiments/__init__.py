@@ -8,6 +8,7 @@ from mtopt.experiments._merge import merge
 from mtopt.experiments._registered import list_suites
 from mtopt.experiments._task import Budget, Suite, Task
 from mtopt.experiments.presentation import Comparison
+from mtopt.experiments.statistics import Verdict
 
 __all__ = [
     "Budget",
@@ -16,6 +17,7 @@ __all__ = [
     "Failure",
     "Suite",
     "Task",
+    "Verdict",
     "compare",
     "list_suites",
     "load_suite",

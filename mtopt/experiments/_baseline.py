@@ -8,7 +8,8 @@ from collections.abc import Mapping
 from typing import Any
 
 from mtopt.experiments._contestant import Contestant, rule_class
-from mtopt.experiments._plan import Run, halton, replaced, simplex_point, takes_preference
+from mtopt.experiments._plan import Run, replaced
+from mtopt.experiments._space import halton, simplex_point, takes_preference
 from mtopt.experiments._task import Task
 from mtopt.pareto.preferences import uniform_preferences
 
@@ -54,6 +55,11 @@ def is_static(entry: Contestant, baseline: Contestant, task: Task) -> bool:
     """Whether a contestant is the baseline with weights of its own: the same rule on the same losses."""
     same = rule_class(entry.combiner) is rule_class(baseline.combiner)
     return same and _training(entry, task) == _training(baseline, task)
+
+
+def is_copy(entry: Contestant, baseline: Contestant, task: Task) -> bool:
+    """Whether a contestant is the baseline under another name: it is to be chosen alike, and tries no less."""
+    return entry.tuned and not entry.hyperparameters and is_static(entry, baseline, task)
 
 
 def _training(entry: Contestant, task: Task) -> Mapping[str, Any]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping, Sequence
 from contextlib import closing
 from dataclasses import asdict, replace
@@ -10,16 +9,19 @@ from pathlib import Path
 
 from mtopt._errors import UnknownNameError, unknown_name
 from mtopt.combiners import list_combiners
+from mtopt.experiments._backends import check_backend
 from mtopt.experiments._bar import progress_bar
-from mtopt.experiments._baseline import BASELINE, is_static, sweep
+from mtopt.experiments._baseline import BASELINE, is_copy, is_static, sweep
 from mtopt.experiments._contestant import Contestant, as_contestant, rule_class
 from mtopt.experiments._environment import environment
 from mtopt.experiments._loading import SuiteLike, load_suite
 from mtopt.experiments._names import check_name, name_of
 from mtopt.experiments._outputs import check_declared, describe
-from mtopt.experiments._plan import TUNING_SEED, Run, final_runs, replaced, tuning_runs
+from mtopt.experiments._plan import TUNING_SEED, Run, final_runs, replaced
 from mtopt.experiments._store import ResultStore
 from mtopt.experiments._task import Budget, Suite, Task
+from mtopt.experiments._tuners import HALTON, check_tuner
+from mtopt.experiments._tuning import Tuning, best, describe_tuner, tune
 from mtopt.experiments._workers import Workers
 from mtopt.experiments.presentation import Comparison
 
@@ -36,7 +38,10 @@ def compare(
     name: str | None = None,
     quick: bool = False,
     jobs: int | None = None,
+    backend: str | None = None,
     progress: bool = True,
+    tuning: str = HALTON,
+    tuning_storage: str | None = None,
 ) -> Comparison:
     """Compare gradient-combination rules on suites of tasks, each under the same budget.
 
@@ -57,16 +62,22 @@ def compare(
         name: of this comparison, and of the folder under ``out`` for its page and figures. Default: made from what is
             compared. The same call has the same name, and takes its own earlier place alone.
         quick: the tasks' small budgets: a first look in minutes, not a result to publish.
-        jobs: processes at a time; default: one a core. 1 runs in this process. Within
-            ``joblib.parallel_config(backend=...)`` the runs go to that backend, a Dask or Ray cluster for instance.
+        jobs: processes at a time; default: one a core. 1 runs in this process, unless a backend is named.
+        backend: ``"loky"``, processes of this machine; ``"dask"`` or ``"ray"``, a cluster: that of the current client,
+            else of ``DASK_SCHEDULER_ADDRESS`` or ``RAY_ADDRESS``, else one started here for the time being. Default:
+            processes, or what ``joblib.parallel_config(backend=...)`` names around the call.
         progress: show a progress bar.
+        tuning: who proposes the trials: ``"halton"``, scrambled Halton points, or a sampler of Optuna that learns from
+            the scores on validation, ``"tpe"``, ``"gp"`` or ``"nsga2"``. The number of trials is the same.
+        tuning_storage: URL of a database for Optuna's studies, such as ``"sqlite:///studies.db"``. Default: memory,
+            since ``out`` is enough to resume from.
 
     Returns:
         The comparison: its table, figures and report.
 
     Raises:
         ValueError, UnknownNameError: a suite or a rule that there is not, a task that declares what is of no use, or
-            the name of another comparison.
+            the name of another comparison; or a package for ``tuning`` or ``backend`` is not installed.
         InUseError: another comparison is at work in ``out``.
         StoreError: ``out`` holds something else, or cannot be written to.
     """
@@ -77,6 +88,8 @@ def compare(
             raise ValueError(f"{what} must be at least 1, found {value}")
     if name is not None:
         check_name(name)
+    check_tuner(tuning, tuning_storage)
+    check_backend(backend)
     out = Path(out).absolute()  # before a suite or task can change the working directory
     loaded = [load_suite(suite) for suite in suites]
     if len({suite.name for suite in loaded}) < len(loaded):
@@ -86,7 +99,7 @@ def compare(
         check_declared(task)
     budgets = {place: _budget(task, quick=quick, seeds=seeds, trials=trials) for place, task in tasks.items()}
     entries: dict[Cell, Contestant] = {}
-    tuning: dict[Cell, list[Run]] = {}
+    tunings: dict[Cell, Tuning] = {}
     for suite in loaded:
         rules = _rules(suite, combiners)
         for task in suite.tasks:
@@ -94,7 +107,15 @@ def compare(
             for entry in rules:
                 cell = *place, entry.name
                 entries[cell] = entry
-                tuning[cell] = tuning_runs(suite, task, entry, budgets[place], fingerprint=fingerprint)
+                tunings[cell] = Tuning(
+                    suite,
+                    task,
+                    entry,
+                    budgets[place],
+                    fingerprint=fingerprint,
+                    tuner=tuning,
+                    storage=tuning_storage,
+                )
     told = [
         {"name": suite.name, "about": suite.about, "tasks": [describe(task) for task in suite.tasks]}
         for suite in loaded
@@ -105,33 +126,35 @@ def compare(
         "seeds": seeds,
         "trials": trials,
         "quick": quick,
+        **({} if tuning == HALTON else {"tuning": tuning}),
     }
     store = ResultStore(out)
     name = name_of(store, name, asked)
     with (
         store.held_alone(),
         progress_bar(show=progress) as bar,
-        closing(Workers(store, tasks, jobs, bar)) as worker,
+        closing(Workers(store, tasks, jobs, bar, backend=backend)) as worker,
     ):
         worker.prepare([(place, seed) for place in tasks for seed in (TUNING_SEED, *range(budgets[place].seeds))])
-        finals_to_come = sum(budgets[cell[:2]].seeds for cell in tuning)
+        finals_to_come = sum(budgets[cell[:2]].seeds for cell in tunings)
         sweeps_to_come = sum(
-            len(sweep(runs[0], tasks[cell[:2]], entries[cell], tried=0))
-            for cell, runs in tuning.items()
+            len(sweep(tuned.first, tasks[cell[:2]], entries[cell], tried=0))
+            for cell, tuned in tunings.items()
             if cell[2] == BASELINE
         )
-        worker.run([run for runs in tuning.values() for run in runs], to_come=finals_to_come + sweeps_to_come)
-        best = {cell: _best(store, trials_) for cell, trials_ in tuning.items()}
+        tried = tune(tunings, worker.run, store, to_come=finals_to_come + sweeps_to_come)
+        chosen = {cell: best(store, runs) for cell, runs in tried.items()}
         sweeps = {
-            cell: sweep(run, tasks[cell[:2]], entries[cell], tried=len(tuning[cell]))
-            for cell, run in best.items()
+            cell: sweep(run, tasks[cell[:2]], entries[cell], tried=len(tried[cell]))
+            for cell, run in chosen.items()
             if cell[2] == BASELINE
         }
         worker.run([run for runs in sweeps.values() for run in runs], to_come=finals_to_come)
         for cell, runs in sweeps.items():
-            tuning[cell] += runs
-            best[cell] = _best_static(store, tasks[cell[:2]], cell, entries, tuning)
-        finals = {cell: final_runs(run, budgets[cell[:2]].seeds) for cell, run in best.items()}
+            tried[cell] += runs
+            chosen[cell] = _best_static(store, tasks[cell[:2]], cell, entries, tried)
+        _choose_copies_alike(tasks, entries, tried, chosen)
+        finals = {cell: final_runs(run, budgets[cell[:2]].seeds) for cell, run in chosen.items()}
         worker.run([run for runs in finals.values() for run in runs])
         store.save_request(
             name,
@@ -144,8 +167,9 @@ def compare(
                         "options": dict(entry.options),
                         "scale_invariant": entry.rule.scale_invariant,
                         "needs": entry.rule.needs,
-                        "tune": [run.key for run in tuning[cell]],
-                        "chosen": best[cell].key,
+                        "static": _is_other_static(cell, entries, tasks[cell[:2]]),
+                        "tune": [run.key for run in tried[cell]],
+                        "chosen": chosen[cell].key,
                         "final": [run.key for run in finals[cell]],
                         "sweep": [run.key for run in sweeps.get(cell, [])],
                         "front": [run.key for run in sweeps.get(cell, []) if _is_line(run, tasks[cell[:2]])],
@@ -154,6 +178,7 @@ def compare(
                 ],
                 "budgets": [{"suite": s, "task": t, **asdict(budget)} for (s, t), budget in budgets.items()],
                 "quick": quick,
+                "tuning": describe_tuner(tuning),
                 "environment": environment(),
             },
         )
@@ -183,29 +208,40 @@ def _budget(task: Task, *, quick: bool, seeds: int | None, trials: int | None) -
     return budget if trials is None else replace(budget, trials=trials)
 
 
-def _best(store: ResultStore, trials: Sequence[Run]) -> Run:
-    """The trial with the largest hypervolume on the validation split; the first of equals."""
-    results = store.results(run.key for run in trials)
-    found = {key: row["result"]["score"]["validation"] for key, row in results.items() if row["status"] == "done"}
-    scores = {key: score for key, score in found.items() if not math.isnan(score)}
-    return max(trials, key=lambda run: scores.get(run.key, -1.0))
-
-
 def _best_static(
     store: ResultStore,
     task: Task,
     cell: Cell,
     entries: Mapping[Cell, Contestant],
-    tuning: Mapping[Cell, Sequence[Run]],
+    tried: Mapping[Cell, Sequence[Run]],
 ) -> Run:
     """The best of all static weights that were trained on the task, by contestants with weights of their own, too."""
     others = [
         replaced(run, name=BASELINE)
-        for other, runs in tuning.items()
+        for other, runs in tried.items()
         if other[:2] == cell[:2] and other != cell and is_static(entries[other], entries[cell], task)
         for run in runs
     ]
-    return _best(store, [*tuning[cell], *others])
+    return best(store, [*tried[cell], *others])
+
+
+def _choose_copies_alike(
+    tasks: Mapping[tuple[str, str], Task],
+    entries: Mapping[Cell, Contestant],
+    tried: dict[Cell, list[Run]],
+    chosen: dict[Cell, Run],
+) -> None:
+    """What is the baseline under another name is tuned as it is; else two choices would be compared, and no rules."""
+    for cell, entry in entries.items():
+        baseline = *cell[:2], BASELINE
+        if cell != baseline and is_copy(entry, entries[baseline], tasks[cell[:2]]):
+            tried[cell], chosen[cell] = tried[baseline], replaced(chosen[baseline], name=cell[2])
+
+
+def _is_other_static(cell: Cell, entries: Mapping[Cell, Contestant], task: Task) -> bool:
+    """Whether it is static scalarization that was not chosen as the baseline is."""
+    entry, baseline = entries[cell], entries[*cell[:2], BASELINE]
+    return cell[2] != BASELINE and is_static(entry, baseline, task) and not is_copy(entry, baseline, task)
 
 
 def _is_line(run: Run, task: Task) -> bool:

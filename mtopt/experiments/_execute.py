@@ -29,7 +29,8 @@ from mtopt.experiments._outputs import (
     take_values,
     tell_nonfinite,
 )
-from mtopt.experiments._plan import Run, takes_preference
+from mtopt.experiments._plan import Run
+from mtopt.experiments._space import takes_preference
 from mtopt.experiments._task import Task
 from mtopt.pareto import hypervolume
 from mtopt.pareto.preferences import uniform_preferences

@@ -51,11 +51,11 @@ def attempt(function: Callable[..., Any], *arguments: Any) -> tuple[str, Any]:
     try:
         return "done", function(*arguments)
     except (Exception, SystemExit) as error:  # noqa: BLE001
-        return "failed", _describe(error)
+        return "failed", describe_error(error)
 
 
-def _describe(error: BaseException) -> dict[str, str]:
-    """Strings alone, so that any process may send them."""
+def describe_error(error: BaseException) -> dict[str, str]:
+    """What the store keeps of an exception: strings alone, so that any process may send them."""
     frames = [frame for frame, _ in traceback.walk_tb(error.__traceback__)]
     outside = error.__traceback__
     while outside is not None and _module(outside.tb_frame).startswith("mtopt.experiments."):
@@ -67,6 +67,17 @@ def _describe(error: BaseException) -> dict[str, str]:
         "kind": type(error).__name__,
         "error": f"{type(error).__name__}: {error}",
         "traceback": "".join(told.format()) if outside is not None else "",
+    }
+
+
+def describe_killed(times: int, detail: str) -> dict[str, str]:
+    """The same of a process that was killed as often as its call is made."""
+    return {
+        "by": "code",
+        "kind": "Killed",
+        "error": f"Killed: its process ended {times} times, killed by the system for want of memory most likely "
+        f"(fewer --jobs leave more for each) or by the task's own code; {' '.join(detail.split())}",
+        "traceback": "",
     }
 
 

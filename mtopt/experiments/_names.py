@@ -61,6 +61,7 @@ def _digest(what: Any) -> str:
 
 
 def _parts(asked: Mapping[str, Any]) -> Sequence[str]:
-    """``toy+multitask-quick-mgda-pcgrad-seeds5``."""
+    """``toy+multitask-quick-mgda-pcgrad-seeds5``; after ``quick`` stands the tuner, unless it is the usual one."""
     counts = [f"{what}{asked[what]}" for what in ("seeds", "trials") if asked[what] is not None]
-    return ["+".join(asked["suites"]), *(["quick"] if asked["quick"] else []), *(asked["combiners"] or ()), *counts]
+    how = [*(["quick"] if asked["quick"] else []), *([asked["tuning"]] if "tuning" in asked else [])]
+    return ["+".join(asked["suites"]), *how, *(asked["combiners"] or ()), *counts]

@@ -12,6 +12,8 @@ from concurrent.futures import FIRST_COMPLETED, Future, wait
 from concurrent.futures.process import BrokenProcessPool
 from typing import Any
 
+from mtopt.experiments._failure import describe_killed
+
 ATTEMPTS = 3
 """How often a call is made whose process is killed: more, and one that takes all memory would never end."""
 
@@ -94,13 +96,7 @@ def _tell_broken(error: BrokenProcessPool) -> dict[str, str]:
             "error": f"{type(cause).__name__}: {cause}",
             "traceback": told,
         }
-    return {
-        "by": "code",
-        "kind": "Killed",
-        "error": f"Killed: its process ended {ATTEMPTS} times, killed by the system for want of memory most likely "
-        f"(fewer --jobs leave more for each) or by the task's own code; {' '.join(str(error).split())}",
-        "traceback": "",
-    }
+    return describe_killed(ATTEMPTS, str(error))
 
 
 def call_and_end_with(parent: int, function: Any, *arguments: Any) -> Any:

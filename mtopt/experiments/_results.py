@@ -5,16 +5,18 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
 
-from mtopt._errors import StoreError
+from mtopt._errors import StoreError, unknown_name
+from mtopt.experiments._baseline import BASELINE
 from mtopt.experiments._failure import Failure, read_failure
 from mtopt.experiments._plan import TUNING_SEED
-from mtopt.experiments._statistics import Estimate, Ranking, estimate, rank
 from mtopt.experiments._store import ResultStore
+from mtopt.experiments.statistics import Estimate, Ranking, Verdict, estimate, judge, rank
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,6 +31,7 @@ class Cell:
         options: what the contestant fixes beside the rule.
         seeds: how many runs there should be.
         swept: how many of the baseline's configurations are static weights that it tried beside the trials.
+        static: it is static scalarization with weights of its own, not chosen as those of the baseline are.
     """
 
     suite: str
@@ -42,6 +45,7 @@ class Cell:
     options: Mapping[str, Any]
     seeds: int = 0
     swept: int = 0
+    static: bool = False
 
     @property
     def errors(self) -> tuple[str, ...]:
@@ -113,10 +117,18 @@ class Cell:
         whole = self.task["front_hypervolume"]
         return value if whole is None else value / whole
 
-    def score(self) -> Estimate | None:
-        """Over the seeds; what diverged dominates nothing, which is 0, and None is the score where every run did."""
+    @property
+    def scores(self) -> list[float]:
+        """Of the seeds' runs, 0 for what diverged or was refused; those that an error of code ended are left out."""
         scores = [self.score_of(run) for run in self.runs]
-        return estimate([0.0 if math.isnan(s) else s for s in scores]) if len(self.diverged) < len(scores) else None
+        refused = {failure.seed for failure in self.failures if failure.by == "rule"} - {TUNING_SEED}
+        return [0.0 if math.isnan(score) else score for score in scores] + [0.0] * len(refused)
+
+    def score(self) -> Estimate | None:
+        """The mean of :attr:`scores` with its interval; None where no run has a finite point."""
+        if len(self.diverged) == len(self.runs):
+            return None
+        return estimate(self.scores, (0.0, math.inf if self.task["front_hypervolume"] is None else 1.0))
 
     def cost(self, what: str) -> float:
         """Median over seeds of ``"cpu_seconds"`` per step, ``"peak_bytes"`` or ``"backwards_per_step"``."""
@@ -159,6 +171,7 @@ class Results:
         self.name = name
         self.request = self.store.request(name)
         self.cells = [self._cell(entry) for entry in self.request["cells"]]
+        self._verdicts: dict[str, Verdict] = {}
 
     def _cell(self, entry: Mapping[str, Any]) -> Cell:
         rows = self.store.results([*entry["tune"], entry["chosen"], *entry["final"], *entry["front"]])
@@ -175,6 +188,7 @@ class Results:
             options=entry["options"],
             seeds=len(entry["final"]),
             swept=len(entry.get("sweep", ())),
+            static=bool(entry.get("static", False)),
             failures=tuple(read_failure(row, entry["combiner"]) for row in rows.values() if row["status"] == "failed"),
         )
 
@@ -201,20 +215,41 @@ class Results:
         return grouped
 
     def ranking(self) -> Ranking:
-        """Mean ranks over tasks by mean score; over the seeds when there are fewer than three tasks."""
-        grouped = self.tasks()
-        if len(grouped) >= 3:
-            blocks = [
-                {cell.combiner: score.mean for cell in cells if (score := cell.score()) is not None}
-                for cells in grouped.values()
+        """Mean ranks over tasks, by the mean score over the seeds of each."""
+        return self._ranking
+
+    @cached_property
+    def _ranking(self) -> Ranking:
+        return rank(
+            [
+                {cell.combiner: math.nan if (score := cell.score()) is None else score.value for cell in cells}
+                for cells in self.tasks().values()
             ]
-            return rank(blocks, "tasks")
-        by_seed: dict[tuple[str, str, int], dict[str, float]] = {}
-        for cell in self.cells:
-            for run in cell.runs:
-                by_seed.setdefault((*cell.name, run["seed"]), {})[cell.combiner] = cell.score_of(run)
-        names = {cell.combiner: math.nan for cell in self.cells}
-        return rank([{**names, **block} for block in by_seed.values()] or [names], "pairs of task and seed")
+        )
+
+    def verdict(self, against: str = BASELINE) -> Verdict:
+        """Which rules beat tuned scalarization, by how much and how sure; or that none does.
+
+        Each rule is paired with it over the tasks, by the mean score over the seeds of each: Wilcoxon's signed-rank
+        test, with Holm's correction for the number of rules. ``print`` it for the words; ``rows()`` and ``to_frame()``
+        have the numbers. A run that diverged, or that its rule refused, scores 0; runs that an error of code ended are
+        left out, and it says so.
+
+        Args:
+            against: another of the rules, to compare the others with it.
+
+        Raises:
+            UnknownNameError: it is none of :attr:`combiners`.
+        """
+        if against not in self.combiners:
+            raise unknown_name("rule of the comparison", against, self.combiners)
+        if against in self._verdicts:
+            return self._verdicts[against]
+        called = f"tuned static scalarization ({against})" if against == BASELINE else against
+        scores = {name: {cell.combiner: cell.scores for cell in cells} for name, cells in self.tasks().items()}
+        static = {cell.combiner for cell in self.cells if cell.static} if against == BASELINE else set()
+        self._verdicts[against] = judge(scores, against, called=called, static=static)
+        return self._verdicts[against]
 
     def rows(self) -> list[dict[str, Any]]:
         """One plain dictionary per rule and task, for a data frame: rank, score, interval, cost, configuration."""
@@ -225,8 +260,10 @@ class Results:
                 "task": cell.task["name"],
                 "combiner": cell.combiner,
                 "mean_rank": ranks[cell.combiner],
-                "score": math.nan if (score := cell.score()) is None else score.mean,
+                "score": math.nan if (score := cell.score()) is None else score.value,
                 "interval": None if score is None else score.half_width,
+                "low": None if score is None else score.low,
+                "high": None if score is None else score.high,
                 "seeds": len(cell.runs),
                 "cpu_seconds_per_step": cell.cost("cpu_seconds"),
                 "backwards_per_step": cell.cost("backwards_per_step"),

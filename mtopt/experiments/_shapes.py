@@ -53,6 +53,8 @@ REQUEST: dict[str, Any] = {
         {
             **dict.fromkeys(("suite", "task", "combiner", "chosen"), str),
             **{name: [str] for name in ("tune", "final", "front")},
+            "sweep": Absent([str]),
+            "static": Absent(bool),
             "options": dict,
         }
     ],
@@ -63,6 +65,7 @@ REQUEST: dict[str, Any] = {
         }
     ],
     "asked": Absent(dict),
+    "tuning": Absent({"name": str, "package": Absent(str)}),
     "quick": bool,
     "environment": dict,
 }

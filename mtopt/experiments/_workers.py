@@ -2,17 +2,16 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import torch
 
+from mtopt.experiments._backends import Pool, open_pool
 from mtopt.experiments._bar import Bar
 from mtopt.experiments._execute import execute
 from mtopt.experiments._failure import attempt
 from mtopt.experiments._plan import Run
-from mtopt.experiments._processes import Processes, call_and_end_with
 from mtopt.experiments._store import ResultStore
 from mtopt.experiments._task import Task
 
@@ -23,12 +22,23 @@ Finished = tuple[str, dict[str, Any]]
 
 
 class Workers:
-    """The processes of a comparison; ``jobs`` of them, one a core by default, none but this one for 1."""
+    """The processes of a comparison; ``jobs`` of them, one a core by default, none but this one for 1.
 
-    def __init__(self, store: ResultStore, tasks: Mapping[Place, Task], jobs: int | None, bar: Bar) -> None:
-        self.store, self.tasks, self.jobs, self.bar = store, tasks, jobs, bar
+    Where a ``backend`` is named, all runs go to it. Results come here, to the only one that writes to the store.
+    """
+
+    def __init__(
+        self,
+        store: ResultStore,
+        tasks: Mapping[Place, Task],
+        jobs: int | None,
+        bar: Bar,
+        *,
+        backend: str | None = None,
+    ) -> None:
+        self.store, self.tasks, self.jobs, self.bar, self.backend = store, tasks, jobs, bar, backend
         self._seen = 0
-        self._processes: Processes | None = None
+        self._pool: Pool | None = None
         self._unprepared: dict[tuple[Place, int], dict[str, str]] = {}
         self._told: set[tuple[Place, str]] = set()
 
@@ -72,27 +82,18 @@ class Workers:
 
     def _each(self, calls: Sequence[tuple[Any, ...]]) -> Iterator[tuple[Any, Any]]:
         """``(label, function(*arguments))`` of each ``(function, label, *arguments)``, in the order that they end."""
-        if self.jobs == 1 or len(calls) <= 1:
+        if self.backend is None and (self.jobs == 1 or len(calls) <= 1):
             for function, label, *arguments in calls:
                 yield label, function(*arguments)
             return
-        from joblib import Parallel, delayed, effective_n_jobs
-        from joblib.parallel import LokyBackend, get_active_backend
-
-        jobs = -1 if self.jobs is None else self.jobs
-        if isinstance(get_active_backend()[0], LokyBackend):  # the default: no cluster was asked for
-            if self._processes is None:
-                self._processes = Processes(effective_n_jobs(jobs))
-            yield from self._processes.each(calls)
-            return
-        # batch_size: joblib would hand over several short ones together, and a kill loses those that were finished
-        parallel = Parallel(n_jobs=jobs, return_as="generator_unordered", batch_size=1)
-        yield from parallel(delayed(_labelled)(os.getpid(), *call) for call in calls)
+        if self._pool is None:
+            self._pool = open_pool(self.backend, self.jobs)
+        yield from self._pool.each(calls)
 
     def close(self) -> None:
         """End the processes."""
-        if self._processes is not None:
-            self._processes.close()
+        if self._pool is not None:
+            self._pool.close()
 
     def _tell(self, run: Run, result: Mapping[str, Any]) -> None:
         """The first failure of its kind on each task; all of them are in the comparison."""
@@ -104,7 +105,3 @@ class Workers:
 def _prepare(task: Task, seed: int) -> tuple[str, Any]:
     torch.set_num_threads(1)
     return attempt(task.prepare, seed)
-
-
-def _labelled(parent: int, function: Any, label: Any, *arguments: Any) -> tuple[Any, Any]:
-    return label, call_and_end_with(parent, function, *arguments)

@@ -11,7 +11,6 @@ import torch
 from mtopt._losses import Losses, LossValue, Objective, check_loss, read_losses, run_loss
 from mtopt.autograd import JacobianAccumulator, Private, StepRecord, backward, check_rule
 from mtopt.combiners import Combiner
-from mtopt.distributed import refuse_ranks
 from mtopt.integrations._records import total_of
 
 
@@ -19,7 +18,8 @@ class MicroBatches:
     """The micro-batches of one step, as far as they have come.
 
     Attributes:
-        total: the sum of what is minimised in the last that came, without its share.
+        total: the sum of what is minimised in the last that came, without its share; of several ranks, the mean over
+            them once the step is one micro-batch, else that of this one.
     """
 
     def __init__(self) -> None:
@@ -64,10 +64,6 @@ class MicroBatches:
             ValueError: other objectives than in the micro-batch before, or a rule on several draws.
         """
         check_rule(combiner, private)
-        refuse_ranks(
-            "an integration",
-            "take mtopt.backward in a loop of your own, which does, or train in one process",
-        )
         if last and share == 1.0 and not self.pending:
             record = backward(losses, model, combiner, scaler=scaler, private=private, strict=strict)
             self.total = total_of(record, losses)

@@ -12,6 +12,7 @@ from mtopt._losses import Losses, Objective, run_losses
 from mtopt._replay import Generators, second_look
 from mtopt.autograd import StepRecord
 from mtopt.combiners import Combiner
+from mtopt.distributed import ALONE, Processes, processes_of
 
 
 def returned(losses: Losses, owner: object, method: str) -> Losses:
@@ -52,11 +53,15 @@ class Means:
             self._sums[name] = self._sums.get(name, 0.0) + weight * value
             self._weights[name] = self._weights.get(name, 0.0) + weight
 
-    def take(self) -> dict[str, float]:
-        """The means so far; then start anew."""
-        means = {name: total / self._weights[name] for name, total in self._sums.items()}
+    def take(self, processes: Processes = ALONE) -> dict[str, float]:
+        """The means so far, over the entries of all processes; then start anew."""
+        of_all = processes.gather((self._sums, self._weights))
         self._sums, self._weights = {}, {}
-        return means
+        names = dict.fromkeys(name for sums, _ in of_all for name in sums)
+        return {
+            name: sum(sums.get(name, 0.0) for sums, _ in of_all) / sum(weights.get(name, 0.0) for _, weights in of_all)
+            for name in names
+        }
 
 
 def values_of(losses: Losses) -> tuple[dict[str, float], float]:
@@ -94,14 +99,20 @@ def reevaluate(
     *owners: object,
     needs_graph: bool,
 ) -> None:
-    """Show a rule the losses of the same micro-batches after the optimizer's step; the owners' buffers stay.
+    """Show a rule the losses of the same micro-batches after the optimizer's step; the owners' buffers stay. Of several
+    ranks it sees the means.
 
     Call it only where ``combiner.awaits_losses``.
     """
     sums: dict[int, float] = {}
-    for one in seen:
-        with second_look(*owners, generators=one.generators, needs_graph=needs_graph, told="the module"):
-            for k, objective, value in run_losses(losses_of(one.batch)):
-                sums[k] = sums.get(k, 0.0) + one.share * objective.sign * float(value.detach())
-    present = sorted(sums)
-    combiner.reevaluate(torch.tensor([sums[k] for k in present], dtype=torch.float64), present)
+    count = 0
+    with processes_of() as processes:
+        for one in seen:
+            with second_look(*owners, generators=one.generators, needs_graph=needs_graph, told="the module"):
+                losses = losses_of(one.batch)
+                count = len(losses)
+                for k, objective, value in run_losses(losses):
+                    sums[k] = sums.get(k, 0.0) + one.share * objective.sign * float(value.detach())
+        means = processes.means(sums, count)
+    present = sorted(means)
+    combiner.reevaluate(torch.tensor([means[k] for k in present], dtype=torch.float64), present)

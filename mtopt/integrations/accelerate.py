@@ -45,7 +45,7 @@ def backward(
     losses, the rule sees unscaled gradients, and ``accelerator.clip_grad_norm_`` works as always. bf16 needs nothing.
 
     Args:
-        accelerator: an ``accelerate.Accelerator``, in one process and without DeepSpeed.
+        accelerator: an ``accelerate.Accelerator``, in one process or several (DDP), and without DeepSpeed.
         losses: of this micro-batch, undivided, as :func:`mtopt.backward` takes them.
         model: what ``accelerator.prepare`` returned.
         combiner: the rule. Create it once, before the loop: it may carry state from step to step.
@@ -57,7 +57,7 @@ def backward(
 
     Raises:
         TypeError, ValueError: a wrong argument, named, with what was found and what to do.
-        RuntimeError: several processes, or an engine that makes its own backward passes.
+        RuntimeError: an engine that makes its own backward passes.
         NonFiniteError: in strict mode.
     """
     if not hasattr(accelerator, "sync_gradients"):

@@ -16,6 +16,7 @@ from mtopt._losses import Losses
 from mtopt._replay import Generators, graph_where_needed
 from mtopt.autograd import Private, StepRecord, check_rule
 from mtopt.combiners import Combiner
+from mtopt.distributed import processes_of
 from mtopt.integrations._extras import require
 from mtopt.integrations._micro_batches import MicroBatches, micro_batches_of
 from mtopt.integrations._records import Seen, numbers_of, reevaluate, returned, total_of, values_of
@@ -62,7 +63,8 @@ class MultiLossMixin:
     - *Logs* have every loss, weight, gradient norm and cosine, and the number of conflicts, of every
       ``log_every_n_steps``-th step.
 
-    A skipped step leaves parameters, the optimizer's state and the rule's as they are.
+    A skipped step leaves parameters, the optimizer's state and the rule's as they are. With ``Trainer(strategy="ddp")``
+    losses and gradients are means over the ranks before the rule sees them.
 
     Args:
         combiner: the rule, or a name in the registry.
@@ -80,7 +82,6 @@ class MultiLossMixin:
 
     Raises:
         TypeError, ValueError: a wrong argument, named, with what was found and what to do.
-        RuntimeError: several processes, when the first step is made.
         CheckpointError: a checkpoint has no state of the rule, or that of another rule.
     """
 
@@ -124,6 +125,10 @@ class MultiLossMixin:
 
     def training_step(self, batch: Any, batch_idx: int) -> dict[str, Any] | None:
         """One micro-batch; with the last of a step, the rule, the optimizer and the schedulers."""
+        with processes_of():  # what is raised on one rank is raised on all
+            return self._one_micro_batch(batch, batch_idx)
+
+    def _one_micro_batch(self, batch: Any, batch_idx: int) -> dict[str, Any] | None:
         optimizer = self._optimizer()
         size, position = self._step_around(batch_idx)
         if position == 0:
@@ -259,7 +264,7 @@ def backward(
     ``fabric.clip_gradients`` works as always.
 
     Args:
-        fabric: a ``Fabric``, in one process.
+        fabric: a ``Fabric``, in one process or under the strategy ``ddp``.
         losses: as :func:`mtopt.backward` takes them. As with ``fabric.backward``, nothing is divided: for the mean over
             n micro-batches, divide them by n.
         model: what ``fabric.setup`` returned.
@@ -272,7 +277,6 @@ def backward(
 
     Raises:
         TypeError, ValueError: a wrong argument, named, with what was found and what to do.
-        RuntimeError: several processes.
         NonFiniteError: in strict mode.
     """
     if type(model).__name__ != "_FabricModule":

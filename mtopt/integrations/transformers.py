@@ -16,6 +16,7 @@ from mtopt._losses import Losses
 from mtopt._replay import Generators, graph_where_needed
 from mtopt.autograd import Private, StepRecord, check_rule
 from mtopt.combiners import Combiner
+from mtopt.distributed import processes_of
 from mtopt.integrations._extras import require
 from mtopt.integrations._micro_batches import MicroBatches
 from mtopt.integrations._records import Means, Seen, numbers_of, reevaluate, returned, values_of
@@ -65,6 +66,7 @@ class MultiLossMixin(Trainer):  # type: ignore[misc]
 
     The batch reaches ``compute_losses`` whole: ``remove_unused_columns`` is False here, and where the arguments say
     otherwise (it is the Trainer's default) a warning is logged; the trainer has a copy of them.
+    Under ``torchrun`` losses and gradients are means over the ranks (DDP) before the rule sees them, in logs, too.
     A skipped step leaves the parameters, the optimizer's state and the rule's as they are. The step and the
     learning-rate schedule count it, but under fp16 the schedule does not.
 
@@ -79,11 +81,11 @@ class MultiLossMixin(Trainer):  # type: ignore[misc]
 
     Attributes:
         record: the :class:`mtopt.StepRecord` of the last step; callbacks find it on the trainer.
-        num_items_in_batch: what the Trainer counted for the step, or None.
+        num_items_in_batch: what the Trainer counted for the step, or None; of several ranks, this one's share of it.
 
     Raises:
         TypeError, ValueError: a wrong argument, named, with what was found and what to do.
-        RuntimeError: several processes, or an engine with its own backward pass, when the first step is made.
+        RuntimeError: an engine with its own backward pass, when the first step is made.
         CheckpointError: the checkpoint to resume from has no state of the rule, or that of another rule.
     """
 
@@ -131,6 +133,14 @@ class MultiLossMixin(Trainer):  # type: ignore[misc]
         """One micro-batch; with the last of a step, the direction is in ``.grad``. Returns its part of the loss."""
         refuse_engines(self.accelerator)
         refuse_closure(self.optimizer, "the Trainer")
+        with processes_of() as processes:  # what is raised on one rank is raised on all
+            if processes.several and num_items_in_batch is not None and self.args.average_tokens_across_devices:
+                num_items_in_batch = num_items_in_batch / processes.size  # type: ignore[assignment]
+            return self._one_micro_batch(model, inputs, num_items_in_batch)
+
+    def _one_micro_batch(
+        self, model: torch.nn.Module, inputs: Any, num_items_in_batch: torch.Tensor | int | None
+    ) -> torch.Tensor:
         model.train()
         if callable(getattr(self.optimizer, "train", None)):  # an optimizer that averages its iterates has two modes
             self.optimizer.train()
@@ -215,7 +225,7 @@ class MultiLossMixin(Trainer):  # type: ignore[misc]
     def log(self, logs: dict[str, float], *args: Any, **kwargs: Any) -> None:
         """As of the Trainer; what it logs of training has the step records' numbers besides."""
         if "loss" in logs:
-            totals, numbers = self._totals.take(), self._since_log.take()
+            totals, numbers = self._totals.take(processes_of()), self._since_log.take()
             if numbers:  # the Trainer has a sum in which a loss that it filtered may stand as zero
                 logs["loss"] = totals.get("loss", math.nan)
             logs.update(numbers)
@@ -228,7 +238,7 @@ class MultiLossMixin(Trainer):  # type: ignore[misc]
         inputs = self._prepare_inputs(inputs)
         with graph_where_needed(self.needs_graph, "the trainer"), self.compute_loss_context_manager():
             values, total = values_of(self._losses(model, inputs))
-        self._evaluated.add(values, weight=count_examples(inputs))
+        self._evaluated.add(values, weight=self._count_once(inputs))
         loss = torch.tensor(total, device=self.args.device)
         if prediction_loss_only:
             return loss, None, None
@@ -254,9 +264,17 @@ class MultiLossMixin(Trainer):  # type: ignore[misc]
         """As of the Trainer, with one metric more for each loss."""
         self._evaluated = Means()
         output = super().evaluation_loop(dataloader, description, prediction_loss_only, ignore_keys, metric_key_prefix)
-        means = self._evaluated.take()
+        means = self._evaluated.take(processes_of())
         output.metrics.update({f"{metric_key_prefix}_loss_{name}": value for name, value in means.items()})
         return output
+
+    def _count_once(self, inputs: Any) -> int:
+        """The examples of a batch, without those that only make the last batches of all ranks equally large."""
+        count: int = count_examples(inputs)
+        state = self.accelerator.gradient_state
+        if self.args.world_size == 1 or not state.end_of_dataloader or state.remainder <= 0:
+            return count
+        return int(min(max(state.remainder - self.args.process_index * count, 0), count))
 
     # -- checkpoints --------------------------------------------------------------------------------------------
 

@@ -4,16 +4,18 @@ It knows neither rules nor programs: both are above it, and so is the engine.
 """
 
 from mtopt.linalg._arrays import Array, Indices, Mask, load_lapack, make_tensor_like, read_array
-from mtopt.linalg._complex import join_complex, split_complex, view_reals
+from mtopt.linalg._combination import exceed_float32
+from mtopt.linalg._complex import join_complex, split_complex, view_reals, view_shard
 from mtopt.linalg._coordinates import average_norms, read_coordinates
 from mtopt.linalg._cross_gramian import cross_gramian_of, multiply_gradients, read_cross_gramian
 from mtopt.linalg._finite import are_finite, finite_limit, sums_are_finite
 from mtopt.linalg._gradients import Gradients, InnerProducts, Place
 from mtopt.linalg._gramian import Live, normalize_gramian, normalize_live_rows, read_geometry, read_gramian, take_block
-from mtopt.linalg._inner_products import gramian_of
+from mtopt.linalg._inner_products import gramian_of, needs_double
 from mtopt.linalg._norms import norm_of
 from mtopt.linalg._ownership import copy_unless_alone, takes_writes
 from mtopt.linalg._packed import PackedTensors, cut_to_shapes
+from mtopt.linalg._parts import columns_in_parts, sum_parts
 from mtopt.linalg._precision import DOUBLE_PRECISION, Precision
 from mtopt.linalg._rescaled import rescale_rows
 from mtopt.linalg._row_storage import STAYS_APART, Row, RowMatrix, rows_fit, store_in_matrix, store_short
@@ -47,9 +49,11 @@ __all__ = [
     "apply_pseudo_inverse",
     "are_finite",
     "average_norms",
+    "columns_in_parts",
     "copy_unless_alone",
     "cross_gramian_of",
     "cut_to_shapes",
+    "exceed_float32",
     "find_singular_values",
     "finite_limit",
     "gramian_of",
@@ -57,6 +61,7 @@ __all__ = [
     "load_lapack",
     "make_tensor_like",
     "multiply_gradients",
+    "needs_double",
     "norm_of",
     "normalize_gramian",
     "normalize_live_rows",
@@ -73,10 +78,12 @@ __all__ = [
     "split_complex",
     "store_in_matrix",
     "store_short",
+    "sum_parts",
     "sums_are_finite",
     "take_block",
     "take_semidefinite_root",
     "take_square_root",
     "takes_writes",
     "view_reals",
+    "view_shard",
 ]

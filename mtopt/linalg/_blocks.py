@@ -59,4 +59,4 @@ def _join(rows: Sequence[Sequence[torch.Tensor]], indices: list[int]) -> torch.T
     for row in rows:
         pieces += [row[i].reshape(-1) for i in indices]
         pieces += filling
-    return torch.cat(pieces).view(len(rows), -1)
+    return torch.cat(pieces).view(len(rows), columns + missing)

@@ -17,8 +17,21 @@ def split_complex(tensor: torch.Tensor) -> torch.Tensor:
 
 
 def view_reals(tensor: torch.Tensor) -> torch.Tensor:
-    """What is as large as the gradients by ``tensor``: it itself, or its pairs. A view, which moves no gradient."""
+    """What is as large as the gradients by ``tensor``: it itself, or its pairs; of a sharded one, of the part here.
+
+    A view, which moves no gradient.
+    """
+    tensor = view_shard(tensor)
     return torch.view_as_real(tensor.detach()) if tensor.is_complex() else tensor
+
+
+def view_shard(tensor: torch.Tensor) -> torch.Tensor:
+    """``tensor`` itself, or what lies in this process of a ``DTensor``."""
+    if not hasattr(tensor, "to_local"):
+        return tensor
+    with torch.no_grad():
+        part: torch.Tensor = tensor.to_local()
+    return part
 
 
 def join_complex(gradient: torch.Tensor, param: torch.Tensor) -> torch.Tensor:

@@ -197,6 +197,18 @@ class Gradients:
         found.gramian = gramian
         return found
 
+    def with_rows(self, rows: Sequence[Sequence[torch.Tensor]]) -> Gradients:
+        """The same gradients, of which more columns are at hand."""
+        found = copy.copy(self)
+        found._rows, found.packed = rows, ()
+        return found
+
+    def joined(self, gramian: torch.Tensor, *, in_double: bool) -> Gradients:
+        """The same rows, where the gradients have other coordinates, too, whose inner products are ``gramian``."""
+        found = self.with_gramian(self.gramian + gramian)
+        found._in_double = self._in_double and in_double
+        return found
+
     def add_to(self, total: Sequence[torch.Tensor], weight: float) -> None:
         """Add ``weight`` times the only row to ``total``."""
         (row,) = self.rows
@@ -221,7 +233,8 @@ def _real_dtype(dtype: torch.dtype) -> torch.dtype:
 class InnerProducts(Gradients):
     """K gradients that were never made as a whole: nothing but their Gramian (K, K), free of any scale, is known.
 
-    ``dtype`` is that of the least exact numbers they would be made of, by which a rule judges what is noise.
+    ``dtype`` is that of the least exact numbers they would be made of, by which a rule judges what is noise;
+    ``in_double``: their products were taken in float64. ``scale`` is that of what is written in the end.
     """
 
     def __init__(
@@ -232,10 +245,13 @@ class InnerProducts(Gradients):
         objectives: Sequence[int] | None = None,
         total: int | None = None,
         places: Sequence[Place] | None = None,
+        scale: float = 1.0,
+        in_double: bool = False,
     ) -> None:
         empty = torch.empty(0, dtype=dtype)
-        super().__init__([[empty] for _ in gramian], objectives=objectives, total=total, places=places)
+        super().__init__([[empty] for _ in gramian], objectives=objectives, total=total, places=places, scale=scale)
         self.gramian = gramian
+        self._in_double = in_double
 
     def jacobian(self) -> NoReturn:
         """There is none."""

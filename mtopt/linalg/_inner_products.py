@@ -11,6 +11,7 @@ from mtopt.linalg._arrays import load_lapack
 from mtopt.linalg._blocks import Block, BlockSource
 from mtopt.linalg._gramian import normalize_gramian
 from mtopt.linalg._packed import rounds_products
+from mtopt.linalg._parts import sum_parts
 from mtopt.linalg._sizes import CHUNK, SEGMENT
 
 _DEPENDENT = 1e-3
@@ -40,12 +41,14 @@ def sum_products(blocks: BlockSource) -> tuple[torch.Tensor, bool]:
     ``blocks()`` starts the iteration anew.
     """
     gramian, in_double = _sum_in(blocks(), exact=False)
-    if in_double or not _needs_double(gramian):
+    gramian = sum_parts(gramian)
+    if in_double or not needs_double(gramian):
         return gramian, in_double
-    return _sum_in(blocks(), exact=True)
+    gramian, in_double = _sum_in(blocks(), exact=True)
+    return sum_parts(gramian), in_double
 
 
-def _needs_double(gramian: torch.Tensor) -> bool:
+def needs_double(gramian: torch.Tensor) -> bool:
     """Whether float32 products leave the norms, or how the gradients depend on each other, undecided."""
     squares = gramian.numpy().diagonal().tolist()
     # A float32 square is exact enough between these bounds. A zero may be one, or an underflow; infinity may be

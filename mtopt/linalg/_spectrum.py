@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 import numpy as np
 
 from mtopt.linalg._arrays import Array, load_lapack
@@ -50,17 +52,52 @@ def find_singular_values(matrix: Array, cosines: Array, norms: Array, tolerance:
         tolerance: the rank is the number of eigenvalues of the cosines above this share of the largest.
 
     Gradients whose norms differ by many decades have singular values that do, and the eigenvalues of G, their squares,
-    differ by twice as many. The smallest are then taken from the factor ``R diag(norms)``, ``R' R = C``, by Jacobi's
-    method, to full relative accuracy.
+    differ by twice as many. The smallest are then taken from a factor of G with rows as graded as the gradients, by
+    Jacobi's method, to full relative accuracy.
     """
     values, vectors, failed = load_lapack().dsyevd(matrix)
     if not failed and values[0] > max(_GRADED, len(matrix) * tolerance) * values[-1]:
         return np.sqrt(values[::-1]), vectors[:, ::-1]
-    values, vectors = np.linalg.eigh(cosines)
-    kept = values > tolerance * values[-1]
-    factor = norms[:, None] * vectors[:, kept] * np.sqrt(values[kept])  # (K, rank), of the same left singular vectors
-    scale = norms.max()
-    found, left, _, work, _, failed = load_lapack().dgejsv(factor / scale, joba=2)
+    values = np.linalg.eigvalsh(cosines)
+    rank, scale = int(np.count_nonzero(values > tolerance * values[-1])), norms.max()
+    independent, combinations = _take_longest(cosines, norms / scale, rank, tolerance)
+    if len(independent) == len(cosines):
+        found, left = _decompose_graded(independent)
+        return found * scale, combinations @ left
+    # J = T J_1, J_1 of the independent rows, and S' S = T' T: then S J_1 has the singular values of J, and if its left
+    # vectors are U, those of J are T S⁻¹ U. T and S are as graded as the rows, and lose no digits of a short one
+    mixed = np.linalg.cholesky(combinations.T @ combinations).T
+    found, left = _decompose_graded(mixed @ independent)
+    return found * scale, combinations @ load_lapack().dtrtrs(mixed, left)[0]
+
+
+def _take_longest(cosines: Array, norms: Array, rank: int, tolerance: float) -> tuple[Array, Array]:
+    """``L`` (rank, rank) and ``T`` (K, rank) with ``G = T L L' T'``: independent rows, and all as their combinations.
+
+    By Cholesky's method, whose next row is the longest one that is not known to depend on those before, up to ``rank``
+    of them. What rounding leaves of a long row would else count as a component as long as a short one.
+    """
+    rest, parts = cosines.copy(), np.zeros_like(cosines)
+    chosen: list[int] = []
+    while len(chosen) < rank and rest.any():
+        left = rest.diagonal()
+        pivot = int((left * norms**2).argmax())
+        part = parts[:, len(chosen)] = rest[:, pivot] / math.sqrt(left[pivot])
+        chosen.append(pivot)
+        rest -= part[:, None] * part
+        depends = rest.diagonal() <= tolerance / len(rest)
+        depends[chosen] = True
+        rest[depends] = rest[:, depends] = 0.0
+    parts = parts[:, : len(chosen)]
+    lower = np.tril(parts[chosen])
+    of_units = load_lapack().dtrtrs(lower, parts.T, lower=1, trans=1)[0].T
+    of_units[chosen] = np.eye(len(chosen))
+    return norms[chosen, None] * lower, norms[:, None] * of_units / norms[chosen]
+
+
+def _decompose_graded(matrix: Array) -> tuple[Array, Array]:
+    """Singular values and left vectors of a square matrix with rows of any lengths, longest first."""
+    found, left, _, work, _, failed = load_lapack().dgejsv(matrix, joba=2)
     if failed:
         raise np.linalg.LinAlgError(f"Jacobi's method did not converge (dgejsv returned {failed})")
-    return found * (work[0] / work[1]) * scale, left[:, : len(found)]
+    return found * (work[0] / work[1]), left

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from mtopt.plotting.curves import plot_curves
     from mtopt.plotting.front import plot_front
     from mtopt.plotting.layout import shared_legend
-    from mtopt.plotting.output import save, to_svg
+    from mtopt.plotting.output import panels_to_svg, save, to_svg
     from mtopt.plotting.parallel import plot_parallel
     from mtopt.plotting.ranking import plot_ranking
     from mtopt.plotting.rule_style import Style, rule_styles
@@ -31,6 +31,7 @@ if TYPE_CHECKING:
 
 __all__ = [
     "Style",
+    "panels_to_svg",
     "plot_attainment",
     "plot_conflicts",
     "plot_curves",
@@ -49,6 +50,7 @@ __all__ = [
 
 _HOME = {
     "Style": "rule_style",
+    "panels_to_svg": "output",
     "plot_attainment": "attainment",
     "plot_conflicts": "conflicts",
     "plot_curves": "curves",

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from matplotlib.artist import Artist
 from matplotlib.figure import Figure, SubFigure
 
 from mtopt._text import html_text
@@ -81,6 +82,33 @@ def to_svg(fig: Figure | SubFigure | Path, *, title: str | None = None, prefix: 
     heading = f"\n <title>{html_text(title)}</title>" if title else ""
     look = f' id="{prefix}" role="img" style="max-width: 100%; height: auto"'
     return re.sub(r"<svg[^>]*", lambda tag: tag[0] + look, svg, count=1).replace(">", f">{heading}", 1)
+
+
+def panels_to_svg(fig: Figure | SubFigure) -> list[str]:
+    """Each panel of a figure as an ``<svg>`` element, then its legends, so that a narrow page can stack them.
+
+    Args:
+        fig: the figure, as in ``ax.figure``; it is left as it was.
+
+    Returns:
+        The elements, as :func:`to_svg` gives them, cropped to what they show.
+    """
+    figure = root_figure(fig)
+    figure.draw_without_rendering()  # settles the layout, which must not close the gaps that are left below
+    engine = figure.get_layout_engine()
+    figure.set_layout_engine("none")
+    parts: list[Artist] = [each for each in (*figure.axes, *figure.legends) if each.get_visible()]
+    found = []
+    try:
+        for shown in parts:
+            for part in parts:
+                part.set_visible(part is shown)
+            found.append(to_svg(figure))
+    finally:
+        for part in parts:
+            part.set_visible(True)
+        figure.set_layout_engine(engine)
+    return found
 
 
 def _drawn(fig: Figure | SubFigure) -> str:

@@ -1,15 +1,19 @@
 """One score a rule, with its interval, best on top."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 
 import numpy as np
+from matplotlib.artist import Artist
 from matplotlib.axes import Axes
+from matplotlib.lines import Line2D
 from matplotlib.text import Annotation
+from matplotlib.transforms import ScaledTranslation
 
 from mtopt._text import figure_text
 from mtopt.plotting.arrays import Array, FloatArray, as_floats, check_mapping
 from mtopt.plotting.canvas import canvas
+from mtopt.plotting.layout import root_figure
 from mtopt.plotting.limits import Interval, padded, robust_interval
 from mtopt.plotting.marks import marker_look
 from mtopt.plotting.offscale import draw_offscale
@@ -28,6 +32,7 @@ def plot_ranking(
     baseline: str | None = None,
     show_values: bool = True,
     value_format: str | None = None,
+    groups: Sequence[Collection[str]] = (),
     styles: Mapping[str, Style] | None = None,
     title: str | None = None,
     ax: Axes | None = None,
@@ -46,6 +51,8 @@ def plot_ranking(
         show_values: whether to write mean and interval beside each row. Default: True.
         value_format: how a number is written, as in ``".2f"``. Default: with as many decimals for all as give the
             middle score three digits.
+        groups: rules that stand together, such as those that a test does not tell apart; a bar at the right spans
+            the rows of each. Default: none.
         styles: the rules' looks, from ``rule_styles``. Default: by position in ``means``.
         title: the title. Default: none.
         ax: where to draw. Default: a new figure, as high as the number of rules asks for.
@@ -54,12 +61,15 @@ def plot_ranking(
         The Axes.
 
     Raises:
-        ValueError: a score or an interval that is missing, not a number, or the wrong way round.
+        ValueError: a score or an interval that is missing, not a number, or the wrong way round; a group of rules that
+            are not there.
     """
     scores = _scores(means)
     ends = None if intervals is None else _ends(scores, intervals)
     if baseline is not None and baseline not in scores:
         raise ValueError(f"baseline must name a rule of means; found {baseline!r}, while means has {list(scores)}")
+    if unknown := sorted({name for group in groups for name in group} - set(scores)):
+        raise ValueError(f"groups must name rules of means; found {unknown}, while means has {list(scores)}")
     looks = styles_for(scores, styles)
     sign = -1.0 if higher_is_better else 1.0
     order = sorted(scores, key=lambda name: sign * scores[name] if np.isfinite(scores[name]) else np.inf)
@@ -74,6 +84,7 @@ def plot_ranking(
             form = common_format(list(scores.values())) if value_format is None else value_format
             texts = [_text(scores[name], None if ends is None else ends[name], form) for name in order]
             drawn.beside += _write_values(ax, texts)
+        drawn.beside += _draw_groups(ax, [[order.index(name) for name in group] for group in groups], drawn.beside)
         arrow = f"{xlabel}, higher is better →" if higher_is_better else f"← {xlabel}, lower is better"
         ax.set_xlabel(arrow if baseline is None else f"{arrow}\n(dashed line: {figure_text(baseline)})")
     return ax
@@ -171,6 +182,30 @@ def _write_values(ax: Axes, texts: Sequence[str]) -> list[Annotation]:
         )
         for row, text in enumerate(texts)
     ]
+
+
+def _draw_groups(ax: Axes, groups: Sequence[Sequence[int]], beside: Sequence[Artist]) -> list[Artist]:
+    """A bar for the rows of each group, right of what stands there; groups that share a row are side by side."""
+    figure = root_figure(ax)
+    edge = ax.get_window_extent().x1
+    room = max((artist.get_window_extent().x1 - edge for artist in beside), default=0.0) * 72 / figure.dpi
+    ends: list[int] = []  # of each column of bars, the last row that is taken
+    bars: list[Artist] = []
+    for rows in sorted(groups, key=min):
+        column = next((n for n, end in enumerate(ends) if end < min(rows)), len(ends))
+        ends[column : column + 1] = [max(rows)]
+        aside = ScaledTranslation((max(room, 0.0) + 12 + 6 * column) / 72, 0.0, figure.dpi_scale_trans)
+        bar = Line2D(
+            [1.0, 1.0],
+            [min(rows) - 0.3, max(rows) + 0.3],
+            transform=ax.get_yaxis_transform() + aside,
+            color=INK,
+            linewidth=2.5,
+            solid_capstyle="butt",
+            clip_on=False,
+        )
+        bars.append(ax.add_artist(bar))
+    return bars
 
 
 def _text(score: float, ends: FloatArray | None, form: str) -> str:

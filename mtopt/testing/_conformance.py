@@ -8,7 +8,7 @@ import torch
 
 from mtopt._errors import unknown_name
 from mtopt.combiners import Combiner, create_combiner
-from mtopt.testing import _answers, _engine, _promises, _state
+from mtopt.testing import _answers, _engine, _promises, _shards, _state
 from mtopt.testing._subject import Case, CheckError, Subject, brief
 
 OBJECTIVES = (1, 2, 3, 7)
@@ -40,6 +40,7 @@ _CHECKS: tuple[Callable[[Subject], None], ...] = (
     _state.state_round_trip,
     _state.non_finite_rows,
     _state.absent_objectives,
+    _shards.halves_of_the_columns,
     _engine.step_in_a_loop,
     _engine.skipped_step,
     _engine.losses_after_the_step,

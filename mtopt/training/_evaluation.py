@@ -9,6 +9,7 @@ from typing import Any
 import torch
 
 from mtopt._replay import graph_where_needed
+from mtopt.distributed import Processes
 from mtopt.training._random import (
     generator_state,
     generators_in,
@@ -19,26 +20,33 @@ from mtopt.training._random import (
 
 
 def averages(
-    metrics: Callable[[Any], Mapping[str, float]], data: Iterable[Any] | None, size: Callable[[Any], int]
+    metrics: Callable[[Any], Mapping[str, float]],
+    data: Iterable[Any] | None,
+    size: Callable[[Any], int],
+    processes: Processes,
 ) -> dict[str, float]:
-    """The averages of ``metrics`` over the batches of ``data``, each weighted by its size.
+    """The averages of ``metrics`` over the batches of ``data`` on all ranks, each weighted by its size.
 
-    A metric that some batches lack is averaged over the others.
+    A metric that some batches lack is averaged over the others. A rank may have no batch, if another has.
 
     Raises:
         ValueError: there is no batch.
     """
-    totals: dict[str, float] = {}
-    sizes: dict[str, int] = {}
+    found: dict[str, tuple[float, int]] = {}
     for batch in (None,) if data is None else data:
         count = size(batch)
         for name, value in metrics(batch).items():
             number = float(value.detach() if isinstance(value, torch.Tensor) else value)
-            totals[name] = totals.get(name, 0.0) + number * count
-            sizes[name] = sizes.get(name, 0) + count
-    if not totals:
+            total, size_so_far = found.get(name, (0.0, 0))
+            found[name] = total + number * count, size_so_far + count
+    of_all = processes.gather(found)
+    if not any(of_all):
         raise ValueError("data gave nothing to evaluate: it is empty, or an iterator that is used up; give a list, say")
-    return {name: total / sizes[name] for name, total in totals.items()}
+    sums: dict[str, tuple[float, int]] = {}
+    for name, (total, count) in ((name, one) for each in of_all for name, one in each.items()):
+        before, counted = sums.get(name, (0.0, 0))
+        sums[name] = before + total, counted + count
+    return {name: total / count for name, (total, count) in sums.items()}
 
 
 def count_examples(batch: Any) -> int:

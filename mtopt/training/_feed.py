@@ -133,6 +133,13 @@ class Feed:
             state["data"] = self._saved_ahead if self._ahead else self.data.state_dict()  # type: ignore[union-attr]
         return state
 
+    def consumed_at(self, state: State) -> int:
+        """How many batches of the epoch are behind at a position: of one of other ranks the same share of it."""
+        before, consumed = state.get("length"), int(state["consumed"])
+        if "moved" not in state or None in (before, self.length) or not before:
+            return consumed
+        return consumed * (self.length or 0) // int(before)
+
     def load_state_dict(self, state: State) -> None:
         """Go to a position: the next :meth:`draw` gives the batch that came next when it was saved.
 
@@ -142,6 +149,7 @@ class Feed:
         check_position(state)
         self._check(state)
         self.epoch = state["epoch"]
+        consumed, ahead = self.consumed_at(state), 0 if "moved" in state else state["ahead"]
         if state["data"] is not None:
             with content_of("data's own state"):
                 self.data.load_state_dict(state["data"])  # type: ignore[union-attr]
@@ -151,15 +159,16 @@ class Feed:
         elif state["consumed"]:
             self._set(state["began"])
             self._begin()
-            self._pass_over(state["consumed"])
-            self._pass_over(state["ahead"], self._ahead)
-            self.consumed = state["consumed"]
+            self._pass_over(consumed)
+            self._pass_over(ahead, self._ahead)
+            self.consumed = consumed
         self._set(state["now"])
         before = state.get("length")
         if None not in (before, self.length) and before != self.length:
             warnings.warn(
                 f"the checkpoint was made with data of {before!r:.20} batches an epoch, and training goes on with "
-                f"{self.length}, after as many batches of epoch {self.epoch + 1} as before: {self.consumed}",
+                f"{self.length}, after {'the same share' if 'moved' in state else 'as many batches'} of epoch "
+                f"{self.epoch + 1} as before: {self.consumed}",
                 CheckpointWarning,
                 stacklevel=3,
             )
@@ -210,6 +219,11 @@ class Feed:
             raise CheckpointError(
                 f"the checkpoint was made with data that {'has' if state['data'] is not None else 'lacks'} state_dict "
                 f"and load_state_dict, unlike the {type(self.data).__name__} given; give the data it was made with"
+            )
+        if "moved" in state and state["data"] is not None and state["consumed"]:
+            raise CheckpointError(
+                "the checkpoint was made by another number of ranks in the middle of an epoch, with data that keeps "
+                "the place of each rank itself; go on with as many ranks, or from the end of an epoch"
             )
         saved, present = sorted(state["now"]["data"]), sorted(self._generators)
         if saved != present:

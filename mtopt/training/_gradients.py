@@ -13,13 +13,12 @@ import torch
 from mtopt._losses import Losses, NoLossError, Objective, read_losses, run_loss, run_losses, without_nan
 from mtopt._replay import Generators, buffers_kept, second_look
 from mtopt.autograd import JacobianAccumulator, MatrixFree, StepRecord, as_matrix_free, backward, nothing_present
-from mtopt.distributed import refuse_ranks
+from mtopt.distributed import unwrapped
 from mtopt.training._protocol import LossSource, Stepping
 
 
 def step_gradients(trainer: Stepping, batch: Any) -> StepRecord:
     """The rule's direction in ``.grad``, from one batch or from the several that the step takes."""
-    refuse_ranks("MultiLossTrainer", "call mtopt.backward in a loop of your own, or train in one process")
     rule = trainer.combiner
     scaler = trainer.precision.scaler
     options: dict[str, Any] = {"private": trainer.private, "strict": trainer.strict}
@@ -81,12 +80,12 @@ def reevaluate(trainer: LossSource, batches: Sequence[Any], generators: Generato
 
 def _means(
     trainer: LossSource, batches: Sequence[Any], generators: Generators
-) -> tuple[list[Objective], dict[int, float]]:
-    """The objectives, and the mean of each loss that is there, by its position.
+) -> tuple[Sequence[Objective], dict[int, float]]:
+    """The objectives, and the mean of each loss that is there, by its position: over the ranks that have it, too.
 
     A loss that is absent from a batch adds nothing there, as in :class:`mtopt.JacobianAccumulator`.
     """
-    objectives: list[Objective] = []
+    objectives: Sequence[Objective] = []
     totals: dict[int, float] = {}
     with second_look(trainer, generators=generators, needs_graph=trainer.needs_graph):
         for batch in batches:
@@ -95,7 +94,8 @@ def _means(
             for k, _, value in run_losses(losses):
                 totals[k] = totals.get(k, 0.0) + float(value.detach())
     trainer.features = None
-    return objectives, {k: totals[k] / len(batches) for k in sorted(totals)}
+    means = {k: totals[k] / len(batches) for k in sorted(totals)}
+    return objectives, trainer.processes.means(means, len(objectives))
 
 
 def _losses_alone(trainer: LossSource, batch: Any) -> Losses:
@@ -127,8 +127,9 @@ def _repeatable(trainer: LossSource, batch: Any, free: MatrixFree | None) -> Cal
 def _accumulated(trainer: Stepping, batches: Sequence[Any], params: Any, scaler: Any) -> JacobianAccumulator:
     """The gradients of the mean over ``batches``; the graph of each is freed before the next is made."""
     accumulator: JacobianAccumulator | None = None
+    some = trainer.absent is None and not trainer.processes.several  # another rank may have what this one lacks
     for batch in batches:
-        objectives, losses = read_losses(_losses_alone(trainer, batch), some=trainer.absent is None)
+        objectives, losses = read_losses(_losses_alone(trainer, batch), some=some)
         if accumulator is None:
             accumulator = JacobianAccumulator(params, objectives, scaler=scaler)
         elif accumulator.objectives != objectives:
@@ -146,7 +147,7 @@ def _accumulated(trainer: Stepping, batches: Sequence[Any], params: Any, scaler:
 
 
 def _named_params(trainer: Stepping) -> list[tuple[str, torch.nn.Parameter]]:
-    names = {id(param): name for name, param in trainer.model.named_parameters()}
+    names = {id(param): name for name, param in unwrapped(trainer.model).named_parameters()}
     trained = [param for group in trainer.optimizer.param_groups for param in group["params"]]
     return [(names.get(id(param), f"extra_{index}"), param) for index, param in enumerate(trained)]
 

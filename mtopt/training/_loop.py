@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, replace
@@ -12,10 +13,12 @@ import torch
 
 from mtopt.autograd import Probe, StepRecord
 from mtopt.diagnosis import Diagnosis, Watch
+from mtopt.distributed import Processes
 from mtopt.training._feed import Feed
 from mtopt.training._history import History
 from mtopt.training._measure import watch_over, with_measured
 from mtopt.training._protocol import Stepping
+from mtopt.training._ranks import share_buffers
 from mtopt.training.callbacks import Callback
 from mtopt.training.checkpoint import CheckpointFolder, plain
 
@@ -38,7 +41,12 @@ class Fitting(Stepping, Protocol):
     def scheduler(self) -> torch.optim.lr_scheduler.LRScheduler | None: ...
 
     @property
-    def callbacks(self) -> Sequence[Callback]: ...
+    def callbacks_here(self) -> Sequence[Callback]: ...
+
+    @property
+    def shares_buffers(self) -> bool: ...
+
+    def stop(self) -> None: ...
 
     def training_step(self, batch: Any) -> StepRecord: ...
 
@@ -78,7 +86,7 @@ def callbacks_told(trainer: Fitting) -> Iterator[None]:
     """Tells the callbacks of the start and of the end: all that were started, even if one raises."""
     started: list[Callback] = []
     try:
-        for callback in trainer.callbacks:
+        for callback in trainer.callbacks_here:
             started.append(callback)
             callback.on_fit_start(trainer)
         yield
@@ -89,28 +97,61 @@ def callbacks_told(trainer: Fitting) -> Iterator[None]:
 
 
 def train(trainer: Fitting, feed: Feed, limits: Limits, folder: CheckpointFolder | None, every: int | None) -> None:
-    """Step until a limit is reached or the trainer is asked to stop; checkpoints as ``fit`` says."""
+    """Step until a limit is reached or the trainer is asked to stop; checkpoints as ``fit`` says.
+
+    Of several ranks all stop after the same step, whichever was asked to, and end an epoch where one has no batch left.
+    """
+    processes = trainer.processes
     if folder is not None:
         plain(trainer.state_dict(), "state_dict()")  # what cannot be saved is better known now than in an hour
     written = trainer.step, trainer.epoch
     watch = watch_over(trainer)
     watch.skipped = skipped_last(trainer.history)
-    while not limits.reached(trainer) and not trainer.stopping:
-        batches = feed.take(trainer.batches_per_step, least=least_batches(trainer))
+    stops = processes.meet(trainer.stopping)
+    while not stops and not limits.reached(trainer):
+        batches = _draw(trainer, feed, processes)
         if batches:
+            share_buffers(trainer)
             _one_step(trainer, batches, feed, watch)
-        epoch_ends = not batches or feed.at_end(least_batches(trainer))
+        at_end = not batches or feed.at_end(least_batches(trainer))
+        epoch_ends, stops = (count > 0 for count in processes.count([at_end, trainer.stopping]))
         if epoch_ends:
+            if not at_end:
+                _warn_of_more(processes.rank)
             feed.close_epoch()
             trainer.epoch = feed.epoch
-            for callback in trainer.callbacks:
+            for callback in trainer.callbacks_here:
                 callback.on_epoch_end(trainer)
+            stops = processes.meet(trainer.stopping)
         due = epoch_ends if every is None else trainer.step % every == 0
         if folder is not None and due and written != (trainer.step, trainer.epoch):
             folder.write(trainer.step, trainer.state_dict())
             written = trainer.step, trainer.epoch
     if folder is not None and written != (trainer.step, trainer.epoch):
         folder.write(trainer.step, trainer.state_dict())
+    if stops:
+        trainer.stop()  # which another rank was asked to
+
+
+def _draw(trainer: Fitting, feed: Feed, processes: Processes) -> list[Any]:
+    """The batches of the next step, as many on all ranks; none where the epoch is over on one of them."""
+    least = least_batches(trainer)
+    batches = feed.take(trainer.batches_per_step, least=least)
+    if not processes.several:
+        return batches
+    holders = processes.count([n < len(batches) for n in range(trainer.batches_per_step)])
+    common = holders.count(processes.size)
+    if common < len(batches):
+        _warn_of_more(processes.rank)
+    return batches[:common] if common >= least else []
+
+
+def _warn_of_more(rank: int) -> None:
+    warnings.warn(
+        f"data has more batches in an epoch on rank {rank} than on another: what is left is passed over; "
+        "a torch.utils.data.DistributedSampler gives all ranks as many",
+        stacklevel=5,
+    )
 
 
 def _one_step(trainer: Fitting, batches: list[Any], feed: Feed, watch: Watch) -> None:
@@ -128,8 +169,9 @@ def _one_step(trainer: Fitting, batches: list[Any], feed: Feed, watch: Watch) ->
         probe=trainer.probe,
     )
     trainer.history.append(record)
-    watch.see(record, stacklevel=5)
-    for callback in trainer.callbacks:
+    if trainer.processes.rank == 0:
+        watch.see(record, stacklevel=5)
+    for callback in trainer.callbacks_here:
         callback.on_step_end(trainer, record)
 
 

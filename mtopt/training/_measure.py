@@ -12,6 +12,7 @@ from mtopt._replay import second_look
 from mtopt.autograd import StepRecord, trainable
 from mtopt.combiners import Combiner
 from mtopt.diagnosis import Diagnosis, NothingToCompareError, Watch, differentiate, examine
+from mtopt.distributed import unwrapped
 from mtopt.training._gradients import generators_of, losses_of
 from mtopt.training._protocol import LossSource, Stepping
 
@@ -20,7 +21,7 @@ _LEAST = 1e-3  # a preference below that asks for a loss to starve
 
 def measure(trainer: Stepping, batches: Sequence[Any]) -> Diagnosis | None:
     """What the gradients of the step's batches are like; None where they are not finite, or no two losses are there."""
-    names = {id(parameter): name for name, parameter in trainer.model.named_parameters()}
+    names = {id(parameter): name for name, parameter in unwrapped(trainer.model).named_parameters()}
     trained = [parameter for group in trainer.optimizer.param_groups for parameter in group["params"]]
     places = trainable([(names.get(id(p), f"extra_{index}"), p) for index, p in enumerate(trained)])
     scaler = trainer.precision.scaler

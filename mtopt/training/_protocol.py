@@ -10,6 +10,7 @@ import torch
 from mtopt._losses import Absent, Losses
 from mtopt.autograd import MatrixFree, PlanName, Private, Store
 from mtopt.combiners import Combiner
+from mtopt.distributed import Processes
 from mtopt.training._precision import Precision
 
 
@@ -22,6 +23,9 @@ class LossSource(Protocol):
 
     @property
     def model(self) -> torch.nn.Module: ...
+
+    @property
+    def processes(self) -> Processes: ...
 
     @property
     def combiner(self) -> Combiner: ...

@@ -27,7 +27,7 @@ class SharpnessAware:
     ::
 
         flat = mtopt.training.SharpnessAware(model.parameters(), rho=0.05)
-        record = mtopt.backward(flat(lambda: losses(batch)), model.parameters(), "mgda")
+        record = mtopt.backward(flat(lambda: losses(batch)), model.parameters(), combiner)
 
     The gradient of loss k is that at ``theta + rho v_k / ||v_k||``. Without ``beta``, ``v_k = grad l_k``: K perturbed
     points, 2K backward passes (FS-MTL, Phan et al., arXiv 2211.13723). With ``beta``, tensor by tensor,

@@ -10,12 +10,15 @@ from contextlib import contextmanager
 from types import FrameType
 from typing import Any
 
+from mtopt.distributed import Processes
+
 _HANDLED = (signal.SIGTERM, signal.SIGINT)
 
 
 @contextmanager
-def ended_by_signals(stop: Callable[[], None]) -> Iterator[None]:
-    """Within the block the first SIGTERM or SIGINT calls ``stop``; the signal takes its effect when the block is over.
+def ended_by_signals(stop: Callable[[], None], processes: Processes) -> Iterator[None]:
+    """Within the block the first SIGTERM or SIGINT calls ``stop``; the signal takes its effect when the block is over,
+    on all processes: what one of them received has all received.
 
     That effect is ``SystemExit(143)`` for SIGTERM, which would otherwise kill at once, and ``KeyboardInterrupt`` for
     SIGINT; a handler that the program had installed before is called instead. A second signal is handled as before the
@@ -24,6 +27,7 @@ def ended_by_signals(stop: Callable[[], None]) -> Iterator[None]:
     """
     if threading.current_thread() is not threading.main_thread():
         yield
+        _of_all([], processes)
         return
     before: dict[int, Any] = {number: signal.getsignal(number) for number in _HANDLED}
     # a handler that is None was not installed from Python, and could not be put back
@@ -49,7 +53,12 @@ def ended_by_signals(stop: Callable[[], None]) -> Iterator[None]:
         yield
     finally:
         restore()
-    for number in received:
+    for number in _of_all(received, processes):
         if before[number] == signal.SIG_DFL:
             raise SystemExit(128 + number)  # what a shell reports for a process that the signal killed
         signal.raise_signal(number)
+
+
+def _of_all(received: list[int], processes: Processes) -> list[int]:
+    counts = processes.count([number in received for number in _HANDLED])
+    return [number for number, count in zip(_HANDLED, counts, strict=True) if count]

@@ -17,6 +17,7 @@ from mtopt._replay import buffers_kept
 from mtopt.autograd import MatrixFree, PlanName, Private, Probe, StepRecord, Store
 from mtopt.combiners import Combiner
 from mtopt.diagnosis import Diagnosis
+from mtopt.distributed import Processes
 from mtopt.training._checks import check_accumulate, check_callbacks, check_how, check_limits, check_parts, read_rule
 from mtopt.training._closure import check_closure
 from mtopt.training._deterministic import deterministic_kernels
@@ -28,6 +29,14 @@ from mtopt.training._loop import Limits, callbacks_told, train
 from mtopt.training._measure import measure
 from mtopt.training._precision import Precision
 from mtopt.training._random import seed_everything
+from mtopt.training._ranks import (
+    processes_training,
+    quiet_forward,
+    share_buffers,
+    shares_buffers,
+    shortest,
+    start_alike,
+)
 from mtopt.training._signals import ended_by_signals
 from mtopt.training._step import take_step
 from mtopt.training.callbacks import Callback
@@ -35,11 +44,12 @@ from mtopt.training.checkpoint import (
     CheckpointFolder,
     load_content,
     load_trainer_state,
+    position_here,
     read_checkpoint,
     resume_from,
     settings_of,
     trainer_state,
-    write_checkpoint,
+    write_together,
 )
 
 
@@ -145,6 +155,7 @@ class MultiLossTrainer(ABC):
             self.absent = absent
         check_absent(self.absent)
         self.model, self.optimizer, self.scheduler = model, optimizer, scheduler
+        self.shares_buffers = shares_buffers(model)
         self.callbacks = check_callbacks(list(callbacks))
         self.seed, self.private, self.strict = seed, private, strict
         self.step = 0
@@ -226,15 +237,20 @@ class MultiLossTrainer(ABC):
         check_limits(data, steps, epochs)
         if check_count("checkpoint_every", checkpoint_every) is not None and checkpoint_dir is None:
             raise ValueError("checkpoint_every was given without checkpoint_dir; say where to write")
-        folder = None if checkpoint_dir is None else CheckpointFolder(checkpoint_dir)
-        if folder is not None and resume:
-            resume_from(folder, self, steps)
-        limits = Limits(steps, epochs)
-        if limits.reached(self):
-            return self.history
-        feed = self._feed_on(data)
-        consumed = feed.consumed if self._position is None else self._position["consumed"]
-        self.total_steps = limits.total(self, consumed, feed.length)
+        with self.processes as processes, quiet_forward(self.model):
+            folder = None if checkpoint_dir is None else CheckpointFolder(checkpoint_dir, processes=processes)
+            if folder is not None and resume:
+                resume_from(folder, self, steps)
+            limits = Limits(steps, epochs)
+            start_alike(self, (steps, epochs, checkpoint_every, folder is None))
+            if not limits.reached(self):
+                self._train(self._feed_on(data), limits, folder, checkpoint_every)
+            processes.meet()  # what went wrong on one rank at the very end is known to all
+        return self.history
+
+    def _train(self, feed: Feed, limits: Limits, folder: CheckpointFolder | None, every: int | None) -> None:
+        consumed = feed.consumed if self._position is None else feed.consumed_at(self._position)
+        self.total_steps = limits.total(self, consumed, shortest(self.processes.gather(feed.length)))
         if not self.started and self.seed is not None:
             seed_everything(self.seed)
         if not self.model.training:
@@ -245,13 +261,12 @@ class MultiLossTrainer(ABC):
             settings.enter_context(deterministic_kernels(self.deterministic))
             if folder is not None:
                 settings.enter_context(folder.held())
-                settings.enter_context(ended_by_signals(self.stop))
-            with callbacks_told(self):
+                settings.enter_context(ended_by_signals(self.stop, self.processes))
+            with callbacks_told(self), self.processes:
                 if self._position is not None:  # last, so that nothing draws from the generators in between
                     feed.load_state_dict(self._position)
                     self._position = None
-                train(self, feed, limits, folder, checkpoint_every)
-        return self.history
+                train(self, feed, limits, folder, every)
 
     def _feed_on(self, data: Iterable[Any] | None) -> Feed:
         """Where ``data`` is drawn from: the feed of the last ``fit``, if it was on the same."""
@@ -279,19 +294,34 @@ class MultiLossTrainer(ABC):
             ValueError: ``data`` is empty.
         """
         with (
+            self.processes as processes,
+            quiet_forward(self.model),
             generators_kept(data),
             generators_of(self).replayed(),
             buffers_kept(self.model),
             evaluation_mode(self.model, needs_graph=self.needs_graph),
             self.precision.autocast(),
         ):
-            values = averages(self.metrics, data, self.batch_size)
+            processes.note("what they evaluate", split)
+            share_buffers(self)
+            values = averages(self.metrics, data, self.batch_size, processes)
         self.features = None
         if split is not None:
             self.history.append_evaluation(split, self.step, values)
-            for callback in self.callbacks:
+            for callback in self.callbacks_here:
                 callback.on_evaluate(self, split, values)
         return values
+
+    @property
+    def processes(self) -> Processes:
+        """Those that train replicas of the model: all ranks of ``torch.distributed``, if it is initialised."""
+        return processes_training(self.model)
+
+    @property
+    def callbacks_here(self) -> list[Callback]:
+        """The callbacks that this rank calls: all of them on the first."""
+        first = self.processes.rank == 0
+        return [callback for callback in self.callbacks if first or not callback.first_rank_only]
 
     @property
     def started(self) -> bool:
@@ -320,7 +350,7 @@ class MultiLossTrainer(ABC):
         """Called when ``.grad`` holds the direction, before the optimizer's step. Default: the callbacks are called."""
         if self.measure_every is not None and (self.step + 1) % self.measure_every == 0:
             self.measure(batch)
-        for callback in self.callbacks:
+        for callback in self.callbacks_here:
             callback.on_gradients(self, batch, record)
 
     def after_step(self) -> None:  # noqa: B027 - most trainers have nothing to do here
@@ -362,17 +392,19 @@ class MultiLossTrainer(ABC):
             CheckpointError: it belongs to another model, optimizer, scheduler or rule.
         """
         load_trainer_state(self, state_dict)
-        self._position = state_dict["position"]
+        self._position = position_here(state_dict, self.processes)
         self._feed = None
         self.epoch = 0 if self._position is None else self._position["epoch"]
 
     def save(self, path: str | os.PathLike[str]) -> None:
-        """Write ``state_dict()`` to a file: atomically, with a checksum.
+        """Write ``state_dict()`` to a file: atomically, with a checksum. All ranks call it, the first writes.
 
         Raises:
             TypeError: some state is neither tensors nor plain values.
+            RankError: the first rank could not write, on the others.
         """
-        write_checkpoint(path, self.state_dict())
+        with self.processes as processes:
+            write_together(path, self.state_dict(), processes)
 
     def load(self, path: str | os.PathLike[str]) -> None:
         """Read what :meth:`save` wrote, or a checkpoint of ``fit``.
@@ -380,4 +412,6 @@ class MultiLossTrainer(ABC):
         Raises:
             CheckpointError: the file is not whole, or belongs to another model, optimizer, scheduler or rule.
         """
-        load_content(self, path, read_checkpoint(path))
+        with self.processes as processes:
+            load_content(self, path, read_checkpoint(path))
+            processes.meet()

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -51,26 +51,46 @@ def _shard(model: MultiHead) -> None:
     fully_shard(model, mesh=mesh)
 
 
-@pytest.mark.parametrize("step", STEPS.values(), ids=STEPS.keys())
-def test_a_sharded_model_is_refused_in_every_plan(step: Callable[[MultiHead], Any], one_process: None) -> None:
+def _whole(param: torch.Tensor) -> torch.Tensor:
+    assert isinstance(param.grad, torch.distributed.tensor.DTensor)
+    return param.grad.full_tensor()
+
+
+WHOLE = ("representation", "samples", "samples by losses", "matrix-free", "matrix-free draws")
+"""Steps that need whole parameters."""
+
+
+@pytest.mark.parametrize("what", WHOLE)
+def test_a_sharded_model_is_refused_where_it_must_be_whole(what: str, one_process: None) -> None:
     model = MultiHead(3)
     _shard(model)
-    with pytest.raises(ValueError, match=r"params holds parameters that are sharded .* train in one process"):
-        step(model)
+    with pytest.raises(ValueError, match=r"params (are sharded by fully_shard|holds parameters that are sharded)"):
+        STEPS[what](model)
+
+
+@pytest.mark.parametrize("what", sorted(set(STEPS) - set(WHOLE)))
+def test_a_model_that_one_process_shards_is_trained_as_any(what: str, one_process: None) -> None:
+    model, plain = MultiHead(3), MultiHead(3)
+    _shard(model)
+    STEPS[what](model)
+    STEPS[what](plain)
+    for param, alike in zip(model.parameters(), plain.parameters(), strict=True):
+        torch.testing.assert_close(_whole(param), alike.grad, rtol=1e-5, atol=1e-6)
 
 
 @pytest.mark.parametrize("name", FIVE)
-def test_the_whole_parameters_of_a_sharded_model_are_refused(name: str, one_process: None) -> None:
+def test_the_whole_parameters_of_a_sharded_model_stand_for_its_shards(name: str, one_process: None) -> None:
     plain = torch.nn.Linear(3, 2)
     model = copy.deepcopy(plain)
     fully_shard(model, mesh=init_device_mesh("cpu", (1,)))
+    shards = list(model.parameters())
     outputs = model(torch.ones(4, 3))
     params = list(model.parameters())  # put in place for the forward: what the optimizer steps are others
     assert not any(isinstance(param, torch.distributed.tensor.DTensor) for param in params)
-    with pytest.raises(ValueError, match="params holds parameters that are sharded"):
-        mtopt.backward(list(outputs.square().mean(0)), params, mtopt.create_combiner(name))
-    record = mtopt.backward(list(plain(torch.ones(4, 3)).square().mean(0)), plain, mtopt.create_combiner(name))
-    assert not record.skipped  # a model that is not sharded is nobody else's business
+    mtopt.backward(list(outputs.square().mean(0)), params, mtopt.create_combiner(name))
+    mtopt.backward(list(plain(torch.ones(4, 3)).square().mean(0)), plain, mtopt.create_combiner(name))
+    for param, alike in zip(shards, plain.parameters(), strict=True):
+        torch.testing.assert_close(_whole(param), alike.grad, rtol=1e-5, atol=1e-6)
 
 
 def test_a_trainer_of_a_sharded_model(one_process: None) -> None:

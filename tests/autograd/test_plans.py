@@ -21,6 +21,7 @@ PLANS: dict[str, dict[str, Any]] = {
     "auto": {},
     "loop": {"plan": "loop"},
     "batched": {"plan": "batched"},
+    "layers": {"plan": "layers"},
     "recompute": {"store": "recompute"},
     "bfloat16": {"store": torch.bfloat16},
     "float16": {"store": torch.float16},
@@ -29,7 +30,7 @@ DIGITS = {"bfloat16": 2.0**-7, "float16": 2.0**-9}
 
 
 def possible(name: str, how: str) -> bool:
-    return how != "recompute" or mtopt.create_combiner(name).needs != "jacobian"
+    return how not in ("recompute", "layers") or mtopt.create_combiner(name).needs != "jacobian"
 
 
 def pairs(*names: str) -> list[tuple[str, str]]:
@@ -113,6 +114,9 @@ def test_features_do_not_change_it(name: str, how: str) -> None:
     losses = [model.loss(k, features) for k in range(4)]
     record = mtopt.backward(losses, model, mtopt.create_combiner(name), features=features, **PLANS[how])
     close(flat_gradient(list(model.parameters())), expected, 1e-9)
+    if how == "layers":
+        assert record.plan.startswith("layer by layer")
+        return
     assert how == "recompute" or record.plan.startswith("features first")
     assert ("batched" in record.plan) == (how == "batched")
 
@@ -338,7 +342,10 @@ def test_the_log_is_silent_unless_asked(caplog: pytest.LogCaptureFixture) -> Non
 def test_wrong_plans_and_stores_are_refused_by_name() -> None:
     model = MultiHead(3)
     for options, message in (
-        ({"plan": "vmap"}, "plan must be one of 'auto', 'loop', 'batched', 'features', 'matrix_free', found 'vmap'"),
+        (
+            {"plan": "vmap"},
+            "plan must be one of 'auto', 'loop', 'batched', 'features', 'layers', 'matrix_free', found 'vmap'",
+        ),
         ({"store": torch.float64}, "store must be None, 'recompute', torch.bfloat16 or torch.float16"),
         ({"store": "disk"}, "store must be None, 'recompute'"),
     ):

@@ -54,12 +54,8 @@ def test_it_covers_it_from_other_starts(name, share, seed):
     assert gd(points, fronts.problem().pareto_front(2000)) < (0.01 if name == "PMGDA" else 0.001)
 
 
-def test_the_page_runs_as_printed(tmp_path, monkeypatch):
-    monkeypatch.chdir(tmp_path)
-    page = {}
-    torch.manual_seed(0)
-    for block in re.findall(r"```python\n(.*?)```", PAGE, flags=re.DOTALL):
-        exec(block, page)
+def test_the_page_runs_as_printed(run_page):
+    page = run_page("docs/fronts.md")
     assert len(page["traced"]) == len(page["warm"]) == 7
     assert len(page["one_model"]) == 11
     assert page["points"].shape == page["apart"].points(page["batches"]).shape == (6, 2)

@@ -84,3 +84,16 @@ def test_arguments_are_checked() -> None:
     with pytest.raises(ValueError, match="scale_mode must be 'min', 'median' or 'rmse', found 'max'"):
         AlignedMTL(scale_mode="max")  # type: ignore[arg-type]
     assert repr(AlignedMTL(scale_mode="rmse")) == "AlignedMTL(scale_mode='rmse')"
+
+
+@given(seeds, st.integers(2, 8))
+@settings(max_examples=60, deadline=None)
+def test_opposite_gradients_of_any_ratio_are_one_component(seed: int, pairs: int) -> None:
+    """``a q`` and ``-b q``: a component of length ``hypot(a, b)`` along q, with the share ``(a - b) / hypot(a, b)``."""
+    generator = torch.Generator().manual_seed(seed)
+    rotation = torch.linalg.qr(torch.randn(pairs, pairs, generator=generator, dtype=torch.float64)).Q
+    one, other = 2.0 ** torch.randint(0, 40, (2, pairs), generator=generator).double()
+    found = AlignedMTL()(torch.cat([one[:, None] * rotation, -other[:, None] * rotation]))
+    lengths = torch.hypot(one, other)
+    expected = float(lengths.min()) * ((one - other) / lengths) @ rotation
+    torch.testing.assert_close(found, expected, rtol=0, atol=1e-9 * float(lengths.min()))

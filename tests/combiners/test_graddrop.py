@@ -115,10 +115,10 @@ def test_many_columns_are_those_of_the_formula_on_all_of_them(dtype: torch.dtype
     columns = 3 * 32_768 + 5
     jacobian = torch.randn(3, columns, generator=torch.Generator().manual_seed(1)).to(dtype)
     found = GradDrop(seed=2, leak=leak).direction(jacobian)
-    drawn = torch.rand(columns, generator=torch.Generator().manual_seed(2)).double()
+    drawn = 1.0 - torch.rand(columns, generator=torch.Generator().manual_seed(2)).double()
     rows = jacobian.double()
     chance = 0.5 * (1 + rows.sum(0) / rows.abs().sum(0))
-    kept = torch.where(chance > drawn, rows > 0, rows < 0)
+    kept = torch.where(chance >= drawn, rows > 0, rows < 0)
     leaks = torch.as_tensor(leak, dtype=torch.float64).expand(3)[:, None]
     expected = ((leaks + (1 - leaks) * kept) * rows).sum(0)
     off = (found.double() - expected).abs() > 8 * torch.finfo(dtype).eps * rows.abs().sum(0)

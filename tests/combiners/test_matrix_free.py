@@ -7,7 +7,7 @@ import math
 import numpy as np
 import pytest
 import torch
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 import mtopt
@@ -50,6 +50,7 @@ def exact(name: str, jacobian: Array, **hyperparameters: float) -> Array:
 
 @pytest.mark.parametrize("name", RULES)
 @settings(max_examples=12)
+@example(5, 0.005989830198851388, 0.3247052032965769, 464)  # rounding taken for curvature sent it astray at step 78
 @given(st.sampled_from([2, 3, 5, 9]), st.floats(0.0, 0.95), st.floats(0.0, 0.7), st.integers(0, 1000))
 def test_at_fixed_gradients_the_direction_becomes_the_exact_one(
     name: str, count: int, conflict: float, spread: float, seed: int
@@ -61,6 +62,21 @@ def test_at_fixed_gradients_the_direction_becomes_the_exact_one(
     assert rule.certificate is not None
     assert rule.certificate.residual <= 1e-5
     assert rule.certificate.method == "matrix-free"
+
+
+@pytest.mark.parametrize("name", RULES)
+def test_gradients_in_float32_do_not_send_weights_astray_that_have_settled(name: str) -> None:
+    for seed in (15, 30, 31, 39, 51, 55):
+        rows = torch.from_numpy(rows_of([2, 3, 5, 9][seed % 4], conflict=0.3, spread=0.3, seed=seed)).float()
+        objectives = list(range(len(rows)))
+        rule, wanted = rule_of(name), exact(name, rows.double().numpy())
+        for step in range(200):
+            direction = rule.weights_to_follow(objectives).float() @ rows
+            products, square = (rows @ direction).double().numpy(), float(direction.double() @ direction.double())
+            factor, _ = rule.follow(objectives, products, square, rate=0.5)
+            if step >= 100:
+                error = np.linalg.norm(factor * direction.double().numpy() - wanted)
+                assert error <= 1e-5 * np.linalg.norm(wanted), (seed, step)
 
 
 @pytest.mark.parametrize("name", RULES)

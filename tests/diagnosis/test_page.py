@@ -3,13 +3,9 @@
 import re
 from pathlib import Path
 
-import matplotlib.pyplot as plt
 import pytest
-import torch
 
 DOCS = Path(__file__).parents[2] / "docs"
-PAGE = (DOCS / "which_rule.md").read_text(encoding="utf-8")
-BLOCKS = re.findall(r"```(?:python)?\n.*?```", PAGE, flags=re.DOTALL)
 
 
 def without_digits(text):
@@ -17,16 +13,12 @@ def without_digits(text):
 
 
 @pytest.mark.filterwarnings("ignore::mtopt.diagnosis.StarvationWarning")
-def test_its_code_prints_what_it_says(tmp_path, monkeypatch, capsys):
-    monkeypatch.chdir(tmp_path)
-    page = {}
-    with torch.random.fork_rng():
-        for block in BLOCKS:
-            if block.startswith("```python"):
-                exec(block[10:-3], page)
-            else:
-                assert without_digits(capsys.readouterr().out) == without_digits(block[4:-3])
-    plt.close("all")
+def test_its_code_prints_what_it_says(run_page, capsys):
+    def compare(example):
+        printed = without_digits(capsys.readouterr().out)
+        return None if printed == without_digits(example.parsed) else printed
+
+    page = run_page("docs/which_rule.md", compare=compare)
     assert page["first"].rounding == ("stay",)
     assert Path("which_rule.png").stat().st_size > 10_000
     assert (DOCS / "images" / "which_rule.png").read_bytes().startswith(b"\x89PNG")

@@ -7,6 +7,9 @@ from typing import Any
 
 import torch
 from torch import distributed, nn
+from torch.distributed.device_mesh import init_device_mesh
+from torch.distributed.fsdp import fully_shard
+from torch.distributed.tensor import DTensor
 from torch.nn.parallel import DistributedDataParallel
 
 import mtopt
@@ -41,7 +44,7 @@ class Shared(nn.Module):
 
     def forward(self, inputs: torch.Tensor) -> list[torch.Tensor]:
         self.seen = self.features(inputs)
-        return [head(self.some(self.seen) if k else self.seen)[:, 0] for k, head in enumerate(self.heads)]
+        return [head(self.some(self.seen) if k else self.seen).sum(1) for k, head in enumerate(self.heads)]
 
 
 def batch_of(step: int, tasks: int, draw: int = 0) -> tuple[torch.Tensor, torch.Tensor]:
@@ -64,19 +67,38 @@ def losses_of(model: nn.Module, inputs: torch.Tensor, targets: torch.Tensor) -> 
 
 
 def wrapped(model: nn.Module, wrap: str) -> nn.Module:
-    """The model as it is, or under DDP with settings that a user may have."""
+    """The model as it is, under DDP with settings that a user may have, or sharded on all ranks or on pairs of them."""
     if wrap == "bare" or not distributed.is_initialized():
         return model
+    if wrap in ("fsdp", "hsdp"):
+        return sharded(model, wrap)
     options = {"find_unused_parameters": wrap == "unused", "gradient_as_bucket_view": wrap == "views"}
     return DistributedDataParallel(model, **options)
 
 
+def sharded(model: nn.Module, wrap: str = "fsdp", **options: Any) -> nn.Module:
+    """The model with its trunk, the layer that some losses pass, and the rest in groups of their own."""
+    size = distributed.get_world_size()
+    mesh = init_device_mesh("cpu", (size,))
+    if wrap == "hsdp":
+        mesh = init_device_mesh("cpu", (size // 2, 2), mesh_dim_names=("copies", "shards"))
+    for part in (model.trunk, model.some, model):
+        fully_shard(part, mesh=mesh, **options)  # type: ignore[arg-type]
+    return model
+
+
+def whole(tensor: torch.Tensor) -> torch.Tensor:
+    """All of a tensor, of which this rank may have a shard."""
+    return tensor.full_tensor() if isinstance(tensor, DTensor) else tensor
+
+
 def gradient_of(model: nn.Module) -> torch.Tensor:
-    return torch.cat([(torch.zeros_like(p) if p.grad is None else p.grad).reshape(-1) for p in model.parameters()])
+    found = [torch.zeros_like(p) if p.grad is None else p.grad for p in model.parameters()]
+    return torch.cat([whole(gradient).reshape(-1) for gradient in found])
 
 
 def weights_of(model: nn.Module) -> torch.Tensor:
-    return torch.cat([param.detach().reshape(-1) for param in model.parameters()])
+    return torch.cat([whole(param.detach()).reshape(-1) for param in model.parameters()])
 
 
 Step = Callable[[nn.Module, mtopt.Combiner, int, int], mtopt.StepRecord]

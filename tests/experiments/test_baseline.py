@@ -71,7 +71,7 @@ def test_the_only_good_weights_are_found_with_two_trials(tmp_path):
     trials = [row for row in rows_of(comparison) if row["hyperparameters"].get("preference") != [0.3, 0.7]]
     assert all(row["result"]["score"]["validation"] == 0 for row in trials if row["combiner"] == "linear")
     # SGD is at the minimiser, so that the whole square up to the reference point is dominated
-    assert cell.score().mean == pytest.approx(0.01, rel=1e-3)
+    assert cell.score().value == pytest.approx(0.01, rel=1e-3)
     page = comparison.report().read_text()
     assert "best static weights: near 0.3, far 0.7 (of 7 configurations, chosen on validation)" in page
 

@@ -240,14 +240,14 @@ def test_rows_are_plain(finished):
     assert backwards == {"linear": 1, "mgda": 2}
 
 
-def test_ranking_over_tasks_needs_three_of_them(finished, tmp_path):
-    assert finished.ranking().block_kind == "pairs of task and seed"
+def test_ranks_are_over_tasks_however_few(finished, tmp_path):
+    assert finished.ranking().tasks == 2
     three = Suite("three", tuple(tiny.ParabolasTask(n) for n in "abc"), combiners=("mgda",))
     quick = Budget(steps=2, trials=1, seeds=1)
     for task in three.tasks:
         task.budget = quick
-    assert compare(three, out=tmp_path, jobs=1, progress=False).ranking().block_kind == "tasks"
-    assert Comparison(tmp_path).ranking().blocks == 3
+    compare(three, out=tmp_path, jobs=1, progress=False)
+    assert Comparison(tmp_path).ranking().tasks == 3
 
 
 def test_all_rules_can_be_compared(tmp_path):

@@ -7,9 +7,9 @@ import pytest
 import mtopt
 from mtopt.experiments import Budget, Contestant, Suite, compare
 from mtopt.experiments._contestant import as_contestant
-from mtopt.experiments._plan import TUNING_SEED, tuning_runs
+from mtopt.experiments._plan import TUNING_SEED
 from mtopt.experiments.presentation._figures import all_figures
-from tests.experiments.tiny import Parabolas, ParabolasTask
+from tests.experiments.tiny import Parabolas, ParabolasTask, tuning_runs
 
 BUDGET = Budget(steps=12, trials=4, seeds=2, evaluations=3)
 

@@ -50,7 +50,7 @@ def test_a_rule_that_diverges_on_every_seed_has_failed(value, tmp_path):
     for shown in (text.getvalue(), page):
         assert "0.000 ±" not in shown
         assert "NaN or infinite values (seeds 0, 1)" in shown
-    assert "<td>mgda</td><td>failed</td>" in page
+    assert '<td>mgda</td><td data-label="score">failed</td>' in page
     told = made.tell_errors()
     assert "2 runs of ends/ends failed (mgda seeds 0, 1):" in told
     assert f"NaN: 'near' is {value} on the test split (Ends.values, {__file__}:" in told
@@ -62,7 +62,7 @@ def test_a_seed_that_diverges_counts_as_nothing_and_is_told(tmp_path):
     first, second = (run["result"]["score"]["test"] for run in cell.runs)
     assert first > 0
     assert math.isnan(second)  # not a score of 0
-    assert cell.score().mean == pytest.approx(first / 2)
+    assert cell.score().value == pytest.approx(first / 2)
     assert score_text(cell).endswith("(1 of 2 failed)")
     assert cell.troubles == ["NaN or infinite values (seed 1)"]
     assert "failed" not in score_text(cell_of(made, "linear"))

@@ -123,9 +123,9 @@ def test_what_an_older_store_kept_of_a_failure_is_read(tmp_path):
 
 
 def run_of(made, cell):
-    from mtopt.experiments._plan import final_runs, tuning_runs
+    from mtopt.experiments._plan import final_runs
 
     budget = tiny.ParabolasTask.budget
-    trials = tuning_runs(Suite("parabolas", (tiny.task,)), tiny.task, cell.combiner, budget)
+    trials = tiny.tuning_runs(Suite("parabolas", (tiny.task,)), tiny.task, cell.combiner, budget)
     (chosen,) = (run for run in trials if run.key == made.request["cells"][0]["chosen"])
     return final_runs(chosen, 1)[0]

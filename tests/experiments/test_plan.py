@@ -6,8 +6,8 @@ import pytest
 
 import mtopt
 from mtopt.experiments import Budget
-from mtopt.experiments._plan import TUNING_SEED, final_runs, tuning_runs
-from tests.experiments.tiny import ParabolasTask, suite
+from mtopt.experiments._plan import TUNING_SEED, final_runs
+from tests.experiments.tiny import ParabolasTask, suite, tuning_runs
 
 BUDGET = Budget(steps=10, points=1, trials=6, seeds=3)
 

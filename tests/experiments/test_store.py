@@ -9,12 +9,11 @@ import pytest
 import mtopt
 from mtopt._errors import StoreError
 from mtopt.experiments import Budget, compare
-from mtopt.experiments._plan import tuning_runs
 from mtopt.experiments._results import Results
 from mtopt.experiments._store import FILE_NAME, ResultStore
 from tests.experiments import tiny
 from tests.experiments.results import make_result
-from tests.experiments.tiny import suite
+from tests.experiments.tiny import suite, tuning_runs
 
 RUNS = tuning_runs(suite, suite.tasks[0], "mgda", Budget(steps=3, trials=2))
 

@@ -13,6 +13,9 @@ import torch
 
 import mtopt
 from mtopt.experiments import Budget, Suite, Task
+from mtopt.experiments._contestant import Contestant, as_contestant
+from mtopt.experiments._plan import Run
+from mtopt.experiments._tuning import Tuning
 
 LOG = "MTOPT_TEST_LOG"
 """A file: every finished training appends a line to it."""
@@ -70,3 +73,8 @@ def _log_or_die() -> None:
 suite = Suite("tiny", (ParabolasTask(), ParabolasTask("again")), combiners=("linear", "mgda"), about="For tests.")
 task = suite.tasks[0]
 no_suite = 3
+
+
+def tuning_runs(suite: Suite, task: Task, rule: str | Contestant, budget: Budget) -> list[Run]:
+    """The trials of a rule where nothing is learnt from their scores."""
+    return Tuning(suite, task, as_contestant(rule), budget, fingerprint=task.fingerprint()).next_runs()

@@ -128,7 +128,7 @@ def test_save_state_and_load_state_keep_the_rule(tmp_path):
     assert_same_state(restored.state_dict(), rule.state_dict())
 
 
-def test_first_mistakes_are_explained(monkeypatch):
+def test_first_mistakes_are_explained():
     accelerator, model, _, _ = parts()
     losses, rule = EXAMPLE.losses_of(model, X), mtopt.create_combiner("mgda")
     with pytest.raises(TypeError, match="create it once, before the loop"):
@@ -140,10 +140,6 @@ def test_first_mistakes_are_explained(monkeypatch):
     deepspeed = types.SimpleNamespace(distributed_type=DistributedType.DEEPSPEED, sync_gradients=True)
     with pytest.raises(RuntimeError, match="accelerator runs DEEPSPEED"):
         backward(deepspeed, losses, model, rule)
-    monkeypatch.setattr(torch.distributed, "is_initialized", lambda: True)
-    monkeypatch.setattr(torch.distributed, "get_world_size", lambda: 4)
-    with pytest.raises(RuntimeError, match="does not average gradients over ranks yet, and 4 run"):
-        backward(accelerator, losses, model, rule)
 
 
 def test_the_example_runs(tmp_path, capsys):

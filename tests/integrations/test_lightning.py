@@ -227,17 +227,6 @@ def test_famo_is_shown_the_losses_after_the_step():
     torch.testing.assert_close(found, expected, rtol=1e-4, atol=1e-7)
 
 
-def test_several_processes_are_refused(monkeypatch):
-    class Joined(Watched):
-        def losses(self, batch):
-            monkeypatch.setattr(torch.distributed, "is_initialized", lambda: True)
-            monkeypatch.setattr(torch.distributed, "get_world_size", lambda: 4)
-            return super().losses(batch)
-
-    with pytest.raises(RuntimeError, match="does not average gradients over ranks yet, and 4 run"):
-        fit(Joined())
-
-
 def test_first_mistakes_are_explained():
     class Without(MultiLossMixin, LightningModule):
         pass

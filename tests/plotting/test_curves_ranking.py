@@ -123,6 +123,23 @@ def test_ranking_draws_on_axes_without_intervals_or_values():
     assert not ax.texts
 
 
+def test_groups_span_their_rows_side_by_side_right_of_the_numbers():
+    scores = {name: float(rank) for rank, name in enumerate("abcd")}
+    ax = plot_ranking(scores, groups=[("b", "a"), ("b", "c"), ("d", "c")])
+    ax.figure.draw_without_rendering()
+    bars = [artist for artist in ax.lines if artist.get_linewidth() == 2.5]
+    assert [(round(low), round(high)) for low, high in (bar.get_ydata() for bar in bars)] == [(0, 1), (1, 2), (2, 3)]
+    left = [bar.get_window_extent().x0 for bar in bars]
+    assert left[0] == left[2] < left[1]
+    assert left[0] > max(text.get_window_extent().x1 for text in ax.texts)
+    assert max(left) < ax.figure.bbox.x1
+
+
+def test_groups_of_rules_that_are_not_there_are_refused():
+    with pytest.raises(ValueError, match=r"groups must name rules of means; found \['x'\]"):
+        plot_ranking({"a": 1.0}, groups=[("a", "x")])
+
+
 def test_ranking_says_which_rule_has_no_result_and_which_is_off_scale():
     many = {f"rule {i}": 0.5 + 0.1 * i for i in range(6)}
     ax = plot_ranking({"broken": float("nan"), **many, "moco": 100.0})

@@ -6,10 +6,11 @@ import subprocess
 import sys
 import xml.etree.ElementTree as ElementTree
 
+import matplotlib.pyplot as plt
 import numpy as np
 import pytest
 
-from mtopt.plotting import plot_front, plot_trajectories, save, to_svg
+from mtopt.plotting import panels_to_svg, plot_front, plot_trajectories, save, shared_legend, to_svg
 
 SERIES = {"linear": np.array([[0.1, 0.9], [0.6, 0.4]]), 'id="x" <&>': np.array([[0.3, 0.6], [50.0, 0.2]])}
 FRONT = np.c_[np.linspace(0, 1, 9), np.linspace(1, 0, 9)]
@@ -20,6 +21,7 @@ import mtopt.plotting
 assert "plot_front" in dir(mtopt.plotting)
 mtopt.plotting.rule_styles(["a"])
 assert "matplotlib" not in sys.modules, "importing mtopt.plotting imported matplotlib"
+import matplotlib.pyplot as plt
 import numpy as np
 import matplotlib
 matplotlib.use("Agg")
@@ -105,3 +107,20 @@ def test_unknown_formats_are_refused(formats, tmp_path):
 def test_a_prefix_unfit_for_an_id_is_refused():
     with pytest.raises(ValueError, match="prefix must be a letter"):
         to_svg(figure(), prefix="1 2")
+
+
+def test_panels_are_elements_of_their_own_and_leave_the_figure_as_it_was():
+    drawn, axes = plt.subplots(1, 2, figsize=(8, 3), layout="constrained")
+    for ax, name in zip(axes, ("first panel", "second panel"), strict=True):
+        ax.plot([0, 1], [0, 1], label="a line")
+        ax.set_xlabel(name)
+    shared_legend(axes)
+    before = to_svg(drawn)
+    first, second, legend = panels_to_svg(drawn)
+    assert [name in first for name in ("first panel", "second panel", "a line")] == [True, False, False]
+    assert [name in second for name in ("first panel", "second panel", "a line")] == [False, True, False]
+    assert [name in legend for name in ("first panel", "second panel", "a line")] == [False, False, True]
+    widths = [float(re.search(r'width="([\d.]+)pt"', svg)[1]) for svg in (first, second, legend, before)]
+    assert sum(widths[:3]) < widths[3] + 20
+    assert max(widths[:2]) < widths[3] / 2
+    assert to_svg(drawn) == before

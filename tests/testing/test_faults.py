@@ -7,6 +7,7 @@ import pytest
 import torch
 
 import mtopt
+import mtopt.linalg
 import mtopt.solvers
 from mtopt.combiners import Combiner
 from mtopt.testing import CheckError, check_answer, check_combiner, list_checks, samplers
@@ -110,6 +111,26 @@ class SaysItIsScaleInvariant(mtopt.GramianCombiner):
 
     def weights(self, gramian: torch.Tensor, losses: torch.Tensor | None = None) -> torch.Tensor:
         return torch.ones(len(gramian))
+
+
+class SumsByItself(mtopt.JacobianCombiner):
+    """As long as the sum of the first row's entries, which is not that of a part of them."""
+
+    shardable = True
+
+    def direction(self, jacobian: torch.Tensor, losses: torch.Tensor | None = None) -> torch.Tensor:
+        return jacobian.sum(0) * jacobian[0].abs().sum()
+
+
+class SumsOnceMore(mtopt.JacobianCombiner):
+    """Asks for a sum that depends on how many columns there are."""
+
+    shardable = True
+
+    def direction(self, jacobian: torch.Tensor, losses: torch.Tensor | None = None) -> torch.Tensor:
+        if jacobian.shape[1] > 6:
+            mtopt.linalg.gramian_of(jacobian)
+        return jacobian.sum(0)
 
 
 class WritesItsInput(mtopt.JacobianCombiner):
@@ -279,6 +300,8 @@ FAULTS = [
     (SaysItNeverConflicts, "no_conflict", r"loss \d rises: its cosine with d is -"),
     (ConflictsAtARatio, "no_conflict", r"over 12 decades.*loss \d rises"),
     (SaysItIsScaleInvariant, "scale_of_one", "differ by"),
+    (SumsByItself, "halves_of_the_columns", "the direction in two halves"),
+    (SumsOnceMore, "halves_of_the_columns", "do not ask for the same sums"),
     (WritesItsInput, "input_is_left_alone", "the losses were changed"),
     (IndexesByRow, "rows_know_their_objectives", r"objectives \[2, 1, 0\], step 1"),
     (NeedsTwo, "dtypes_and_shapes", r"\(1 x 12, float16\): it raised IndexError"),

@@ -1,6 +1,5 @@
 """The page docs/training.md: its code runs as it is printed, from top to bottom."""
 
-import re
 from pathlib import Path
 
 import pytest
@@ -10,7 +9,6 @@ from torch.utils.data import DataLoader, TensorDataset
 import mtopt
 
 PAGE = (Path(__file__).parents[2] / "docs" / "training.md").read_text()
-BLOCKS = re.findall(r"```python\n(.*?)```", PAGE, flags=re.DOTALL)
 
 
 def digits(examples: int) -> DataLoader:
@@ -18,15 +16,11 @@ def digits(examples: int) -> DataLoader:
     return DataLoader(TensorDataset(images, images[:, :3].argmax(1), images[:, 2:].argmax(1)), batch_size=8)
 
 
-def test_its_code_runs(tmp_path, monkeypatch, capfd):
-    monkeypatch.chdir(tmp_path)
-    torch.manual_seed(0)
+def test_its_code_runs(run_page, tmp_path, capfd):
     model = torch.nn.Module()
     for name, width in (("trunk", 5), ("left", 3), ("right", 3)):
         model.add_module(name, torch.nn.Linear(5, width))
-    page = {"model": model, "loader": digits(48), "validation": digits(24), "test": digits(24)}
-    for block in BLOCKS:
-        exec(block, page)
+    page = run_page("docs/training.md", model=model, loader=digits(48), validation=digits(24), test=digits(24))
     assert len(page["history"]) == 18
     steps, values = page["trainer"].history.evaluations("averaged")
     assert page["best"].step == page["trainer"].step == steps[values["right"].argmin()]

@@ -12,6 +12,8 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+import mtopt
+
 from ..encoding import IGNORED, collate
 
 POSITIONS_AT_ONCE = 2**26
@@ -61,7 +63,8 @@ def score_tokens(
         batch_size: Rows a pass.
 
     Raises:
-        ValueError: A row without a label that can be predicted, or a model whose logits are not finite.
+        mtopt.NonFiniteError: The model's logits are not finite.
+        ValueError: A row without a label that can be predicted.
     """
     for place, row in enumerate(rows):
         if all(label == IGNORED for label in row["labels"][1:]):
@@ -107,7 +110,7 @@ def _scored(model: Any, rows: Sequence[Mapping[str, Sequence[int]]], pad_id: int
     ]
     table = torch.cat(pieces).double().cpu().numpy()
     if not np.isfinite(table).all():
-        raise ValueError(
+        raise mtopt.NonFiniteError(
             "the model's predictions are not finite: its weights have diverged; lower the learning rate or evaluate an "
             "earlier checkpoint"
         )

@@ -2,6 +2,7 @@
 
 from mtopt.autograd.plans._blockwise import Blockwise
 from mtopt.autograd.plans._kept_rows import KeptRows
+from mtopt.autograd.plans._layers import Layers
 from mtopt.autograd.plans._matrix_free import FollowedWeights
 from mtopt.autograd.plans._matrix_free_batches import FollowedDraws
 from mtopt.autograd.plans._representation import Representation
@@ -18,6 +19,7 @@ __all__ = [
     "FollowedWeights",
     "KeptRows",
     "KeptWeights",
+    "Layers",
     "LossValues",
     "Representation",
     "SeveralBatches",

@@ -62,7 +62,7 @@ class Blockwise(OnGraph):
         if not indices:
             return {}
         name, params = self.batch.names[k], [self.call.params[index] for index in indices]
-        row = row_of(name, self.losses[k], params, retain_graph=True)
+        row = row_of(name, self.losses[k], params, retain_graph=True, processes=self.call.processes)
         self.backwards += 1
         return dict(zip(indices, self.call.processes.sum_gradients(f"loss {name!r}", row, params), strict=True))
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import itertools
 import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence, Set
 from dataclasses import dataclass, field
 from typing import Self
 
@@ -32,12 +32,13 @@ from mtopt.linalg import (
 class KeptRows(Plan):
     """K rows, and a combination of them, or the rule's own vector.
 
-    ``rows`` are taken over: the lists are emptied, and the gradients may be written to.
+    ``rows`` are taken over: the lists are emptied, and the gradients may be written to. ``why``: no other plan was
+    followed, in words.
     """
 
-    def __init__(self, call: Call, batch: Batch, rows: list[Row] | None = None) -> None:
+    def __init__(self, call: Call, batch: Batch, rows: list[Row] | None = None, why: str = "") -> None:
         super().__init__(call, batch)
-        self.rows = rows
+        self.rows, self.why = rows, why
         self.matrix: RowMatrix | None = None
         self.factors: Sequence[float] | None = None
 
@@ -54,6 +55,7 @@ class KeptRows(Plan):
         source, self.trunk, self.description = make_rows(
             batch, call.params, call.features, batched=batched, processes=call.processes
         )
+        self.description += self.why
         if isinstance(call.store, torch.dtype):
             rows, self.factors = store_short(source, call.store)
             self.description += f"; kept in {str(call.store).removeprefix('torch.')}"
@@ -73,7 +75,16 @@ class KeptRows(Plan):
         self.matrix = None
         for row in self.rows:
             row.clear()
-        yield Evidence(self.gradients, own=self.own.find_non_finite())
+        own = self.own.find_non_finite()
+        yield Evidence(self.gradients, own=self.on_all(own) if self.own.indices else own)
+
+    def on_all(self, found: Set[int]) -> Set[int]:
+        """The losses that any of the processes has found something of, where each has looked at its own shards."""
+        processes = self.call.processes
+        if processes.shards is None:
+            return found
+        counts = processes.count([k in found for k in range(len(self.batch.present))])
+        return {k for k, count in enumerate(counts) if count}
 
     def realise(self, grouping: Grouping, outcomes: Sequence[Outcome], weights: Mapping[int, float]) -> Update:
         pieces: list[Piece] = []

@@ -43,7 +43,8 @@ class Representation(KeptRows):
                 "plan='features' weighs by the gradients of a representation: give features, the trunk's output, and "
                 "losses that were computed from it, as tensors"
             )
-        self.losses, self.boundary = losses_on_graph(batch), boundary_of(call.features)
+        self.losses = losses_on_graph(batch, call.params, call.processes)
+        self.boundary = boundary_of(call.features)
         self.trunk, self.obstacle = trunk_of(self.boundary, self.losses, call.params, call.processes)
         self.carried: Sequence[Group] = ()  # heads that get the trunk's weights
 

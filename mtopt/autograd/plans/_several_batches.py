@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from functools import partial
 from typing import Any
 
 import torch
@@ -11,7 +12,7 @@ from mtopt._losses import Batch, Losses, NoLossError, without_nan
 from mtopt.autograd._call import Call
 from mtopt.autograd._reach import Grouping, Reach, losses_on_graph, reach_of_rows
 from mtopt.autograd._rows import make_rows
-from mtopt.autograd._step import Evidence, Plan, Update, name_non_finite, tell_non_finite
+from mtopt.autograd._step import Evidence, Plan, Update, ask_on_columns, name_non_finite, tell_non_finite
 from mtopt.autograd.plans._kept_rows import KeptRows
 from mtopt.autograd.plans._weighted import WHAT, KeptWeights, reach_on_graph, realise_by_pass
 from mtopt.combiners import Combiner, Outcome
@@ -57,7 +58,7 @@ class SeveralBatches(KeptRows):
     def reach(self) -> Sequence[Reach]:
         if self.rows is not None:
             return reach_of_rows(self.rows)
-        self.losses = losses_on_graph(self.batch)
+        self.losses = losses_on_graph(self.batch, self.call.params, self.call.processes)
         return reach_on_graph(self.losses, self.call, self.batch)
 
     def evidence(self, grouping: Grouping) -> Iterator[Evidence]:
@@ -79,7 +80,9 @@ class SeveralBatches(KeptRows):
         outcomes = []
         for number, rule in enumerate(grouping.rules):
             draws = [found[number] for found in self.found]
-            outcome = rule.combine_draws(draws, self.batch.signed(draws[0].objectives))
+            losses = self.batch.signed(draws[0].objectives)
+            combine = partial(rule.combine_draws, losses=losses)
+            outcome = ask_on_columns(rule, draws, combine, self.call.processes)
             if outcome.weights is None:
                 raise ValueError(f"{rule!r} gave no weights for the last of its {rule.draws} draws")
             outcomes.append(Outcome(outcome.weights))

@@ -14,10 +14,10 @@ from mtopt._replay import Generators, buffers_kept
 from mtopt.autograd._call import Call
 from mtopt.autograd._reach import Grouping
 from mtopt.autograd._rows import make_rows
-from mtopt.autograd._step import Evidence
+from mtopt.autograd._step import Evidence, ask_on_columns
 from mtopt.autograd.plans._kept_rows import KeptRows
-from mtopt.combiners import Outcome
-from mtopt.linalg import Place, Row, are_finite
+from mtopt.combiners import Combiner, Outcome
+from mtopt.linalg import Gradients, Row, are_finite, view_shard
 
 
 class TwoPoints(KeptRows):
@@ -34,7 +34,7 @@ class TwoPoints(KeptRows):
         rows = list(source)
         self.before: list[Row] | None = None
         if call.rule.visited is not None:
-            with _at(call.places, call.rule.visited), buffers_kept():
+            with _at(call, call.rule.visited), buffers_kept():
                 again = Batch(visits.second(), call.scale, processes=call.processes)
                 self.before = list(make_rows(again, call.params, None, processes=call.processes)[0])
                 if (again.objectives, again.present) != (batch.objectives, batch.present):  # known only now
@@ -46,26 +46,32 @@ class TwoPoints(KeptRows):
         self.backwards = len(rows) * (1 if self.before is None else 2)
 
     def evidence(self, grouping: Grouping) -> Iterator[Evidence]:
-        bad = [
-            name
-            for name, row in zip(self.batch.names, self.before or (), strict=bool(self.before))
+        bad = {
+            k
+            for k, row in enumerate(self.before or ())
             if not are_finite([gradient for gradient in row if gradient is not None])
-        ]
-        if bad:
-            yield Evidence(bad=f"non-finite gradient at the parameters of the step before: {', '.join(bad)}")
+        }
+        if names := [self.batch.names[k] for k in sorted(self.on_all(bad))]:
+            yield Evidence(bad=f"non-finite gradient at the parameters of the step before: {', '.join(names)}")
             return
         yield from super().evidence(grouping)
 
     def ask(self, grouping: Grouping, evidence: Evidence) -> list[Outcome]:
-        self.here = [param.detach().clone() for param in self.call.params]  # before a hook steps an optimizer
+        # before a hook steps an optimizer
+        self.here = [view_shard(param).detach().clone() for param in self.call.params]
         outcomes = []
         for rule, group, found in zip(grouping.rules, grouping.shared, evidence.gradients, strict=True):
-            before = None if self.before is None else self.gradients_of(group, self.before)
-            outcomes.append(rule.combine_revisited(found, before, self.batch.signed(found.objectives)))
+            before = [] if self.before is None else [self.gradients_of(group, self.before)]
+            combine = partial(_combine, rule, self.batch.signed(found.objectives))
+            outcomes.append(ask_on_columns(rule, [found, *before], combine, self.call.processes))
         return outcomes
 
     def note_written(self, grouping: Grouping) -> None:
         self.call.rule.visited = self.here
+
+
+def _combine(rule: Combiner, losses: torch.Tensor, points: Sequence[Gradients]) -> Outcome:
+    return rule.combine_revisited(points[0], points[1] if len(points) > 1 else None, losses)
 
 
 class _Visits:
@@ -107,17 +113,26 @@ class _Visits:
 
 
 @contextmanager
-def _at(places: Sequence[Place], values: Sequence[torch.Tensor]) -> Iterator[None]:
-    """The parameters with other values. They are exchanged and not copied, so that the return is exact."""
-    params = [place.parameter for place in places]
+def _at(call: Call, values: Sequence[torch.Tensor]) -> Iterator[None]:
+    """The parameters with other values, and then as they were, to the last bit."""
+    params = [view_shard(param) for param in call.params]
     shapes = [tuple(param.shape) for param in params]
     if shapes != [tuple(value.shape) for value in values]:
         raise ValueError(
             f"params have shapes {shapes}, and those of the step before {[tuple(value.shape) for value in values]}; "
             "create one rule for each set of parameters"
         )
-    here = [param.data for param in params]
     torch.clear_autocast_cache()  # it knows a parameter by its identity, not by its value
+    try:
+        with _exchanged(params, values) if call.processes.shards is None else _overwritten(params, values, call):
+            yield
+    finally:
+        torch.clear_autocast_cache()
+
+
+@contextmanager
+def _exchanged(params: Sequence[torch.Tensor], values: Sequence[torch.Tensor]) -> Iterator[None]:
+    here = [param.data for param in params]
     try:
         for param, value in zip(params, values, strict=True):
             param.data = value.to(param.device, param.dtype)
@@ -125,4 +140,22 @@ def _at(places: Sequence[Place], values: Sequence[torch.Tensor]) -> Iterator[Non
     finally:
         for param, value in zip(params, here, strict=True):
             param.data = value
-        torch.clear_autocast_cache()
+
+
+@contextmanager
+def _overwritten(params: Sequence[torch.Tensor], values: Sequence[torch.Tensor], call: Call) -> Iterator[None]:
+    """Shards are gathered from their own memory, and what is gathered already is of before."""
+    here = [param.detach().clone() for param in params]
+    try:
+        _overwrite(params, values, call)
+        yield
+    finally:
+        _overwrite(params, here, call)
+
+
+def _overwrite(params: Sequence[torch.Tensor], values: Sequence[torch.Tensor], call: Call) -> None:
+    assert call.processes.shards is not None
+    call.processes.shards.release()
+    with torch.no_grad():
+        for param, value in zip(params, values, strict=True):
+            param.copy_(value)

@@ -37,7 +37,7 @@ class LossValues(Plan):
     late = True
 
     def reach(self) -> Sequence[Reach]:
-        self.losses = losses_on_graph(self.batch)
+        self.losses = losses_on_graph(self.batch, self.call.params, self.call.processes)
         return [(0,)] * len(self.call.params)  # whichever it is: all count as shared
 
     def evidence(self, grouping: Grouping) -> Iterator[Evidence]:
@@ -49,14 +49,13 @@ class LossValues(Plan):
 
     def realise(self, grouping: Grouping, outcomes: Sequence[Outcome], weights: Mapping[int, float]) -> Update:
         self.backwards = 1
-        gradients = torch.autograd.grad(
+        gradients = self.call.processes.differentiate(
             self.losses,
             self.call.params,
             seeds_of(self.losses, weights.values()),
             retain_graph=self.batch.retain_graph,
-            allow_unused=True,
         )
-        gradients = self.call.processes.sum_gradients(WHAT, gradients, self.call.params)  # type: ignore[assignment]
+        gradients = self.call.processes.sum_gradients(WHAT, gradients, self.call.params)
         if all(gradient is None for gradient in gradients):
             names = self.batch.names
             raise ValueError(f"none of the losses {names} reaches params; give the parameters they were computed from")
@@ -79,7 +78,7 @@ class OnGraph(Plan):
     losses: list[torch.Tensor]
 
     def reach(self) -> Sequence[Reach]:
-        self.losses = losses_on_graph(self.batch)
+        self.losses = losses_on_graph(self.batch, self.call.params, self.call.processes)
         self.trunk = trunk_of_call(self.call)
         return reach_on_graph(self.losses, self.call, self.batch)
 
@@ -227,12 +226,11 @@ def differentiate_weighted(
     for number, (indices, of_losses) in enumerate(passes, start=1):
         outputs = [losses[k] for k in of_losses]
         params = [call.params[index] for index in indices]
-        gradients: Sequence[torch.Tensor | None] = torch.autograd.grad(
+        gradients = call.processes.differentiate(
             outputs,
             params,
             seeds_of(outputs, of_losses.values()),
             retain_graph=keep or number < len(passes),
-            allow_unused=True,
         )
         gradients = call.processes.sum_gradients(WHAT, gradients, params)
         require_dense([batch.names[k] for k in of_losses], gradients)

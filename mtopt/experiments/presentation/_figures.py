@@ -13,6 +13,8 @@ import torch
 
 from mtopt._text import figure_label, figure_text, file_names
 from mtopt.experiments._results import Cell, Results
+from mtopt.experiments.presentation._summary import summary_figures
+from mtopt.experiments.presentation._words import count
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -26,7 +28,7 @@ STATIC = "linear, weights 0.1 to 0.9"
 
 @dataclass(frozen=True, slots=True)
 class Drawn:
-    """One figure; ``task`` is the suite and the task that it is of, None for the ranking, ``kind`` what it shows."""
+    """One figure; ``task`` is the suite and the task that it is of, None for all of them, ``kind`` what it shows."""
 
     file_name: str
     task: tuple[str, str] | None
@@ -49,12 +51,13 @@ def save_figures(comparison: Results, directory: Path) -> list[Path]:
 
 
 def all_figures(comparison: Results) -> Iterator[Drawn]:
-    """The ranking, then for each task its front, trajectories and loss curves."""
+    """Those over all tasks, then for each task its front, trajectories and loss curves."""
     from mtopt.plotting import rule_styles, style
 
     styles = rule_styles([*comparison.combiners, STATIC])
     with style():
-        yield Drawn("ranking", None, "ranking", _ranking_caption(comparison), _ranking(comparison, styles))
+        for kind, caption, figure in summary_figures(comparison, styles):
+            yield Drawn(kind, None, kind, caption, figure)
         names = file_names({task: task for task in comparison.tasks()})
         for task, every in comparison.tasks().items():
             cells = [cell for cell in every if cell.runs]
@@ -73,36 +76,6 @@ def _figures_of_task(cells: Sequence[Cell], styles: Mapping[str, Any]) -> Iterat
     yield "curves", _curves_caption(cells), _curves(cells, styles)
 
 
-def _ranking(comparison: Results, styles: Mapping[str, Any]) -> Figure:
-    from mtopt.plotting import plot_ranking
-
-    ranking = comparison.ranking()
-    half = None if ranking.critical_difference is None else ranking.critical_difference / 2
-    count = len(ranking.mean_ranks)
-    intervals = (
-        None
-        if half is None
-        else {
-            name: (max(mean - half, 1.0), min(mean + half, float(count))) for name, mean in ranking.mean_ranks.items()
-        }
-    )
-    ax = plot_ranking(
-        ranking.mean_ranks,
-        intervals,
-        xlabel=f"mean rank over {ranking.blocks} {ranking.block_kind} (1 is best)",
-        baseline="linear",
-        value_format=".2f",
-        styles=styles,
-    )
-    return _figure(ax)
-
-
-def _ranking_caption(comparison: Results) -> str:
-    bars = "Bars: half the critical difference to each side; rules whose bars do not touch differ. "
-    ranking = comparison.ranking()
-    return ("" if ranking.critical_difference is None else bars) + ranking.verdict()
-
-
 def _front(cells: Sequence[Cell], styles: Mapping[str, Any]) -> Figure:
     from mtopt.plotting import plot_front, plot_parallel
 
@@ -114,9 +87,7 @@ def _front(cells: Sequence[Cell], styles: Mapping[str, Any]) -> Figure:
         series[STATIC] = [np.concatenate(static)]
     front = None if task["front"] is None else np.array(task["front"])
     if len(task["objectives"]) > 3:
-        return _figure(
-            plot_parallel(series, true_front=front, labels=labels, styles=styles, title=figure_text(task["title"]))
-        )
+        return _figure(plot_parallel(series, true_front=front, labels=labels, styles=styles))
     ax = plot_front(
         series,
         # a line by increasing f1 means something for two objectives alone
@@ -127,7 +98,6 @@ def _front(cells: Sequence[Cell], styles: Mapping[str, Any]) -> Figure:
         # with nothing known to compare with, everything there is belongs in the picture
         limits="all" if task["front"] is None else "robust",
         styles=styles,
-        title=figure_text(task["title"]),
     )
     return _figure(ax)
 
@@ -179,7 +149,6 @@ def _paths(cells: Sequence[Cell], styles: Mapping[str, Any]) -> Figure:
             legend=None,
             ax=ax,
         )
-    figure.suptitle(figure_text(task["title"]))
     shared_legend(axes[0])
     return figure
 
@@ -222,7 +191,6 @@ def _trajectories(cells: Sequence[Cell], styles: Mapping[str, Any]) -> Figure:
         labels=[figure_label(label) for label in task["position_labels"]],
         limits=((land["x"][0], land["x"][-1]), (land["y"][0], land["y"][-1])),
         styles=styles,
-        title=figure_text(task["title"]),
     )
     return _figure(ax)
 
@@ -236,7 +204,7 @@ def _levels(land: Mapping[str, Any]) -> Any:
 
 
 def _trajectories_caption(cells: Sequence[Cell]) -> str:
-    return f"Parameters during training, first seed, over the sum of the losses of {cells[0].task['title']}."
+    return "Parameters during training, first seed, over the sum of the losses."
 
 
 def _curves(cells: Sequence[Cell], styles: Mapping[str, Any]) -> Figure:
@@ -244,7 +212,6 @@ def _curves(cells: Sequence[Cell], styles: Mapping[str, Any]) -> Figure:
 
     from mtopt.plotting import plot_curves, shared_legend
 
-    task = cells[0].task
     # a contestant's options may give it other losses
     curves = [curve for cell in cells for run in cell.runs for curve in run["result"]["curves"]]
     names = [name for name in dict.fromkeys(name for curve in curves for name in curve) if name != "step"]
@@ -264,7 +231,6 @@ def _curves(cells: Sequence[Cell], styles: Mapping[str, Any]) -> Figure:
             legend=None,
             ax=ax,
         )
-    figure.suptitle(figure_text(task["title"]))
     shared_legend(panels)
     return figure
 
@@ -285,11 +251,6 @@ def _curves_caption(cells: Sequence[Cell]) -> str:
 
 def _points(run: Mapping[str, Any]) -> Any:
     return np.array(run["result"]["points"]["test"])
-
-
-def count(number: int, what: str) -> str:
-    """``1 seed``, ``3 seeds``."""
-    return f"{number} {what}{'' if number == 1 else 's'}"
 
 
 def _figure(ax: Any) -> Figure:

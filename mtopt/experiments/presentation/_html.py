@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from mtopt._views import html_table
 from mtopt.experiments._results import Results
-from mtopt.experiments.presentation._table import score_text
+from mtopt.experiments.presentation._table import score_text, unit_of
 
 
 def html_of(comparison: Results) -> str:
@@ -15,7 +15,6 @@ def html_of(comparison: Results) -> str:
         (rule, f"{mean:.2f}", *(score_text(cells.get((rule, name))) for name in tasks))
         for rule, mean in ranking.mean_ranks.items()
     ]
-    units = [" %" if group[0].task["front_hypervolume"] is not None else "" for group in tasks.values()]
-    names = [f"{suite}: {task}{unit}" for (suite, task), unit in zip(tasks, units, strict=True)]
+    names = [f"{suite}: {task}{unit_of(group[0].task)}" for (suite, task), group in tasks.items()]
     caption = "hypervolume on the test split (higher is better); mean ± 95 % interval over seeds"
-    return html_table(caption, ("rule", "mean rank", *names), rows, note=ranking.verdict())
+    return html_table(caption, ("rule", "mean rank", *names), rows, note=str(comparison.verdict()))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 from mtopt._text import console, terminal_text
@@ -16,6 +17,8 @@ def print_table(comparison: Results, file: Any = None) -> None:
     screen = console(file)
     if not screen.is_terminal:
         screen = console(file, width=120)
+    screen.print(terminal_text(comparison.verdict()), highlight=False)
+    screen.print()
     ranking = comparison.ranking()
     for suite in comparison.request["suites"]:
         heading = f"{suite['name']}: hypervolume on the test split (higher is better)"
@@ -24,8 +27,7 @@ def print_table(comparison: Results, file: Any = None) -> None:
         table.add_column("mean rank", justify="right")
         tasks = list(suite["tasks"])
         for task in tasks:
-            unit = " %" if task["front_hypervolume"] is not None else ""
-            table.add_column(terminal_text(f"{task['name']}{unit}"), justify="right", overflow="fold")
+            table.add_column(terminal_text(f"{task['name']}{unit_of(task)}"), justify="right", overflow="fold")
         table.add_column("passes", justify="right")
         for combiner, mean_rank in ranking.mean_ranks.items():
             cells = {
@@ -41,7 +43,7 @@ def print_table(comparison: Results, file: Any = None) -> None:
         screen.print(table)
     screen.print(
         "mean ± 95 % interval over seeds; %: of the whole true front's hypervolume; mean rank: over all tasks; "
-        f"passes: backward passes a step. {ranking.verdict()}",
+        "passes: backward passes a step.",
         highlight=False,
     )
     for (_, task_name), group in comparison.tasks().items():
@@ -52,13 +54,16 @@ def print_table(comparison: Results, file: Any = None) -> None:
             screen.print(terminal_text(f"{cell.combiner} failed on {cell.task['name']}: {trouble}"))
 
 
+def unit_of(task: Mapping[str, Any]) -> str:
+    """``" %"`` where scores are shares of the whole front's."""
+    return "" if task["front_hypervolume"] is None else " %"
+
+
 def score_text(cell: Any) -> str:
     """``95.1 ± 0.2``: the score of a cell, in percent where the whole front is known; and how many runs have none."""
     score = None if cell is None else cell.score()
     if score is None:
         return "failed"
     factor, digits = (100.0, 1) if cell.task["front_hypervolume"] is not None else (1.0, 3)
-    text = f"{score.mean * factor:.{digits}f}"
-    if score.half_width is not None:
-        text = f"{text} ± {score.half_width * factor:.{digits}f}"
+    text = score.text(f".{digits}f", factor)
     return f"{text} ({cell.failed} of {cell.seeds} failed)" if cell.failed else text

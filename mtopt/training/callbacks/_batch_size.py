@@ -12,6 +12,7 @@ import torch
 from mtopt._counts import check_count
 from mtopt._replay import buffers_kept
 from mtopt.autograd import StepRecord
+from mtopt.distributed import refuse_ranks
 from mtopt.linalg import Gradients
 from mtopt.training._closure import weighted_sum
 from mtopt.training._evaluation import count_examples
@@ -133,6 +134,7 @@ class AdaptiveBatchSize(Callback):
         self.noise: GradientNoise | None = None
 
     def on_fit_start(self, trainer: SteppingTraining) -> None:
+        refuse_ranks("AdaptiveBatchSize", "leave it out, or train in one process")
         rule = trainer.combiner
         if not rule.weighted or rule.draws > 1 or trainer.batches_per_step > 1:
             raise ValueError(

@@ -31,6 +31,8 @@ class CSVLogger(Callback):
         path: the file; its directory is made if need be.
     """
 
+    first_rank_only = True
+
     def __init__(self, path: str | os.PathLike[str]) -> None:
         self.path = Path(path)
         self._columns: list[str] = []

@@ -15,6 +15,7 @@ from mtopt._content import content_of
 from mtopt._counts import check_count
 from mtopt._errors import CheckpointError, unknown_name
 from mtopt._losses import Objective
+from mtopt.distributed import unwrapped
 from mtopt.pareto import Front, is_nondominated
 from mtopt.training.callbacks._base import Callback
 from mtopt.training.callbacks._protocol import Training
@@ -36,8 +37,8 @@ class FrontArchive(Callback):
     ::
 
         archive = mtopt.training.FrontArchive("validation", ["retain", mtopt.Objective("forget", "max")], path="front")
-        trainer = Unlearn(model, optimizer, "ngdiff", callbacks=[mtopt.Evaluator(validation, every=100), archive])
-        trainer.fit(loader, steps=5_000)
+        trainer = Unlearn(model, optimizer, "ngdiff", callbacks=[mtopt.Evaluator(validation, every=10), archive])
+        trainer.fit(loader, steps=200)
         archive.points()  # (N, 2), minimised, in the order of archive.kept
         archive.load(archive.kept[0], model)
 
@@ -96,7 +97,7 @@ class FrontArchive(Callback):
         """
         content = read_checkpoint(kept.path)
         with content_of(f"model in {kept.path}"):
-            model.load_state_dict(content["model"])
+            unwrapped(model).load_state_dict(content["model"])
 
     def on_evaluate(self, trainer: Training, split: str, values: Mapping[str, float]) -> None:
         if split != self.split:
@@ -114,8 +115,10 @@ class FrontArchive(Callback):
         self.kept = [kept for kept, stays in zip(self.kept, inside, strict=True) if stays]
         while len(self.kept) > self.capacity:
             del self.kept[_most_crowded(self.points())]
+        if trainer.processes.rank > 0:
+            return  # which has the same archive; the files are the first one's
         if new in self.kept:
-            content = {"model": trainer.model.state_dict(), "step": new.step, "values": new.values}
+            content = {"model": unwrapped(trainer.model).state_dict(), "step": new.step, "values": new.values}
             write_checkpoint(new.path, content)
         for dropped in before:
             if all(dropped.path != kept.path for kept in self.kept):

@@ -51,6 +51,7 @@ class Monitor(Callback):
         self.diagnosis: Diagnosis | None = None
         self._diagnosed = 0
         self._live: Any = None
+        self._silent = False
         self._due = 0.0
         self._shown = 0
         self._evaluations: dict[str, Mapping[str, float]] = {}
@@ -59,6 +60,9 @@ class Monitor(Callback):
         from rich.console import Console  # an import of its own, which other programs do not need to start quickly
         from rich.live import Live
 
+        self._silent = trainer.processes.rank > 0  # which takes part in the measuring, and shows nothing
+        if self._silent:
+            return
         self._due, self._shown = 0.0, trainer.step
         console = Console(stderr=True)
         if console.is_terminal or console.is_jupyter:
@@ -86,6 +90,8 @@ class Monitor(Callback):
             self._live = None
 
     def _show(self, trainer: Training, record: StepRecord) -> None:
+        if self._silent:
+            return
         self._shown = trainer.step
         self._due = time.monotonic() + (self.lines if self._live is None else self.refresh)
         told = [*_evaluated(self._evaluations), *self._found()]

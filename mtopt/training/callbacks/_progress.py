@@ -22,6 +22,8 @@ class ProgressBar(Callback):
             there, though not in a notebook.
     """
 
+    first_rank_only = True
+
     def __init__(self, *, force: bool = False) -> None:
         self.force = force
         self._progress: Any = None

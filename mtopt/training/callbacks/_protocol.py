@@ -10,6 +10,7 @@ from typing import Any, Protocol
 import torch
 
 from mtopt.diagnosis import Diagnosis
+from mtopt.distributed import Processes
 from mtopt.training._history import History
 from mtopt.training._protocol import Stepping
 
@@ -19,6 +20,9 @@ class Training(Protocol):
 
     @property
     def model(self) -> torch.nn.Module: ...
+
+    @property
+    def processes(self) -> Processes: ...
 
     @property
     def step(self) -> int: ...

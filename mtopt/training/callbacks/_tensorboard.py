@@ -28,6 +28,8 @@ class TensorBoard(Callback):
         ValueError: ``every`` is not a positive int.
     """
 
+    first_rank_only = True
+
     def __init__(self, logdir: str | os.PathLike[str], *, every: int = 1) -> None:
         try:
             from torch.utils.tensorboard import SummaryWriter

@@ -14,6 +14,7 @@ from torch.optim.swa_utils import AveragedModel
 from mtopt._content import content_of
 from mtopt._replay import buffers_kept
 from mtopt.autograd import StepRecord
+from mtopt.distributed import unwrapped
 from mtopt.training.callbacks._base import Callback
 from mtopt.training.callbacks._protocol import Training
 
@@ -55,14 +56,16 @@ class WeightAverage(Callback):
         self._loaded: Mapping[str, Any] | None = None  # until there is a model to load it into
 
     def on_fit_start(self, trainer: Training) -> None:
-        self._average_of(trainer.model)
+        self._average_of(unwrapped(trainer.model))
 
     def on_step_end(self, trainer: Training, record: StepRecord) -> None:
         if not record.skipped:
-            _move(self._average_of(trainer.model), trainer.model, self.decay)
+            model = unwrapped(trainer.model)
+            _move(self._average_of(model), model, self.decay)
 
     def copy_to(self, model: nn.Module) -> None:
         """Give ``model`` the averaged weights and buffers; its own are lost."""
+        model = unwrapped(model)
         averaged = self._average_of(model).module
         model.load_state_dict(averaged.state_dict())
         with torch.no_grad():  # those that no state_dict holds, too
@@ -72,13 +75,14 @@ class WeightAverage(Callback):
     @contextmanager
     def applied(self, trainer: Training) -> Iterator[None]:
         """Within the block the trainer's model has the averaged weights; afterwards its own, bit for bit."""
-        own = copy.deepcopy(trainer.model.state_dict())
-        with buffers_kept(trainer.model):
-            self.copy_to(trainer.model)
+        model = unwrapped(trainer.model)
+        own = copy.deepcopy(model.state_dict())
+        with buffers_kept(model):
+            self.copy_to(model)
             try:
                 yield
             finally:
-                trainer.model.load_state_dict(own)
+                model.load_state_dict(own)
 
     def state_dict(self) -> dict[str, Any]:
         if self._averaged is not None:

@@ -1,8 +1,8 @@
 """Checkpoints: what is in them, the files, the folder of a run, and going on from there."""
 
 from mtopt._checkpoints import CheckpointWarning, plain, read_checkpoint, write_checkpoint
-from mtopt.training.checkpoint._folder import CheckpointFolder
-from mtopt.training.checkpoint._position import check_position
+from mtopt.training.checkpoint._folder import CheckpointFolder, write_together
+from mtopt.training.checkpoint._position import check_position, position_here
 from mtopt.training.checkpoint._resuming import load_content, resume_from
 from mtopt.training.checkpoint._settings import settings_of
 from mtopt.training.checkpoint._state import load_trainer_state, trainer_state
@@ -14,9 +14,11 @@ __all__ = [
     "load_content",
     "load_trainer_state",
     "plain",
+    "position_here",
     "read_checkpoint",
     "resume_from",
     "settings_of",
     "trainer_state",
     "write_checkpoint",
+    "write_together",
 ]

@@ -12,8 +12,10 @@ from typing import Any
 
 from mtopt._checkpoints import CheckpointWarning, read_checkpoint, write_checkpoint
 from mtopt._errors import CheckpointError
+from mtopt.distributed import ALONE, Processes
 from mtopt.files import TEMPORARY_SUFFIX
 from mtopt.locks import held_alone
+from mtopt.training.checkpoint._position import of_all_ranks
 
 _NAME = re.compile(r"step-(\d+)\.pt")
 _ADVICE = "wait for the end of that run, end it, or give this one a checkpoint_dir of its own"
@@ -25,10 +27,13 @@ class CheckpointFolder:
     Args:
         directory: of one run alone: leftovers of a killed run are deleted from it when the folder is :meth:`held`, and
             all but the last two checkpoints after each write. Other files are not touched.
+        processes: the ranks that have the folder together: the first looks, locks, writes and deletes, all read what it
+            found, so they must see the same directory. Default: this process alone.
     """
 
-    def __init__(self, directory: str | os.PathLike[str]) -> None:
+    def __init__(self, directory: str | os.PathLike[str], *, processes: Processes = ALONE) -> None:
         self.directory = Path(directory)
+        self.processes = processes
         self.directory.mkdir(parents=True, exist_ok=True)
         self._previous: Path | None = None
 
@@ -39,6 +44,9 @@ class CheckpointFolder:
         Raises:
             InUseError: another run has it.
         """
+        if self.processes.rank > 0:
+            yield
+            return
         with held_alone(self.directory, _ADVICE):
             for leftover in self.directory.glob(f"step-*.pt*{TEMPORARY_SUFFIX}"):
                 leftover.unlink(missing_ok=True)
@@ -61,6 +69,13 @@ class CheckpointFolder:
         Raises:
             CheckpointError: there are entries, and none is whole.
         """
+        found = self._newest() if self.processes.rank == 0 else None
+        (path, *_) = self.processes.gather(None if found is None else str(found[0]))
+        if path is None or found is not None:
+            return found
+        return Path(path), read_checkpoint(path)
+
+    def _newest(self) -> tuple[Path, Any] | None:
         faults: list[str] = []
         for step, path in reversed(self._entries()):
             try:
@@ -69,7 +84,7 @@ class CheckpointFolder:
                 faults.append(str(error))
                 continue
             if faults:
-                warnings.warn(f"{'; '.join(faults)}. Went back to {path}", CheckpointWarning, stacklevel=4)
+                warnings.warn(f"{'; '.join(faults)}. Went back to {path}", CheckpointWarning, stacklevel=5)
             self._previous = path
             return path, content
         if faults:
@@ -89,8 +104,8 @@ class CheckpointFolder:
         What is deleted so are older ones, damaged ones, and those of a run that was started over; of a link, the link.
         """
         path = self.path(step)
-        write_checkpoint(path, content)
-        for other_step, other in self._entries():
+        write_together(path, content, self.processes)
+        for other_step, other in self._entries() if self.processes.rank == 0 else ():
             own = other == self.path(other_step) and (other.is_file() or other.is_symlink())
             if own and other not in (path, self._previous):
                 other.unlink(missing_ok=True)
@@ -115,3 +130,11 @@ class CheckpointFolder:
             return read_checkpoint(path)
         except OSError as error:
             raise CheckpointError(f"{path} cannot be opened: {error.strerror}; see to its permissions") from error
+
+
+def write_together(path: str | os.PathLike[str], state: Any, processes: Processes) -> None:
+    """Write a trainer's state, with the positions of all ranks, by the first one. All wait, and learn how it went."""
+    content = of_all_ranks(state, processes)
+    if processes.rank == 0:
+        write_checkpoint(path, content)
+    processes.meet()

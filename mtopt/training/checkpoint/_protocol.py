@@ -10,6 +10,7 @@ import numpy.typing as npt
 import torch
 
 from mtopt.combiners import Combiner
+from mtopt.distributed import Processes
 
 
 class Stateful(Protocol):
@@ -41,6 +42,9 @@ class Checkpointed(Stateful, Protocol):
 
     @property
     def started(self) -> bool: ...
+
+    @property
+    def processes(self) -> Processes: ...
 
     @property
     def model(self) -> torch.nn.Module: ...

@@ -12,8 +12,9 @@ import torch
 from mtopt._checkpoints import CheckpointWarning
 from mtopt._content import check_alike, check_mapping, check_whole, content_of
 from mtopt._errors import CheckpointError
+from mtopt.distributed import unwrapped
 from mtopt.training.checkpoint._optimizer_state import check_optimizer, parameter_names
-from mtopt.training.checkpoint._position import check_position
+from mtopt.training.checkpoint._position import position_here
 from mtopt.training.checkpoint._protocol import Checkpointed, Stateful
 from mtopt.training.checkpoint._settings import differences, other_dtypes, without_addresses
 
@@ -22,14 +23,15 @@ _SHOWN = 5
 
 
 def trainer_state(trainer: Checkpointed, position: dict[str, Any] | None) -> dict[str, Any]:
-    """The trainer as tensors, which are not copied, and plain values."""
+    """The trainer as tensors, which are not copied, and plain values: of several ranks, as this one has it."""
+    model, processes = unwrapped(trainer.model), trainer.processes
     return {
         "step": trainer.step,
-        "model": trainer.model.state_dict(),
+        "model": model.state_dict(),
         "optimizer": {
             "class": type(trainer.optimizer).__name__,
             "state": trainer.optimizer.state_dict(),
-            "parameters": parameter_names(trainer.model, trainer.optimizer),
+            "parameters": parameter_names(model, trainer.optimizer),
         },
         "scheduler": None
         if trainer.scheduler is None
@@ -42,6 +44,7 @@ def trainer_state(trainer: Checkpointed, position: dict[str, Any] | None) -> dic
         "history": trainer.history.state_dict(),
         "position": position,
         "made_with": trainer.made_with,
+        **({"ranks": processes.size} if processes.several else {}),
     }
 
 
@@ -54,11 +57,12 @@ def load_trainer_state(trainer: Checkpointed, state: Mapping[str, Any]) -> None:
     missing = [part for part in _PARTS if not isinstance(state, Mapping) or part not in state]
     if missing:
         raise CheckpointError(f"it is not the state of a trainer: it lacks {missing}; give one that a trainer wrote")
+    model = unwrapped(trainer.model)
     check_whole(state["step"], "step")
-    check_position(state["position"])
-    _check_model(trainer.model, state["model"])
+    position_here(state, trainer.processes)
+    _check_model(model, state["model"])
     _check_class("optimizer", trainer.optimizer, state["optimizer"])
-    check_optimizer(trainer.model, trainer.optimizer, state["optimizer"])
+    check_optimizer(model, trainer.optimizer, state["optimizer"])
     _check_class("scheduler", trainer.scheduler, state["scheduler"])
     if trainer.scheduler is not None and type(trainer.scheduler).__module__.startswith("torch.optim"):
         check_alike(trainer.scheduler.state_dict(), state["scheduler"]["state"], "scheduler's state")
@@ -72,7 +76,7 @@ def load_trainer_state(trainer: Checkpointed, state: Mapping[str, Any]) -> None:
     callbacks = check_mapping(state["callbacks"], "callbacks")
     with content_of("rule"):
         trainer.combiner.load_state_dict(rule["state"])
-    other = differences(state.get("made_with"), trainer.made_with) + other_dtypes(trainer.model, state["model"])
+    other = differences(state.get("made_with"), trainer.made_with) + other_dtypes(model, state["model"])
     if rule["repr"] != without_addresses(trainer.combiner):
         other.insert(0, f"it was made with {rule['repr']!s:.200}, and training goes on with {trainer.combiner!r}")
     if other:
@@ -80,7 +84,7 @@ def load_trainer_state(trainer: Checkpointed, state: Mapping[str, Any]) -> None:
             f"the checkpoint is of a run with other settings: {'. '.join(other)}", CheckpointWarning, stacklevel=4
         )
     with content_of("model"):
-        trainer.model.load_state_dict(state["model"])
+        model.load_state_dict(state["model"])
     with content_of("optimizer"):
         trainer.optimizer.load_state_dict(state["optimizer"]["state"])
     if trainer.scheduler is not None:

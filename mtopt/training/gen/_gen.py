@@ -12,6 +12,7 @@ import torch
 from mtopt._errors import CheckpointError
 from mtopt._replay import graph_where_needed
 from mtopt.autograd import Probe, StepRecord
+from mtopt.distributed import processes_of
 from mtopt.training._gradients import batches_of, losses_of
 from mtopt.training.callbacks import Callback
 from mtopt.training.gen._arguments import check_gen
@@ -225,6 +226,10 @@ class GeN(Callback):
     # -- parts --------------------------------------------------------------------------------------------------
 
     def _step(self, measure: Callable[[], Merit | None]) -> Probe | None:
+        with processes_of():
+            return self._decide(measure)
+
+    def _decide(self, measure: Callable[[], Merit | None]) -> Probe | None:
         self._check_rates()
         if self.schedule is not None and self._steps > 0:
             self._scheduled = self._next_scheduled(self.schedule)
@@ -292,7 +297,7 @@ class GeN(Callback):
             merits, moves = along_update(self.optimizer, measure, self.points, owner=owner)
         finally:
             self._write(held)
-        *merits, moved = averaged([*merits, Merit(float(moves), 0.0)], self._device())
+        *merits, moved = averaged([*merits, Merit(float(moves), 0.0)], processes_of())
         if moved is None or moved.value == 0.0:
             return [], _nothing("no update")
         present = [merit for merit in merits if merit is not None]
@@ -350,10 +355,6 @@ class GeN(Callback):
         params = (param for group in self.optimizer.param_groups for param in group["params"])
         double = all(param.dtype == torch.float64 for param in params)
         return torch.finfo(torch.float64 if double else torch.float32).eps
-
-    def _device(self) -> torch.device:
-        first: torch.Tensor = self.optimizer.param_groups[0]["params"][0]
-        return first.device
 
 
 def _nothing(verdict: Literal["no update", "no loss"]) -> Parabola:

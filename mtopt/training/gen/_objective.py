@@ -9,6 +9,7 @@ import torch
 
 from mtopt._errors import unknown_name
 from mtopt._losses import Losses, read_losses, run_loss
+from mtopt.distributed import Processes
 
 Mix = str | Mapping[str, float] | None
 """One objective by name, factors of several by name, or None for the sum of all."""
@@ -77,15 +78,16 @@ def merit_of(measured: Measured, objective: Mix, unit: float) -> Merit | None:
     return Merit(total, error) if counted else None
 
 
-def averaged(merits: Sequence[Merit | None], device: torch.device) -> list[Merit | None]:
+def averaged(merits: Sequence[Merit | None], processes: Processes) -> list[Merit | None]:
     """The mean of each merit over the ranks that have it, so that all of them decide alike."""
-    distributed = torch.distributed
-    if not (distributed.is_available() and distributed.is_initialized() and distributed.get_world_size() > 1):
+    if not processes.several:
         return list(merits)
-    rows = [(0.0, 0.0, 0.0) if merit is None else (merit.value, merit.unit, 1.0) for merit in merits]
-    sums = torch.tensor(rows, dtype=torch.float64, device=device)
-    distributed.all_reduce(sums)
-    return [None if count == 0 else Merit(value / count, unit / count) for value, unit, count in sums.tolist()]
+    numbers: dict[int, float] = {}
+    for place, merit in enumerate(merits):
+        if merit is not None:
+            numbers |= {2 * place: merit.value, 2 * place + 1: merit.unit}
+    means = processes.means(numbers, 2 * len(merits))
+    return [Merit(means[n], means[n + 1]) if n in means else None for n in range(0, 2 * len(merits), 2)]
 
 
 def _number(value: torch.Tensor | float) -> float:

@@ -36,7 +36,7 @@ class SVGDTrainer(SetTrainer):
 
         class TwoDigits(mtopt.training.SVGDTrainer):
             def member_losses(self, member, batch):
-                ...  # as with SetTrainer
+                return losses_of(member, batch)
 
         models = torch.nn.ModuleList(perturbed(network, seed) for seed in range(8))
         trainer = TwoDigits(models, torch.optim.Adam(models.parameters(), lr=1e-3), repulsion=0.01)

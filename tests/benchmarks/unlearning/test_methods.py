@@ -8,17 +8,21 @@ from benchmarks.unlearning import losses
 from benchmarks.unlearning.methods import METHODS, Recipe, create_trainer
 from benchmarks.unlearning.trainer import FORGET_LOSSES, RETAIN_LOSSES
 from tests.benchmarks.unlearning.steps import adam, batches, flat, model_of
+from tests.benchmarks.unlearning.tiny import PAD, rows_of
 
 
 @pytest.mark.parametrize("name", METHODS)
 def test_every_method_steps(name):
     model = model_of(0)
     before = flat(model)
-    trainer = create_trainer(name, model, adam(model), steps_per_epoch=3, seed=0)
+    recipe = METHODS[name]
+    probes = None
+    if recipe.automatic_rate is not None:
+        probes = recipe.automatic_rate.probe_batches(rows_of(5, 6), batch_size=3, pad_id=PAD)
+    trainer = create_trainer(name, model, adam(model), steps_per_epoch=3, probe_batches=probes, seed=0)
     history = trainer.fit(batches(), steps=2)
     assert not any(record.skipped for record in history)
     assert not torch.equal(flat(model), before)
-    recipe = METHODS[name]
     assert list(history[0].losses) == (["forget"] if recipe.retain is None else ["retain", "forget"])
 
 

@@ -8,6 +8,7 @@ import torch
 from benchmarks.unlearning import _recording, _sources, run
 from benchmarks.unlearning._arguments import parser
 from benchmarks.unlearning._sources import Sources, open_sets
+from benchmarks.unlearning.automatic_rate import AutomaticRate
 from benchmarks.unlearning.corpus import CorpusConfig, generate
 from benchmarks.unlearning.encoding import encode
 from benchmarks.unlearning.files import write_muse, write_tofu
@@ -77,6 +78,20 @@ def test_unlearning_from_files(files, tmp_path):
     options = ["--retain-logs", logs, "--tokenizer", files / "model"]
     (again,) = ran(files, tmp_path / "again", "none", *options, model=tmp_path / "run" / "model")
     assert figures(again) == pytest.approx(figures(lines[-1]), abs=1e-6)
+
+
+def test_parts_of_the_automatic_rate_are_flags():
+    def rate_of(method, *flags):
+        parts = ["--method", method, "--out", "runs", *flags]
+        return run._recipe(parser().parse_args(parts)).automatic_rate
+
+    assert rate_of("NGDiff+GeN") == AutomaticRate()
+    assert rate_of("NGDiff+GeN", "--probe-batches", "4") == rate_of("NGDiff+GeN(fresh)") == AutomaticRate(fresh=True)
+    assert rate_of("NGDiff+GeN(fresh)", "--probe-batches", "0") == AutomaticRate()
+    flags = ["--probe-every", "5", "--probe-smoothing", "0.5", "--probe-startup", "3"]
+    assert rate_of("NGDiff+GeN", *flags) == AutomaticRate(every=5, smoothing=0.5, startup=3)
+    with pytest.raises(SystemExit, match="which NGDiff is not"):
+        rate_of("NGDiff", "--probe-smoothing", "0.5")
 
 
 def test_finetuning_learns_the_set_it_is_given(files, tmp_path):

@@ -2,8 +2,6 @@
 
 import math
 import random
-import re
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -230,46 +228,3 @@ def test_every_rank_gets_the_rate_of_one_process_on_all_the_data(tmp_path):
         optimizer.step()
         assert found[0][step][0] == pytest.approx(gen.get_last_lr()[0], rel=1e-9)
     assert any(verdict == "accepted" for _, verdict in found[0])
-
-
-# -- the page -----------------------------------------------------------------------------------------------------
-
-
-def test_the_loops_of_the_page_run_as_printed(capsys):
-    page = (Path(__file__).parents[3] / "docs" / "learning_rate.md").read_text()
-    blocks = re.findall(r"```python\n(.*?)```", page, flags=re.DOTALL)
-    assert len(blocks) == 4
-    generator = torch.Generator().manual_seed(0)
-    inputs = torch.randn(120, 3, generator=generator)
-
-    class Trainer(MultiLossTrainer):
-        def losses(self, batch):
-            out = self.model(batch[0])
-            return {"retain": (out - batch[0][:, :1]).square().mean(), "forget": (out - 1).square().mean()}
-
-    for block in blocks:
-        torch.manual_seed(0)
-        model = nn.Linear(3, 1)
-        optimizer = torch.optim.Adam(model.parameters(), lr=1e-5 if "GeN" in block else 0.05)
-        namespace = {
-            "mtopt": mtopt,
-            "torch": torch,
-            "model": model,
-            "optimizer": optimizer,
-            "combiner": mtopt.create_combiner("ngdiff"),
-            "batches": [(part, inputs) for part in inputs.split(20)],
-            "retain_loss": lambda batch, model=model: (model(batch) - batch[:, :1]).square().mean(),
-            "forget_loss": lambda batch, model=model: (model(batch) - 1).square().mean(),
-            "probe_batches": [(inputs,)],
-            "loader": [(part,) for part in inputs.split(20)],
-            "scaler": torch.amp.GradScaler("cpu", init_scale=2.0**10),
-            "Trainer": Trainer,
-            "dataset": torch.utils.data.TensorDataset(inputs),
-        }
-        exec(block, namespace)
-        if "gen" in namespace:
-            assert namespace["gen"].get_last_lr()[0] > 1e-4
-            assert namespace["gen"].get_last_lr()[0] == optimizer.param_groups[0]["lr"]
-        else:
-            assert namespace["growing"].changes
-    assert capsys.readouterr().out.strip()

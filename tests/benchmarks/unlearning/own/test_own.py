@@ -87,8 +87,9 @@ def test_questions_from_files_to_the_page(files, authors, tmp_path, capsys):
         ({"method": "npo+kl", "lora": 2, "gradient_checkpointing": True}, "adapter_model.safetensors"),
         ({"method": "GDiff", "rule": "pcgrad", "forget_loss": "simnpo", "lora": 2, "merge": True}, "model.safetensors"),
         ({"method": "GA", "retain_loss": "none", "schedule": "constant"}, "model.safetensors"),
+        ({"method": "NGDiff+GeN(fresh, smoothed)"}, "model.safetensors"),
     ],
-    ids=["adapters", "merged", "forget alone"],
+    ids=["adapters", "merged", "forget alone", "a rate found on other rows"],
 )
 def test_texts_by_other_losses_and_rules(options, saved, files, tmp_path):
     unlearn(request_of(files, tmp_path, "_texts", epochs=2, **options))

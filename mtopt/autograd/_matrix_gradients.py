@@ -1,0 +1,174 @@
+"""The K gradients of one matrix by their factors: inner products and a weighted sum, without the gradients themselves.
+
+With X (N, m) the inputs, the same for all losses, and E_k (N, n) the output gradients of loss k, g_k = E_k' X and
+
+    <g_k, g_l> = <E_k, (X X') E_l>            sum_k w_k g_k = (sum_k w_k E_k)' X
+
+A matrix that is used several times has the positions of all uses side by side.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+import torch
+
+from mtopt.autograd._layer_gramians import BLOCK, TRAFFIC, multiply_positions
+from mtopt.autograd._matrix_uses import MatrixUse
+from mtopt.linalg import SEGMENT, exceed_float32, gramian_of
+
+Way = Literal["products", "dropped", "kept"]
+"""The K gradients of a matrix are never made; made some rows at a time, multiplied and dropped; or kept."""
+
+STRIPS = 8
+"""The products X X' are symmetric, and made in this many strips, each from the diagonal on; none of fewer rows than"""
+FEWEST = 64
+
+TOUCHED_BY_PRODUCTS, TOUCHED_BY_DROPPED, TOUCHED_BY_KEPT, TOUCHED_BY_GATHERING = 6, 2, 3, 16
+"""How often each number of the K output gradients, of the K gradients, and of a convolution's patches, is written or
+read: measured on one core."""
+
+
+@dataclass(frozen=True, slots=True)
+class MatrixCosts:
+    """Multiplications for the gradients of one matrix, a number's way to and from memory counted as ``TRAFFIC``.
+
+    With N positions, inputs of m and outputs of n numbers, and b the rows of a strip:
+
+    - products: ``N (N + b) / 2 (m + K n)`` of positions, ``K² N n`` of outputs, and ``N m n`` for the direction;
+    - dropped: ``K N m n`` for the gradients, ``K² m n`` for their products, and ``N m n`` for the direction;
+    - kept: ``K N m n`` and ``K² m n``, and the traffic of K whole gradients.
+
+    Where the inputs are unit vectors, as an embedding's, m counts as one.
+
+    Attributes:
+        activations: of a forward, and of each pass to the inputs: the same whichever way is taken.
+    """
+
+    products: float
+    dropped: float
+    kept: float
+    activations: float
+
+    @classmethod
+    def of(cls, uses: Sequence[MatrixUse], count: int) -> MatrixCosts:
+        positions, entries = sum(use.positions for use in uses), uses[0].width * uses[0].height
+        width, height = (1 if uses[0].indexed else uses[0].width), uses[0].height
+        outputs, gradient = positions * height, positions * width * height
+        strip = _strip(positions)
+        pairs = positions * (positions + strip) / 2
+        gathered = sum(use.gathered for use in uses) * TOUCHED_BY_GATHERING
+        direction = gradient + TRAFFIC * (entries + gathered)
+        products = pairs * (width + count * height) + count * outputs * (count + TOUCHED_BY_PRODUCTS * TRAFFIC)
+        rows = count * gradient + count**2 * entries
+        return cls(
+            products + direction,
+            rows + direction + count * entries * TOUCHED_BY_DROPPED * TRAFFIC,
+            rows + count * entries * TOUCHED_BY_KEPT * TRAFFIC,
+            0.0 if uses[0].indexed else float(gradient),
+        )
+
+    def cheapest(self, uses: Sequence[MatrixUse]) -> Way:
+        """The way that takes the least."""
+        dropped = float("inf") if uses[0].indexed else self.dropped
+        if self.kept <= min(self.products, dropped):
+            return "kept"
+        return "products" if self.products <= dropped else "dropped"
+
+    def __getitem__(self, way: Way) -> float:
+        return float(getattr(self, way))
+
+
+class MatrixGradients:
+    """The factors of K gradients of a parameter.
+
+    Args:
+        inputs: X (N, m); integers (N,) for unit vectors.
+        outputs: E (N, K, n).
+        uses: what they come from.
+        way: ``"products"`` or ``"dropped"``.
+    """
+
+    def __init__(self, inputs: torch.Tensor, outputs: torch.Tensor, uses: Sequence[MatrixUse], way: Way) -> None:
+        self.inputs, self.outputs, self.way = inputs, outputs, way
+        self.indexed, self.transposed, self.width = uses[0].indexed, uses[0].transposed, uses[0].width
+
+    @classmethod
+    def of(
+        cls,
+        uses: Sequence[MatrixUse],
+        cotangents: Sequence[Sequence[torch.Tensor | None]],
+        way: Way,
+        dtype: torch.dtype,
+    ) -> MatrixGradients:
+        """Of a parameter of this dtype.
+
+        ``cotangents``: for each use the gradient of each loss by the result, None of one that does not reach it.
+        """
+        inputs = _joined([use.inputs() for use in uses])
+        outputs = _joined([use.side_by_side(found, dtype) for use, found in zip(uses, cotangents, strict=True)])
+        return cls(inputs if uses[0].indexed else inputs.to(outputs.dtype), outputs, uses, way)
+
+    def gramian(self, *, exact: bool = False) -> torch.Tensor:
+        """(K, K), float64 on the CPU; ``exact``: all of it in float64."""
+        return self._by_gradients(exact) if self.way == "dropped" else self._by_products(exact)
+
+    def combined(self, weights: torch.Tensor, like: torch.Tensor) -> torch.Tensor:
+        """``sum_k weights[k] g_k``, of the shape and dtype of the parameter ``like``."""
+        outputs = _in_double(self.outputs, exceed_float32(weights.tolist()))
+        outputs = (weights.to(outputs) @ outputs).to(self.outputs.dtype)
+        if self.indexed:
+            total = outputs.new_zeros(self.width, outputs.shape[1]).index_add_(0, self.inputs, outputs)
+        elif self.transposed:
+            total = self.inputs.T @ outputs
+        else:
+            total = outputs.T @ self.inputs
+        return total.reshape(like.shape).to(like)
+
+    def _by_products(self, exact: bool) -> torch.Tensor:
+        positions, count, height = self.outputs.shape
+        total = self.outputs.new_zeros(count, count, dtype=torch.float64)
+        strip = min(_strip(positions), max(1, 4 * BLOCK // max(positions, count * height)))
+        for start in range(0, positions, strip):
+            stop = min(start + strip, positions)
+            outputs = _in_double(self.outputs[start:], exact)
+            between = self._similarity(start, stop, exact).to(outputs.dtype)
+            between[:, : stop - start] *= 0.5  # the others stand for two each
+            seen = (between @ outputs.flatten(1)).view(stop - start, count, height)
+            for first in range(0, height, SEGMENT):
+                columns = slice(first, first + SEGMENT)
+                found = torch.bmm(seen[..., columns], outputs[: stop - start, :, columns].mT)
+                total += found.sum(0, dtype=torch.float64)
+        return (total + total.T).cpu()
+
+    def _similarity(self, start: int, stop: int, exact: bool) -> torch.Tensor:
+        """The products of some inputs with those from the first of them on."""
+        mine, others = self.inputs[start:stop], self.inputs[start:]
+        if self.indexed:
+            return (mine.unsqueeze(1) == others).to(self.outputs.dtype)
+        return multiply_positions(_in_double(mine, exact).unsqueeze(1), _in_double(others, exact).unsqueeze(1))
+
+    def _by_gradients(self, exact: bool) -> torch.Tensor:
+        _, count, height = self.outputs.shape
+        total = torch.zeros(count, count, dtype=torch.float64)
+        inputs = _in_double(self.inputs, exact)
+        rows = max(1, BLOCK // (count * self.width))
+        for start in range(0, height, rows):
+            outputs = _in_double(self.outputs[:, :, start : start + rows], exact)
+            total += gramian_of((outputs.flatten(1).T @ inputs).view(count, -1))
+        return total
+
+
+def _strip(positions: int) -> int:
+    return min(positions, max(FEWEST, -(-positions // STRIPS)))
+
+
+def _in_double(tensor: torch.Tensor, exact: bool) -> torch.Tensor:
+    """``tensor`` in float64 where that is asked for, or where products in float32 may be rounded to less."""
+    return tensor.double() if exact or torch.get_float32_matmul_precision() != "highest" else tensor
+
+
+def _joined(tensors: Sequence[torch.Tensor]) -> torch.Tensor:
+    return tensors[0] if len(tensors) == 1 else torch.cat(list(tensors))

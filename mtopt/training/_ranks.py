@@ -1,0 +1,102 @@
+"""A training on several ranks: they start alike, take buffers from the first, and exchange nothing in a forward."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from typing import Any, Protocol
+
+import torch
+from torch import nn
+from torch.nn.parallel import DistributedDataParallel
+
+from mtopt.distributed import Processes, processes_of, refuse_sharded, unwrapped
+from mtopt.training._closure import needs_closure
+
+
+class Replicated(Protocol):
+    """What the ranks of a training must have alike when it starts."""
+
+    step: int
+    epoch: int
+
+    @property
+    def model(self) -> nn.Module: ...
+
+    @property
+    def optimizer(self) -> torch.optim.Optimizer: ...
+
+    @property
+    def processes(self) -> Processes: ...
+
+    @property
+    def shares_buffers(self) -> bool: ...
+
+
+def processes_training(model: nn.Module) -> Processes:
+    """All processes there are, each of which trains a replica of ``model``.
+
+    Raises:
+        ValueError: DistributedDataParallel was given only some of them.
+    """
+    found = processes_of()
+    if found.several and isinstance(model, DistributedDataParallel):
+        size = torch.distributed.get_world_size(model.process_group)
+        if size != found.size:
+            raise ValueError(
+                f"model is DistributedDataParallel over {size} of {found.size} ranks, and a trainer runs on all of "
+                "them; leave process_group out, or call mtopt.backward in a loop of your own"
+            )
+    return found
+
+
+def shares_buffers(model: nn.Module) -> bool:
+    """Whether all ranks take the model's buffers from the first: unless DistributedDataParallel was told not to."""
+    return not isinstance(model, DistributedDataParallel) or bool(model.broadcast_buffers)
+
+
+@contextmanager
+def quiet_forward(model: nn.Module) -> Iterator[None]:
+    """Within, a forward of a DistributedDataParallel module waits for nobody: the trainer shares the buffers itself,
+    where a rank that failed can be told from one that is late, and where the ranks may have unequal work."""
+    if not isinstance(model, DistributedDataParallel):
+        yield
+        return
+    before = model.broadcast_buffers
+    model.broadcast_buffers = False
+    try:
+        yield
+    finally:
+        model.broadcast_buffers = before
+
+
+def start_alike(trainer: Replicated, told: Sequence[Any]) -> None:
+    """Have the ranks agree in where they are and in what they were ``told`` to do, and take the first one's weights."""
+    processes = trainer.processes
+    if not processes.several:
+        return
+    params = [param for group in trainer.optimizer.param_groups for param in group["params"]]
+    refuse_sharded(params)
+    if needs_closure(trainer.optimizer):
+        raise ValueError(
+            f"optimizer is {type(trainer.optimizer).__name__}, which computes the loss itself, of one rank's part of "
+            "the batch; choose another optimizer, or train in one process"
+        )
+    processes.note("the steps and epochs that are done", (trainer.step, trainer.epoch))
+    processes.note("what fit was asked for", told)
+    held = {id(param): param for param in [*unwrapped(trainer.model).parameters(), *params]}
+    processes.take_first("the model's parameters", [param.detach() for param in held.values()])
+    share_buffers(trainer)
+
+
+def share_buffers(trainer: Replicated) -> None:
+    """The model's buffers as the first rank has them, as DistributedDataParallel does before a forward."""
+    if trainer.processes.several and trainer.shares_buffers:
+        buffers = list(unwrapped(trainer.model).buffers())
+        if buffers:
+            trainer.processes.take_first("the model's buffers", buffers)
+
+
+def shortest(lengths: Sequence[int | None]) -> int | None:
+    """Batches in an epoch, which ends where the first rank has none left; None where one of them does not know."""
+    return None if None in lengths else min(length for length in lengths if length is not None)

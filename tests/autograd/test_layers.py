@@ -1,0 +1,313 @@
+"""Steps by layers: the direction of rows, whichever way each matrix is gone about."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+import torch
+from torch import nn
+from torch.nn import functional as F
+from torch.utils.flop_counter import FlopCounterMode
+
+import mtopt
+from mtopt.autograd import _matrix_gradients
+from mtopt.autograd._matrix_gradients import MatrixCosts, MatrixGradients, Way
+from mtopt.autograd._matrix_uses import MatrixUse
+from mtopt.autograd.plans import _layers
+from tests.autograd.helpers import MultiHead, Reference, close, flat_gradient
+from tests.autograd.models import MODELS, Model, build
+from tests.autograd.test_models import Checkpointed, expected_direction, with_lora
+
+RULES = ("ngdiff", "mgda", "nash_mtl", "pcgrad")
+
+WAYS: tuple[Way, ...] = ("products", "dropped")
+
+
+@pytest.fixture(params=[("products", False), ("products", True), ("dropped", False)], ids=["products", "batch", "drop"])
+def way(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Way:
+    """All matrices are gone about in this way: the models here are so small that rows are cheapest."""
+    way, batched = request.param
+
+    def cheapest(costs: MatrixCosts, uses: list[MatrixUse]) -> Way:
+        return "products" if uses[0].indexed else way
+
+    monkeypatch.setattr(MatrixCosts, "cheapest", cheapest)
+    if not batched:
+        monkeypatch.setattr(_layers, "FEW", 0)
+    return way  # type: ignore[no-any-return]
+
+
+@pytest.fixture
+def strips(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Products are made in several strips, and outputs' products over several segments."""
+    monkeypatch.setattr(_matrix_gradients, "FEWEST", 2)
+    monkeypatch.setattr(_matrix_gradients, "SEGMENT", 3)
+    monkeypatch.setattr(_matrix_gradients, "BLOCK", 16)
+
+
+def matrices(record: mtopt.StepRecord) -> int:
+    """How many went without rows."""
+    found = [
+        part.split(": ")[-1].split()[0] for part in record.plan.split(", ") if "by inputs" in part or "drop" in part
+    ]
+    return sum(map(int, found))
+
+
+def rows_of(losses: Callable[[], Any], model: nn.Module, rule: str, **options: Any) -> torch.Tensor:
+    """The direction by kept rows, which other tests hold against a loop."""
+    mtopt.backward(losses(), model, mtopt.create_combiner(rule), plan="loop", **options)
+    found = flat_gradient(list(model.parameters()))
+    model.zero_grad()
+    return found
+
+
+@pytest.mark.parametrize("name", MODELS)
+@pytest.mark.usefixtures("strips")
+def test_the_direction_is_the_hand_written_one(name: str, way: Way) -> None:
+    for rule in RULES:
+        model = build(name)
+        expected = expected_direction(model, mtopt.create_combiner(rule))
+        record = mtopt.backward(model.losses, model, mtopt.create_combiner(rule), plan="layers")
+        assert not record.skipped
+        assert matrices(record) >= 2, record.plan
+        assert record.backwards == len(record.losses)
+        close(flat_gradient(list(model.parameters())), expected, 1e-10)
+
+
+@pytest.mark.parametrize("name", MODELS)
+def test_in_float32_weights_and_direction_are_those_of_rows(name: str, way: Way) -> None:
+    model = build(name).float()
+    expected = rows_of(model.losses, model, "ngdiff")
+    mtopt.backward(model.losses(), model, mtopt.create_combiner("ngdiff"), plan="layers")
+    close(flat_gradient(list(model.parameters())), expected, 1e-5)
+
+
+@pytest.mark.filterwarnings("ignore:.is_gradient_checkpointing. is deprecated:FutureWarning")  # peft asks for it
+def test_lora_and_checkpoints(way: Way) -> None:
+    model = build("gpt2")
+    with_lora(model)
+    trained = [param for param in model.parameters() if param.requires_grad]
+    jacobian = Reference.of(lambda: list(model.losses().values()), trained).jacobian
+    record = mtopt.backward(model.losses, model, mtopt.create_combiner("ngdiff"), plan="layers")
+    assert matrices(record) == len(trained)
+    close(flat_gradient(trained), mtopt.create_combiner("ngdiff")(jacobian), 1e-10)
+
+    packed = Checkpointed(reentrant=False)
+    record = mtopt.backward(packed.losses, packed, mtopt.create_combiner("mgda"), plan="layers")
+    assert "not by layers, since the graph does not keep the layers' inputs" in record.plan
+    expected = expected_direction(build("transformer"), mtopt.create_combiner("mgda"))
+    close(flat_gradient(list(packed.parameters())), expected, 1e-10)
+
+
+def test_autocast(way: Way) -> None:
+    """The rounding of 16 bits, with a step inside the context or not."""
+    model = build("transformer").float().eval()
+    expected = rows_of(model.losses, model, "ngdiff")
+    for inside in (False, True):
+        model.zero_grad()
+        with torch.autocast("cpu", torch.bfloat16):
+            losses = model.losses()
+            record = mtopt.backward(losses, model, mtopt.create_combiner("ngdiff"), plan="layers") if inside else None
+        record = record or mtopt.backward(losses, model, mtopt.create_combiner("ngdiff"), plan="layers")
+        assert matrices(record) >= 9
+        close(flat_gradient(list(model.parameters())), expected, 0.05)
+
+
+class Odd(Model):
+    """A matrix used from both sides, twice by one layer, by a function of its own, a strided and a grouped convolution,
+    a padded embedding, a hooked weight."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.table = nn.Embedding(7, 6, padding_idx=2)
+        self.twice, self.both = nn.Linear(6, 6), nn.Parameter(torch.randn(6, 6))
+        self.hooked = nn.Linear(6, 6)
+        self.hooked.weight.register_hook(lambda gradient: 2 * gradient)
+        self.along = nn.Conv1d(6, 4, 3, stride=2, padding=2, dilation=2)
+        self.grouped = nn.Conv1d(4, 4, 2, groups=2)
+        self.volume = nn.Conv3d(1, 4, (2, 1, 2), padding=(1, 0, 0))
+
+    def compute(self) -> dict[str, torch.Tensor]:
+        states = self.twice(torch.tanh(self.twice(self.table(torch.arange(20).reshape(4, 5) % 7))))
+        states = self.hooked(states @ self.both + states @ self.both.T)
+        seen = self.grouped(self.along(states.mT).sin())
+        volume = self.volume(states.reshape(4, 1, 5, 3, 2)).mean((2, 3))
+        return {"first": seen.square().mean(), "second": volume.exp().mean(), "third": states.cos().mean()}
+
+
+@pytest.mark.usefixtures("strips")
+def test_odd_uses_are_exact_or_go_by_rows(way: Way) -> None:
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        model = Odd().double()
+    expected = rows_of(model.losses, model, "mgda")
+    record = mtopt.backward(model.losses, model, mtopt.create_combiner("mgda"), plan="layers")
+    assert matrices(record) == 2  # the embedding, and what is used twice; convolutions have one loss each
+    close(flat_gradient(list(model.parameters())), expected, 1e-10)
+    model.zero_grad()
+    expected = rows_of(model.losses, model, "mgda", private="combined")
+    mtopt.backward(model.losses, model, mtopt.create_combiner("mgda"), plan="layers", private="combined")
+    close(flat_gradient(list(model.parameters())), expected, 1e-10)
+
+
+def test_convolutions_of_all_dimensions(way: Way) -> None:
+    torch.manual_seed(0)
+    for dimensions, kind in enumerate((nn.Conv1d, nn.Conv2d, nn.Conv3d), start=1):
+        layer = kind(2, 3, 3, stride=2, padding=1, dilation=2).double()
+        images = torch.randn(2, 2, *(9,) * dimensions, dtype=torch.float64)
+        losses = lambda: list(layer(images).flatten(2).mean((0, 2)).square())  # noqa: B023, E731
+        expected = mtopt.create_combiner("mgda")(Reference.of(losses, list(layer.parameters())).jacobian)
+        record = mtopt.backward(losses, layer, mtopt.create_combiner("mgda"), plan="layers")
+        assert matrices(record) == 1
+        close(flat_gradient(list(layer.parameters())), expected, 1e-10)
+
+
+def test_what_run_step_decides_holds_here(way: Way) -> None:
+    def step(model: MultiHead, losses: Any, **options: Any) -> mtopt.StepRecord:
+        return mtopt.backward(losses, model, mtopt.create_combiner("mgda"), plan="layers", **options)
+
+    model, twin = MultiHead(3), MultiHead(3)
+    with_none = [*model.losses()[:2], None]
+    step(model, with_none)
+    mtopt.backward([*twin.losses()[:2], None], twin, mtopt.create_combiner("mgda"), plan="loop")
+    close(flat_gradient(list(model.parameters())), flat_gradient(list(twin.parameters())))
+    assert model.heads[2].weight.grad is None
+
+    before = flat_gradient(list(model.parameters()))
+    first, second, third = model.losses()
+    record = step(model, [first, second * torch.inf, third])
+    assert record.skipped
+    assert record.reason == "non-finite loss: loss_1"
+    first, second, third = model.losses()
+    second = second + (second - second.detach()).sqrt()  # 0, of an infinite slope
+    record = step(model, [first, second, third])
+    assert record.skipped
+    assert record.reason == "non-finite gradient: loss_1"
+    assert torch.equal(flat_gradient(list(model.parameters())), before)
+
+    scaled = MultiHead(3)
+    scaler = torch.amp.GradScaler("cpu", init_scale=1024.0)
+    record = step(scaled, scaled.losses(), scaler=scaler)
+    plain = MultiHead(3)
+    expected = step(plain, plain.losses(), retain_graph=True)
+    close(flat_gradient(list(scaled.parameters())), 1024.0 * flat_gradient(list(plain.parameters())))
+    assert record.norms == pytest.approx(expected.norms)
+
+
+def test_gradients_far_from_one_are_as_exact(way: Way) -> None:
+    for factor in (1e-25, 1e15):
+        model = MultiHead(3, dtype=torch.float32)
+        losses = [factor ** (k % 2) * loss for k, loss in enumerate(model.losses())]
+        record = mtopt.backward(losses, model, mtopt.create_combiner("ngdiff"), plan="layers", private="combined")
+        exact = MultiHead(3)
+        exact.load_state_dict(model.state_dict())
+        jacobian = Reference.of(exact.losses, list(exact.parameters())).jacobian
+        expected = torch.nn.functional.normalize(jacobian, dim=1)
+        cosines = (expected @ expected.T).numpy()
+        assert record.cosines == pytest.approx(cosines, abs=1e-5)
+
+
+def test_the_certificate_is_checked(way: Way, monkeypatch: pytest.MonkeyPatch) -> None:
+    model = MultiHead(3)
+    honest = MatrixGradients.gramian
+    monkeypatch.setattr(MatrixGradients, "gramian", lambda self, **options: 1.01 * honest(self, **options))
+    with pytest.raises(RuntimeError, match="inner products of the losses' gradients do not belong to the direction"):
+        mtopt.backward(model.losses, model, mtopt.create_combiner("mgda"), plan="layers")
+    assert all(param.grad is None for param in model.parameters())
+
+
+def test_where_it_cannot_go_rows_are_kept_and_the_record_says_why() -> None:
+    model = MultiHead(2)
+    losses = [lambda k=k: model.losses()[k] for k in range(2)]
+    record = mtopt.backward(losses, model, mtopt.create_combiner("mgda"), plan="layers")
+    assert record.plan.endswith("; not by layers, since the losses are callables, and share no graph")
+
+
+@pytest.mark.parametrize(
+    ("rule", "options", "message"),
+    [("graddrop", {}, "needs their coordinates"), ("mgda", {"store": torch.bfloat16}, "leave store=")],
+)
+def test_what_does_not_go_together_is_refused(rule: str, options: dict[str, Any], message: str) -> None:
+    model = MultiHead(2)
+    with pytest.raises(ValueError, match=message):
+        mtopt.backward(model.losses, model, mtopt.create_combiner(rule), plan="layers", **options)
+
+
+# -- the cost model ----------------------------------------------------------------------------------------------------
+
+
+class Wide(nn.Module):
+    """Two large layers under three losses on few rows: what the plan is for."""
+
+    def __init__(self, rows: int) -> None:
+        super().__init__()
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(0)
+            self.body = nn.Sequential(nn.Linear(1024, 1024), nn.ReLU(), nn.Linear(1024, 512))
+            self.inputs = torch.randn(rows, 1024)
+
+    def losses(self) -> list[torch.Tensor]:
+        outputs = self.body(self.inputs)
+        return [outputs.square().mean(), outputs.exp().mean(), F.softplus(outputs).mean()]
+
+
+@pytest.mark.parametrize("given", ["callable", "tensors"])
+def test_it_is_taken_by_itself_where_that_is_cheaper(given: str) -> None:
+    model = Wide(8)
+    expected = rows_of(model.losses, model, "mgda")
+    losses = model.losses if given == "callable" else model.losses()
+    record = mtopt.backward(losses, model, mtopt.MGDA())
+    assert record.plan.startswith("layer by layer, ")
+    assert matrices(record) == 2
+    close(flat_gradient(list(model.parameters())), expected, 1e-5)
+    for other, rule in ((MultiHead(3), mtopt.MGDA()), (model, mtopt.GradDrop())):
+        record = mtopt.backward(other.losses(), other, rule)
+        assert record.plan == "one backward pass per loss"
+
+
+def test_few_rows_go_in_one_batched_pass() -> None:
+    record = mtopt.backward((model := Wide(8)).losses, model, mtopt.MGDA(), plan="layers")
+    assert record.plan.endswith("; in one batched pass")
+    record = mtopt.backward((model := Wide(400)).losses, model, mtopt.MGDA(), plan="layers")
+    assert "batched" not in record.plan
+
+
+def multiplications(work: Callable[[], Any]) -> int:
+    counter = FlopCounterMode(display=False)
+    with counter:
+        work()
+    return counter.get_total_flops() // 2
+
+
+@pytest.mark.parametrize("rows", [8, 128, 640])
+@pytest.mark.parametrize("count", [2, 8])
+def test_the_costs_are_those_that_are_counted(rows: int, count: int) -> None:
+    """Without the traffic, which the model adds as multiplications."""
+    torch.manual_seed(0)
+    weight = torch.randn(192, 256)
+    use = MatrixUse((None, 0), torch.randn(rows, 256), 256, 192)  # type: ignore[arg-type]
+    cotangents = [list(torch.randn(count, rows, 192).unbind())]
+    weights = torch.randn(count, dtype=torch.float64)
+    costs = MatrixCosts.of([use], count)
+    numbers = {
+        "products": _matrix_gradients.TOUCHED_BY_PRODUCTS * count * rows * 192,
+        "dropped": _matrix_gradients.TOUCHED_BY_DROPPED * count * weight.numel(),
+    }
+    for way in WAYS:
+        made = MatrixGradients.of([use], cotangents, way, torch.float32)
+        found = multiplications(lambda: (made.gramian(), made.combined(weights, weight)))  # noqa: B023
+        traffic = _matrix_gradients.TRAFFIC * (numbers[way] + weight.numel())
+        assert costs[way] - traffic == pytest.approx(found, rel=0.12)
+
+
+def test_few_rows_go_by_products_and_many_are_kept() -> None:
+    def cheapest(rows: int, width: int, height: int, count: int) -> Way:
+        use = MatrixUse((None, 0), torch.empty(rows, width), width, height)  # type: ignore[arg-type]
+        return MatrixCosts.of([use], count).cheapest([use])
+
+    assert [cheapest(rows, 1024, 1024, 8) for rows in (16, 128, 512, 4096)] == ["products"] * 3 + ["kept"]
+    assert cheapest(768, 192, 192, 8) == "kept"
+    assert cheapest(128, 64, 64, 40) == "dropped"
+    assert cheapest(8192, 4096, 4096, 2) == "kept"
