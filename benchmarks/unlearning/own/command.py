@@ -165,6 +165,10 @@ def _open_model(request: Request) -> tuple[Any, Any]:
     from transformers.utils import logging
 
     logging.disable_progress_bar()
+    is_path = request.model.startswith((".", "/", "~")) or request.model.count("/") > 1
+    if is_path and not Path(request.model).is_dir():
+        # as a hub name it would be asked for in vain, for a minute where there is no network
+        raise FileNotFoundError(f"no folder {request.model}; give what save_pretrained wrote, or a hub name")
     dtype = None if request.dtype is None else getattr(torch, request.dtype)
     model, tokenizer = load(request.model, tokenizer=request.tokenizer, dtype=dtype)
     return model.to(request.device or ("cuda" if torch.cuda.is_available() else "cpu")), tokenizer
