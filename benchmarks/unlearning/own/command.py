@@ -64,14 +64,13 @@ def unlearn(request: Request) -> Path:
         if is_text(sets["forget"]):
             raise ValueError(f"{recipe.forget} refuses to answer questions, and the texts of forget ask none")
         alternatives = refusals(tokenizer, sets["forget"], template=template)
-    batches = ForgetRetainBatches(
-        rows["forget"],
-        rows.get("retain"),
-        alternatives=alternatives,
-        batch_size=request.batch_size,
-        pad_id=tokenizer.pad_token_id,
-        seed=request.seed,
-    )
+    sizes: dict[str, Any] = {
+        "batch_size": request.batch_size,
+        "pad_id": tokenizer.pad_token_id,
+        "seed": request.seed,
+    }
+    batches = ForgetRetainBatches(rows["forget"], rows.get("retain"), alternatives=alternatives, **sizes)
+    probes = None if recipe.automatic_rate is None else recipe.automatic_rate.probe_batches(rows["retain"], **sizes)
     if request.gradient_checkpointing:
         checkpoint_blocks(model)
     if request.lora:
@@ -90,7 +89,7 @@ def unlearn(request: Request) -> Path:
         batch_size=request.evaluation_batch_size,
     )
     evaluations = EvaluateEvery(out, measured, request.evaluate_every or steps_per_epoch, SHOWN)
-    _train(request, recipe, model, batches, steps_per_epoch, evaluations)
+    _train(request, recipe, model, batches, probes, steps_per_epoch, evaluations)
     final = model.merge_and_unload() if request.lora and request.merge else model
     with folder_written_whole(out / "model") as folder:
         final.save_pretrained(folder)
@@ -105,6 +104,7 @@ def _train(
     recipe: Recipe,
     model: Any,
     batches: ForgetRetainBatches,
+    probes: list[Any] | None,
     steps_per_epoch: int,
     evaluations: EvaluateEvery,
 ) -> None:
@@ -113,7 +113,7 @@ def _train(
     optimizer = torch.optim.AdamW(params, lr=rate, weight_decay=request.weight_decay)
     epochs = request.epochs or recipe.epochs
     scheduler = None
-    if request.schedule == "linear" and not recipe.automatic_rate:
+    if request.schedule == "linear" and recipe.automatic_rate is None:
         rising = round(request.warmup_epochs * steps_per_epoch)
         scheduler = linear_schedule(optimizer, steps_per_epoch * epochs, rising=rising)
     autocast = torch.bfloat16 if request.autocast else None
@@ -131,6 +131,7 @@ def _train(
             model,
             optimizer,
             steps_per_epoch=steps_per_epoch,
+            probe_batches=probes,
             callbacks=[mtopt.training.CSVLogger(Path(request.out) / "steps.csv"), StopAfterSkips(), evaluations],
             scheduler=scheduler,
             accumulate=request.accumulate,
@@ -164,6 +165,10 @@ def _open_model(request: Request) -> tuple[Any, Any]:
     from transformers.utils import logging
 
     logging.disable_progress_bar()
+    is_path = request.model.startswith((".", "/", "~")) or request.model.count("/") > 1
+    if is_path and not Path(request.model).is_dir():
+        # as a hub name it would be asked for in vain, for a minute where there is no network
+        raise FileNotFoundError(f"no folder {request.model}; give what save_pretrained wrote, or a hub name")
     dtype = None if request.dtype is None else getattr(torch, request.dtype)
     model, tokenizer = load(request.model, tokenizer=request.tokenizer, dtype=dtype)
     return model.to(request.device or ("cuda" if torch.cuda.is_available() else "cpu")), tokenizer

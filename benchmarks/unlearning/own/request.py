@@ -98,7 +98,7 @@ class Request:
         if self.rule is not None:
             mtopt.create_combiner(self.rule)
             recipe = replace(recipe, rule=self.rule, rule_options={})
-        if recipe.automatic_rate and recipe.retain is None:
+        if recipe.automatic_rate is not None and recipe.retain is None:
             raise ValueError(f"{self.method} finds its rate on the retain loss, and retain_loss is none; give one")
         return recipe
 

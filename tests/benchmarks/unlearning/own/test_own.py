@@ -7,10 +7,10 @@ import pytest
 import torch
 
 import mtopt
-from benchmarks.unlearning import losses
+from benchmarks.unlearning import _recording, losses
 from benchmarks.unlearning.encoding import collate, encode, encode_text
 from benchmarks.unlearning.metrics import Evaluation
-from benchmarks.unlearning.models import load
+from benchmarks.unlearning.models import ModelConfig, load, tiny_llama
 from benchmarks.unlearning.own import Request, unlearn
 from benchmarks.unlearning.own.command import _usual_template
 from benchmarks.unlearning.own.measure import measure
@@ -87,8 +87,9 @@ def test_questions_from_files_to_the_page(files, authors, tmp_path, capsys):
         ({"method": "npo+kl", "lora": 2, "gradient_checkpointing": True}, "adapter_model.safetensors"),
         ({"method": "GDiff", "rule": "pcgrad", "forget_loss": "simnpo", "lora": 2, "merge": True}, "model.safetensors"),
         ({"method": "GA", "retain_loss": "none", "schedule": "constant"}, "model.safetensors"),
+        ({"method": "NGDiff+GeN(fresh, smoothed)"}, "model.safetensors"),
     ],
-    ids=["adapters", "merged", "forget alone"],
+    ids=["adapters", "merged", "forget alone", "a rate found on other rows"],
 )
 def test_texts_by_other_losses_and_rules(options, saved, files, tmp_path):
     unlearn(request_of(files, tmp_path, "_texts", epochs=2, **options))
@@ -99,6 +100,50 @@ def test_texts_by_other_losses_and_rules(options, saved, files, tmp_path):
     item = Evaluation.load(tmp_path / "evaluations" / "step_000000.json").items["forget"][0]
     assert item["text"].startswith(item["prompt"])
     assert item["prompt"] + item["continuation"] in item["text"]
+
+
+def test_a_killed_run_goes_on_with_its_reference_on_the_disk(files, tmp_path, monkeypatch):
+    options = {"method": "NPO+KL", "cache_reference": True, "checkpoint_every": 1}
+    unlearn(request_of(files, tmp_path / "whole", **options))
+    record = _recording.record_evaluation
+
+    def killed(out, step, *rest):
+        if step == 2:
+            raise KeyboardInterrupt
+        record(out, step, *rest)
+
+    monkeypatch.setattr(_recording, "record_evaluation", killed)
+    with pytest.raises(KeyboardInterrupt):
+        unlearn(request_of(files, tmp_path / "killed", **options))
+    monkeypatch.undo()
+    unlearn(request_of(files, tmp_path / "killed", **options))
+    whole, resumed = (load(tmp_path / name / "model")[0] for name in ("whole", "killed"))
+    assert all(torch.equal(*both) for both in zip(whole.parameters(), resumed.parameters(), strict=True))
+    assert [line["step"] for line in lines_of(tmp_path / "killed")] == [0, 1, 2, 3]
+    assert not list((tmp_path / "killed").glob(".*"))
+
+
+def test_conversations_by_the_models_own_template(authors, tmp_path):
+    """A model whose turns end with a token that its tokenizer does not end with, from files of messages."""
+    tokenizer = chat_tokenizer("phi-3")
+    tiny_llama(ModelConfig(hidden=16, layers=1, heads=2, positions=256), tokenizer).half().save_pretrained(
+        tmp_path / "m"
+    )
+    tokenizer.save_pretrained(tmp_path / "m")
+    for name, answers in {"forget": ["Bo.", "An."], "retain": ["In Tallinn.", "At sea."]}.items():
+        turns = [[{"role": "user", "content": "Who?"}, {"role": "assistant", "content": answer}] for answer in answers]
+        write(tmp_path / f"{name}.jsonl", [{"messages": each} for each in turns])
+    unlearn(request_of(tmp_path, tmp_path / "out", model=str(tmp_path / "m"), holdout=None, epochs=1))
+    settings = json.loads((tmp_path / "out" / "settings.json").read_text())
+    assert settings["arguments"]["template"] == "chat"
+    items = Evaluation.load(tmp_path / "out" / "evaluations" / "step_000000.json").items["forget"]
+    # the tokens of the answer and the end of its turn, and no end of sequence after it
+    assert [item["tokens"] for item in items] == [
+        len(tokenizer(f"{answer}<|end|>", add_special_tokens=False)["input_ids"]) for answer in ("Bo.", "An.")
+    ]
+    # a float16 checkpoint was trained, in float32
+    assert not (math.isnan(lines_of(tmp_path / "out")[-1]["forget_nll"]))
+    assert load(tmp_path / "out" / "model")[0].dtype == torch.float32
 
 
 def test_the_pieces_of_a_text_count_as_one(authors):
@@ -152,5 +197,7 @@ def test_files_that_do_not_go_together(files, tmp_path):
         unlearn(request_of(files, tmp_path, model="nowhere", retain=str(files / "forget.jsonl")))
     with pytest.raises(ValueError, match=r"holdout_texts\.jsonl must hold rows of the kind of"):
         unlearn(request_of(files, tmp_path, model="nowhere", holdout=str(files / "holdout_texts.jsonl")))
+    with pytest.raises(FileNotFoundError, match=r"no folder .*/nowhere; give what save_pretrained wrote"):
+        unlearn(request_of(files, tmp_path, model=str(tmp_path / "nowhere")))
     with pytest.raises(ValueError, match="idk_dpo refuses to answer questions, and the texts of forget ask none"):
         unlearn(request_of(files, tmp_path, "_texts", method="IdkDPO"))
