@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 
 import torch
 
-from mtopt.autograd._layer_gramians import gramian_of_parts
+from mtopt.autograd._layer_gramians import gramian_of_parts, plain_arithmetic
 from mtopt.autograd._layer_hooks import LayerHooks
 from mtopt.autograd._layer_parts import Part
 from mtopt.autograd._parameter_uses import LossGraph, Use, refuse_batch_statistics, uses_of
@@ -14,8 +14,56 @@ from mtopt.autograd._reach import Edge
 from mtopt.linalg import CHUNK, gramian_of, split_complex, view_reals
 
 
+class TakenApart:
+    """The backward pass of all losses to the layers' outputs, and the parts of each parameter that come of it.
+
+    Attributes:
+        params: the names of the trainable parameters that the losses reach, and these, by id.
+        parts: of those that fall apart into samples, by id.
+        dtype: of the least exact numbers that the gradients come from.
+        backwards: passes so far.
+    """
+
+    def __init__(self, hooks: LayerHooks, losses: torch.Tensor, seeds: torch.Tensor) -> None:
+        hooks.listening = False
+        graph = LossGraph([losses])
+        refuse_batch_statistics(graph)
+        params = {id(p): (name, p) for name, p in hooks.model.named_parameters() if p.requires_grad}
+        self.params = {key: found for key, found in params.items() if key in graph.leaves}
+        if not self.params:
+            raise ValueError(
+                "losses reach no trainable parameter of the model: was another model given to per_instance?"
+            )
+        _require_samples_first(hooks, graph, len(losses))
+        self.parts: dict[int, list[Part]] = {}
+        with plain_arithmetic(losses):
+            uses = uses_of(graph, hooks.found, [p for _, p in self.params.values()], len(losses))
+            edges = list({use.edge: None for found in uses.values() for use in found})
+            cotangents = dict(zip(edges, _gradients(losses, edges, seeds), strict=True))
+            for key, (_, param) in self.params.items():
+                parts = _parts(uses[key], cotangents) if key in uses and not param.is_complex() else None
+                if parts is not None:
+                    self.parts[key] = parts
+        dtypes = {losses.dtype, *(p.dtype for _, p in self.params.values())}
+        dtypes.update(found.dtype for found in cotangents.values() if found is not None)
+        self.dtype = max(dtypes, key=lambda dtype: torch.finfo(dtype).eps)
+        self.backwards = int(bool(edges))
+
+    @property
+    def rest(self) -> dict[str, torch.Tensor]:
+        """The others, by name."""
+        return {name: param for key, (name, param) in self.params.items() if key not in self.parts}
+
+    def tell(self, per: str) -> str:
+        """Which parameters went which way, in words; ``per``: what the others take a pass for each of."""
+        plan = f"layer by layer: {len(self.parts)} tensors from inputs and output gradients"
+        if rest := list(self.rest):
+            plan += f"; {len(rest)} by one backward pass per {per} ({', '.join(rest[:4])}{', ...' if rest[4:] else ''})"
+        return plan
+
+
 class InstancePass:
-    """The backward of all losses, and what comes of it.
+    """The Gramian of all losses.
 
     Attributes:
         gramian: (B, B), of the losses without ``scale``.
@@ -25,63 +73,34 @@ class InstancePass:
     """
 
     def __init__(self, hooks: LayerHooks, losses: torch.Tensor, scale: float) -> None:
-        hooks.listening = False
-        graph = LossGraph([losses])
-        refuse_batch_statistics(graph)
-        params = {id(p): (name, p) for name, p in hooks.model.named_parameters() if p.requires_grad}
-        self.reached = {key for key in params if key in graph.leaves}
-        if not self.reached:
-            raise ValueError(
-                "losses reach no trainable parameter of the model: was another model given to per_instance?"
-            )
-        _require_samples_first(hooks, graph, len(losses))
-        with torch.no_grad(), torch.autocast(losses.device.type, enabled=False):
-            self._run(graph, hooks, losses, scale, {key: params[key] for key in params if key in self.reached})
-
-    def _run(
-        self,
-        graph: LossGraph,
-        hooks: LayerHooks,
-        losses: torch.Tensor,
-        scale: float,
-        params: dict[int, tuple[str, torch.Tensor]],
-    ) -> None:
         count = len(losses)
         # Halves for some of the losses, exactly divided out again: where one depends on another's sample, the Gramian
         # then belongs to no set of gradients that gives the direction, not even with equal weights, and it shows.
         factors = torch.tensor([0.5 if bin(k).count("1") % 2 else 1.0 for k in range(count)], dtype=torch.float64)
-        seeds = (factors * scale).to(losses.device, losses.dtype)
-        uses = uses_of(graph, hooks.found, [p for _, p in params.values()], count)
-        edges = list({use.edge: None for found in uses.values() for use in found})
-        cotangents = dict(zip(edges, _gradients(losses, edges, seeds), strict=True))
-        dtypes = {losses.dtype, *(p.dtype for _, p in params.values())}
-        dtypes.update(found.dtype for found in cotangents.values() if found is not None)
-        self.dtype = max(dtypes, key=lambda dtype: torch.finfo(dtype).eps)
+        factors *= scale
+        seeds = factors.to(losses.device, losses.dtype)
+        found = TakenApart(hooks, losses, seeds)
+        self.reached, self.dtype, self.plan = set(found.params), found.dtype, found.tell("loss")
+        rest = list(found.rest.values())
+        self.backwards = found.backwards + (count if rest else 0)
+        with plain_arithmetic(losses):
+            gramian = self._sum(found, _rows(losses, rest, seeds) if rest else [], count)
+        self.gramian = gramian / factors / factors[:, None]
+
+    def _sum(self, found: TakenApart, rows: list[torch.Tensor], count: int) -> torch.Tensor:
         total = torch.zeros(count, count, dtype=torch.float64)
         small: list[torch.Tensor] = []
-        rest: dict[str, torch.Tensor] = {}
-        for key, (name, param) in params.items():
-            parts = _parts(uses[key], cotangents) if key in uses and not param.is_complex() else None
-            if parts is None:
-                rest[name] = param
-            elif len(parts) == 1 and isinstance(parts[0], torch.Tensor) and parts[0].shape[1] <= CHUNK:
+        for parts in found.parts.values():
+            if len(parts) == 1 and isinstance(parts[0], torch.Tensor) and parts[0].shape[1] <= CHUNK:
                 small.append(parts[0])
             elif parts:
                 total += gramian_of_parts(parts)
-        for rows in _rows(losses, list(rest.values()), seeds) if rest else []:
-            if rows.shape[1] <= CHUNK:
-                small.append(rows)
+        for each in rows:
+            if each.shape[1] <= CHUNK:
+                small.append(each)
             else:
-                total += gramian_of(rows)
-        if small:
-            total += gramian_of(torch.cat(small, 1))
-        factors = 1.0 / (factors * scale)
-        self.gramian = total * factors * factors[:, None]
-        self.backwards = bool(edges) + (count if rest else 0)
-        self.plan = f"layer by layer: {len(params) - len(rest)} tensors from inputs and output gradients"
-        if rest:
-            shown = ", ".join(list(rest)[:4]) + (", ..." if len(rest) > 4 else "")
-            self.plan += f"; {len(rest)} by one backward pass per loss ({shown})"
+                total += gramian_of(each)
+        return total + gramian_of(torch.cat(small, 1)) if small else total
 
 
 def _gradients(losses: torch.Tensor, edges: Sequence[Edge], seeds: torch.Tensor) -> Sequence[torch.Tensor | None]:

@@ -13,6 +13,7 @@ from mtopt._losses import Batch, Objective
 from mtopt.autograd._agreement import require_agreement
 from mtopt.autograd._call import Call, check_rule, weighs_by_products
 from mtopt.autograd._instance_gramian import InstancePass, require_dense
+from mtopt.autograd._instance_groups import GroupRows, SampleGroups
 from mtopt.autograd._layer_hooks import LayerHooks
 from mtopt.autograd._reach import Grouping, Reach, refuse_reentrant
 from mtopt.autograd._record import StepRecord
@@ -65,7 +66,7 @@ class Instances:
             raise TypeError(f"model must be a torch.nn.Module, found {type(model).__name__}")
         self._model = model
         self._hooks = LayerHooks(model)
-        self._has_listened = False
+        self._has_listened = self._has_checked = False
 
     def __enter__(self) -> Self:
         self._hooks.listen()
@@ -90,6 +91,7 @@ class Instances:
         losses: torch.Tensor,
         combiner: Combiner,
         *,
+        groups: Mapping[str, Any] | Mapping[Objective, Any] | None = None,
         scaler: Any = None,
         strict: bool = False,
         retain_graph: bool = False,
@@ -100,6 +102,9 @@ class Instances:
             losses: (B,), loss i of sample i alone.
             combiner: a rule on inner products, norms or losses. The weights it gives are those of this batch's samples;
                 a rule that keeps something for each objective from step to step keeps it for a place in the batch.
+                With ``groups``: any rule on one mini-batch.
+            groups: the objectives, each the mean loss of some samples, by name or :class:`Objective`: a slice,
+                positions or a mask (B,). One pass makes a gradient for each. Default: each sample is one.
             scaler: a ``torch.amp.GradScaler``, as in :func:`mtopt.backward`.
             strict: raise on a NaN or infinite loss or gradient instead of skipping the step.
             retain_graph: keep the graph, for another backward. Default: it is freed.
@@ -115,15 +120,27 @@ class Instances:
         """
         self._check(losses)
         check_rule(combiner, None)
-        _require_gramian_rule(combiner)
+        _require_one_batch(combiner)
+        if groups is None:
+            _require_gramian_rule(combiner)
         options: dict[str, Any] = {"scaler": scaler, "strict": strict, "takes_absent": False, "what": WHO}
         call = Call.of(losses, self._model, combiner, retain_graph=retain_graph, **options)
         self._hooks.listening = False
+        if groups is not None:
+            return self._of_groups(call, losses, SampleGroups(groups, len(losses)))
         if combiner.needs == "losses":
             return run_step(call, LossValues(call, Batch(losses, call.scale, retain_graph=retain_graph)))
         record = run_step(call, _ByLayers(call, losses, self._hooks))
         if not retain_graph:
             self._hooks.found = []
+        return record
+
+    def _of_groups(self, call: Call, losses: torch.Tensor, groups: SampleGroups) -> StepRecord:
+        if call.rule.needs == "losses":
+            each = dict(zip(groups.objectives, groups.losses(losses), strict=True))
+            return run_step(call, LossValues(call, Batch(each, call.scale, retain_graph=call.retain_graph)))
+        record = run_step(call, GroupRows(call, losses, groups, self._hooks, checked=not self._has_checked))
+        self._has_checked = True
         return record
 
     def _check(self, losses: torch.Tensor) -> None:
@@ -189,10 +206,16 @@ class _ByLayers(Plan):
         return Update([(indices, direction)], what=WHAT, borrowed=True)
 
 
-def _require_gramian_rule(combiner: Combiner) -> None:
-    """Raise unless ``combiner`` answers with weights for inner products, norms or losses."""
+def _require_one_batch(combiner: Combiner) -> None:
+    """Raise for a rule on several mini-batches or points."""
     if combiner.draws > 1:
         raise ValueError(f"{combiner!r} takes {combiner.draws} mini-batches a step, and instances are those of one")
+    if combiner.revisits:
+        raise ValueError(f"{combiner!r} looks at a second point, and instances are those of one forward pass")
+
+
+def _require_gramian_rule(combiner: Combiner) -> None:
+    """Raise unless ``combiner`` answers with weights for inner products, norms or losses."""
     if not weighs_by_products(combiner):
         raise ValueError(
             f"{combiner!r} works on the coordinates of the gradients, which are never made for single instances; take "

@@ -9,7 +9,8 @@ Two ways lead from factors to the Gramian; operations and memory traffic are cou
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 
 import torch
 
@@ -24,6 +25,13 @@ TRAFFIC = 8
 
 TOUCHED_BY_PRODUCTS, TOUCHED_BY_GRADIENTS = 12, 3
 """How often each number of an intermediate result is written or read, small calls' overhead included."""
+
+
+@contextmanager
+def plain_arithmetic(losses: torch.Tensor) -> Iterator[None]:
+    """Without a graph, and without the short numbers of an autocast around the step."""
+    with torch.no_grad(), torch.autocast(losses.device.type, enabled=False):
+        yield
 
 
 def gramian_of_parts(parts: Sequence[Part]) -> torch.Tensor:

@@ -7,10 +7,12 @@ from mtopt.experiments._loading import load_suite
 from mtopt.experiments._merge import merge
 from mtopt.experiments._registered import list_suites
 from mtopt.experiments._task import Budget, Suite, Task
+from mtopt.experiments._tmobo import TMOBO
 from mtopt.experiments.presentation import Comparison
 from mtopt.experiments.statistics import Verdict
 
 __all__ = [
+    "TMOBO",
     "Budget",
     "Comparison",
     "Contestant",

@@ -5,10 +5,13 @@ import io
 import re
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from matplotlib.artist import Artist
+from matplotlib.axes import Axes
 from matplotlib.figure import Figure, SubFigure
+from matplotlib.legend import Legend
+from matplotlib.transforms import Bbox
 
 from mtopt._text import html_text
 from mtopt.files import written_whole
@@ -70,7 +73,10 @@ def to_svg(fig: Figure | SubFigure | Path, *, title: str | None = None, prefix: 
     """
     if prefix is not None and not re.fullmatch(r"[A-Za-z_][\w-]*", prefix):
         raise ValueError(f"prefix must be a letter followed by letters, digits, '-' or '_'; found {prefix!r}")
-    svg = fig.read_text(encoding="utf-8") if isinstance(fig, Path) else _drawn(fig)
+    return _inline(fig.read_text(encoding="utf-8") if isinstance(fig, Path) else _drawn(fig), title, prefix)
+
+
+def _inline(svg: str, title: str | None = None, prefix: str | None = None) -> str:
     svg = svg[svg.index("<svg") :]
     svg = re.sub(r"\s*<metadata>.*?</metadata>", "", svg, count=1, flags=re.DOTALL)
     if prefix is None:
@@ -85,10 +91,10 @@ def to_svg(fig: Figure | SubFigure | Path, *, title: str | None = None, prefix: 
 
 
 def panels_to_svg(fig: Figure | SubFigure) -> list[str]:
-    """Each panel of a figure as an ``<svg>`` element, then its legends, so that a narrow page can stack them.
+    """Each panel of a figure as an ``<svg>`` element, then the legends beside them: a narrow page can stack them.
 
     Args:
-        fig: the figure, as in ``ax.figure``; it is left as it was.
+        fig: the figure, as in ``ax.figure``; it is left as it was. In three dimensions a panel keeps its legend.
 
     Returns:
         The elements, as :func:`to_svg` gives them, cropped to what they show.
@@ -97,24 +103,49 @@ def panels_to_svg(fig: Figure | SubFigure) -> list[str]:
     figure.draw_without_rendering()  # settles the layout, which must not close the gaps that are left below
     engine = figure.get_layout_engine()
     figure.set_layout_engine("none")
-    parts: list[Artist] = [each for each in (*figure.axes, *figure.legends) if each.get_visible()]
+    legends = [legend for ax in figure.axes if (legend := _legend_beside(ax)) is not None]
+    within = [child for legend in legends for child in legend.axes.get_children()]
+    seen = {artist: artist.get_visible() for artist in (*figure.axes, *figure.legends, *within)}
     found = []
     try:
-        for shown in parts:
-            for part in parts:
-                part.set_visible(part is shown)
-            found.append(to_svg(figure))
+        for part in (*figure.axes, *legends, *figure.legends):
+            for artist, visible in seen.items():
+                artist.set_visible(visible)
+            for artist in _others(part, figure, legends):
+                artist.set_visible(False)
+            found.append(_inline(_drawn(figure, part if part in legends else None)))
     finally:
-        for part in parts:
-            part.set_visible(True)
+        for artist, visible in seen.items():
+            artist.set_visible(visible)
         figure.set_layout_engine(engine)
     return found
 
 
-def _drawn(fig: Figure | SubFigure) -> str:
-    buffer = io.StringIO()
+def _legend_beside(ax: Axes) -> Legend | None:
+    """The legend of a panel in two dimensions, where it stands outside it."""
+    legend = ax.get_legend()
+    if legend is None or ax.name == "3d" or legend.get_window_extent().overlaps(ax.get_window_extent()):
+        return None
+    return legend
+
+
+def _others(part: Artist, figure: Figure, legends: Sequence[Legend]) -> list[Artist]:
+    """What is not to be seen with a panel, or with a legend, which is drawn by its panel."""
+    panel = part.axes if part in legends else part
+    others: list[Artist] = [each for each in (*figure.axes, *figure.legends) if each is not panel]
+    if part in legends and part.axes is not None:
+        return [*others, *(child for child in part.axes.get_children() if child is not part)]
+    return [*others, *legends]
+
+
+def _drawn(fig: Figure | SubFigure, part: Artist | None = None) -> str:
+    """The SVG of a figure, cropped to what is seen in it or to a part: a panel takes its room with nothing in it."""
+    figure, buffer = root_figure(fig), io.StringIO()
+    crop: Bbox | Literal["tight"] = "tight"
+    if part is not None:
+        crop = part.get_window_extent().padded(4).transformed(figure.dpi_scale_trans.inverted())
     with style():
-        root_figure(fig).savefig(buffer, format="svg", dpi=150, bbox_inches="tight", metadata=_UNDATED["svg"])
+        figure.savefig(buffer, format="svg", dpi=150, bbox_inches=crop, metadata=_UNDATED["svg"])
     return buffer.getvalue()
 
 

@@ -54,7 +54,7 @@ def test_what_stood_beside_a_killer_is_not_lost_with_it(limit):
     assert cluster.most == min(limit, len(names))
 
 
-@pytest.fixture(params=["dask", "ray"])
+@pytest.fixture(params=["dask", pytest.param("ray", marks=pytest.mark.long)])  # Ray starts a dozen processes
 def backend(request, monkeypatch):
     pytest.importorskip({"dask": "distributed"}.get(request.param, request.param))
     monkeypatch.setenv("PYTHONPATH", str(Path(__file__).parents[2]))  # what tests the workers can import

@@ -124,3 +124,23 @@ def test_panels_are_elements_of_their_own_and_leave_the_figure_as_it_was():
     assert sum(widths[:3]) < widths[3] + 20
     assert max(widths[:2]) < widths[3] / 2
     assert to_svg(drawn) == before
+
+
+def test_a_legend_beside_a_panel_is_an_element_as_small_as_it_is():
+    ax = plot_front(SERIES, true_front=FRONT)
+    before = to_svg(ax.figure)
+    panel, legend = panels_to_svg(ax.figure)
+    assert ["true front" in panel, "true front" in legend] == [False, True]
+    assert ["lower is better" in panel, "lower is better" in legend] == [True, False]
+    (width, height), (whole, high) = (
+        [float(re.search(rf'{side}="([\d.]+)pt"', svg)[1]) for side in ("width", "height")] for svg in (legend, before)
+    )
+    assert width < 0.6 * whole
+    assert height < 0.6 * high
+    assert re.findall(">(.+)</text>", to_svg(ax.figure)) == re.findall(">(.+)</text>", before)
+
+
+def test_a_panel_in_three_dimensions_keeps_its_legend():
+    ax = plot_front({"a": np.array([[0.1, 0.2, 0.3], [0.3, 0.2, 0.1]])})
+    (panel,) = panels_to_svg(ax.figure)
+    assert ">a<" in panel

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from typing import Any, Self
 
@@ -14,6 +13,7 @@ from mtopt._losses import Batch
 from mtopt.autograd._agreement import require_agreement
 from mtopt.autograd._batched import NotBatchedError, batched_gradients, unit_cotangents
 from mtopt.autograd._call import Call
+from mtopt.autograd._layer_gramians import plain_arithmetic
 from mtopt.autograd._matrix_gradients import MatrixCosts, MatrixGradients, Way
 from mtopt.autograd._matrix_uses import ConvolutionUse, MatrixUse, PackedError, matrix_uses_of
 from mtopt.autograd._parameter_uses import LossGraph
@@ -167,7 +167,7 @@ class Layers(KeptRows):
             return super().gradients_of(group, rows)
         rest = [index for index in group.indices if index not in self.matrices]
         others = super().gradients_of(replace(group, indices=rest), rows) if rest else None
-        with self._plain_arithmetic():
+        with plain_arithmetic(self.losses[0]):
             made = [self._factors(index, group) for index in indices]
             gramian, in_double = self._products(made, others)
         self.made.update(zip(indices, made, strict=True))
@@ -187,7 +187,7 @@ class Layers(KeptRows):
         assert weights is not None  # the rule weighs by inner products
         rest = [index for index in group.indices if index not in self.made]
         pieces = dict(zip(rest, gradients.combined(weights, spend=True), strict=True)) if rest else {}
-        with self._plain_arithmetic():
+        with plain_arithmetic(self.losses[0]):
             for index in made:
                 pieces[index] = self.made.pop(index).combined(weights, self.call.params[index])
         direction = [pieces[index] for index in group.indices]
@@ -223,12 +223,6 @@ class Layers(KeptRows):
         dtypes = {self.call.params[index].dtype for index in group.indices}
         dtypes.update(self.dtypes[index] for index in group.indices if index in self.dtypes)
         return max([view.to_real() for view in dtypes], key=lambda dtype: torch.finfo(dtype).eps)
-
-    @contextmanager
-    def _plain_arithmetic(self) -> Iterator[None]:
-        """Without a graph, and without the short numbers of an autocast around the step."""
-        with torch.no_grad(), torch.autocast(self.losses[0].device.type, enabled=False):
-            yield
 
 
 _ADVICE = 'This is a defect of mtopt, which its authors would like to hear of; plan="loop" does without'

@@ -13,8 +13,8 @@ import torch
 
 from mtopt._text import figure_label, figure_text, file_names
 from mtopt.experiments._results import Cell, Results
+from mtopt.experiments.presentation._pieces import count
 from mtopt.experiments.presentation._summary import summary_figures
-from mtopt.experiments.presentation._words import count
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -115,9 +115,13 @@ def _front_caption(cells: Sequence[Cell]) -> str:
     points = len(cells[0].runs[0]["result"]["points"]["test"])
     seeds = max(len(cell.runs) for cell in cells)
     if points == 1:
+        line = (
+            " The line: static scalarization with weights from 0.1 to 0.9 on the tuning seed, from which linear's were "
+            "chosen."
+        )
         return (
-            f"One training a seed ({count(seeds, 'seed')}, faint), their mean and one standard deviation. The line: "
-            "static scalarization with weights from 0.1 to 0.9 on the tuning seed, from which linear's were chosen."
+            f"One training a seed ({count(seeds, 'seed')}, faint), their mean and one standard deviation."
+            f"{line if any(cell.front for cell in cells) else ''}"
         )
     return f"The {points} end points of every run, {count(seeds, 'seed')}. Black line: the true front."
 

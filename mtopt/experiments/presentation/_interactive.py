@@ -15,6 +15,7 @@ from mtopt._text import html_text
 from mtopt.experiments._plan import TUNING_SEED
 from mtopt.experiments._results import Cell
 from mtopt.experiments.presentation._figures import STATIC
+from mtopt.experiments.presentation._pieces import in_panels
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -104,18 +105,18 @@ def interactive(figure: Figure, cells: Sequence[Cell], caption: str) -> str | No
 
     Draws invisible marks on the figure, so call it after the figure is saved elsewhere.
     """
-    from mtopt.plotting import to_svg
+    from mtopt.plotting import panels_to_svg
 
     spots = [spot for spot in spots_of(cells) if all(map(math.isfinite, spot.at))]
     if not spots or len(spots[0].at) > 3:  # parallel axes have no point to a run
         return None
     _mark(figure, spots)
-    svg = to_svg(figure)
+    svg, *legends = panels_to_svg(figure)
     svg = re.sub(r'<g id="[\w-]+-spot-(\d+)">', lambda tag: f"{tag[0][:-1]} {_opening(spots, int(tag[1]))}", svg)
     svg = svg.replace('role="img"', f'role="group" aria-label="{html_text(caption)}"', 1)
     hint = "Point at a mark, or move with Tab and the arrow keys, to see its run."
     return (
-        f'<figure class="runs">{svg}<div class="tip" role="status" hidden></div>'
+        f'<figure class="runs">{in_panels([svg, *legends])}<div class="tip" role="status" hidden></div>'
         f"<figcaption>{html_text(caption)} {hint}</figcaption></figure>"
     )
 

@@ -6,9 +6,9 @@ from collections.abc import Mapping
 from typing import Any
 
 from mtopt.experiments._results import Results
+from mtopt.experiments.presentation._pieces import paragraph
 from mtopt.experiments.presentation._tables import html_table
 from mtopt.experiments.presentation._tuning import tell_tuning
-from mtopt.experiments.presentation._words import paragraph
 
 
 def protocol(comparison: Results) -> str:

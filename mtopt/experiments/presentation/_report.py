@@ -10,12 +10,12 @@ from mtopt.experiments._results import Cell, Results
 from mtopt.experiments.presentation._figures import Drawn, all_figures
 from mtopt.experiments.presentation._interactive import SCRIPT, interactive
 from mtopt.experiments.presentation._interactive import STYLE as STYLE_OF_RUNS
+from mtopt.experiments.presentation._pieces import count, in_panels, paragraph
 from mtopt.experiments.presentation._protocol import protocol
 from mtopt.experiments.presentation._static import tell_static
 from mtopt.experiments.presentation._style import SORTING, STYLE
 from mtopt.experiments.presentation._summary import COST
 from mtopt.experiments.presentation._tables import html_table, ranking_table, task_table
-from mtopt.experiments.presentation._words import count, paragraph
 from mtopt.files import write_text
 
 Place = tuple[str, str] | None
@@ -89,11 +89,8 @@ def _figure(drawn: Drawn, file: Path | None, tasks: Mapping[tuple[str, str], Seq
         shown = interactive(drawn.figure, tasks[drawn.task], drawn.caption)
         if shown is not None:
             return shown
-    if len(drawn.figure.axes) > 1:
-        panels = "".join(f"<div>{svg}</div>" for svg in panels_to_svg(drawn.figure))
-        shown = f'<div class="panels">{panels}</div>'
-    else:
-        shown = to_svg(file or drawn.figure, title=drawn.caption)
+    panels = panels_to_svg(drawn.figure)
+    shown = in_panels(panels) if len(panels) > 1 else to_svg(file or drawn.figure, title=drawn.caption)
     return f"<figure>{shown}<figcaption>{html_text(drawn.caption)}</figcaption></figure>"
 
 

@@ -10,7 +10,7 @@ import numpy as np
 
 from mtopt.experiments._baseline import BASELINE
 from mtopt.experiments._results import Results
-from mtopt.experiments.presentation._words import count
+from mtopt.experiments.presentation._pieces import count
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure

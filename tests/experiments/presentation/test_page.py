@@ -5,6 +5,7 @@ import json
 import re
 import shutil
 import subprocess
+from itertools import pairwise
 
 import pytest
 
@@ -124,15 +125,13 @@ def test_configurations_are_read_whole(seen):
 
 
 def test_panels_stand_side_by_side_or_stack(seen):
-    (curves,) = seen["panels"]
-    near, far, legend = curves
-    for panel in curves:
-        assert panel["right"] <= seen["width"]
-    if seen["width"] == 400:
-        assert near["bottom"] <= far["top"] < far["bottom"] <= legend["top"]
-        assert near["right"] - near["left"] > 200  # and is not made small instead
-    else:
-        assert near["right"] <= far["left"] < far["right"] <= legend["left"]
+    # profiles, the front and the cost with their legends, and two losses with theirs
+    assert sorted(map(len, seen["panels"])) == [2, 2, 2, 3]
+    for panels in seen["panels"]:
+        assert max(panel["right"] for panel in panels) <= seen["width"]
+        assert panels[0]["right"] - panels[0]["left"] > 200  # and is not made small instead
+        before, after = ("bottom", "top") if seen["width"] == 400 else ("right", "left")
+        assert all(one[before] <= next_one[after] for one, next_one in pairwise(panels))
 
 
 def test_tables_are_sorted_by_their_heads(seen):

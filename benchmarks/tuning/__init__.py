@@ -1,0 +1,1 @@
+"""Tuners on trainings whose front over all epochs is known."""
