@@ -13,7 +13,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from .batches import ForgetRetainBatches
+from .batches import ForgetRetainBatches, Sides
 from .encoding import IGNORED, collate
 from .losses import logits_of, sequence_nll
 from .methods import Recipe
@@ -62,6 +62,7 @@ def cached_reference(
     *,
     epochs: int,
     folder: Path,
+    also: Iterable[Sides] = (),
     autocast: torch.dtype | None = None,
 ) -> Iterator[CachedReference]:
     """What the model gives now to all rows of a training, in files of ``folder`` that are removed at the end.
@@ -75,6 +76,7 @@ def cached_reference(
         batches: Of the training.
         epochs: Over them.
         folder: On the disk with room for it all.
+        also: Further batches that the losses are run on, such as those that GeN probes on.
         autocast: As in the training.
 
     Raises:
@@ -92,21 +94,29 @@ def cached_reference(
         kept = []
         for table, whole in ((LIKELIHOODS, False), (LOGITS, True)):
             sides = {side for name in names & set(table) for side in table[str(name)]}
-            rows = _rows_that_come(batches, epochs, sides)
+            rows = _rows_that_come(batches, epochs, also, sides)
             computed = torch.autocast(device_of(model).type, autocast) if autocast else nullcontext()
             with evaluating(model), computed:
                 kept.append(_written(model, rows, batches, Path(place) / f"{whole}", whole=whole))
         yield CachedReference(*kept)
 
 
-def _rows_that_come(batches: ForgetRetainBatches, epochs: int, sides: set[str]) -> list[dict[str, list[int]]]:
-    """Each row of these sides that is drawn in the epochs, once."""
+def _rows_that_come(
+    batches: ForgetRetainBatches, epochs: int, also: Iterable[Sides], sides: set[str]
+) -> list[dict[str, list[int]]]:
+    """Each row of these sides that is drawn in the epochs, or is in a further batch, once."""
     rows: dict[Key, dict[str, list[int]]] = {}
+
+    def take(batch: Sides) -> None:
+        rows.update((_key(row), row) for side in sides & set(batch) for row in _rows_of(batch[side]))
+
     for epoch in range(epochs if sides else 0):
         batches.set_epoch(epoch)
         for batch in batches:
-            rows.update((_key(row), row) for side in sides for row in _rows_of(batch[side]))
+            take(batch)
     batches.set_epoch(0)
+    for batch in also:
+        take(batch)
     return sorted(rows.values(), key=lambda row: len(row["input_ids"]))
 
 

@@ -114,7 +114,9 @@ def _train(
     evaluations = EvaluateEvery(out, measure, options.evaluate_every)
     reference, autocast = None, torch.bfloat16 if options.autocast else None
     if options.cache_reference:
-        cache = cached_reference(model, recipe, batches, epochs=epochs, folder=out, autocast=autocast)
+        cache = cached_reference(
+            model, recipe, batches, epochs=epochs, folder=out, also=probes or (), autocast=autocast
+        )
         reference = stack.enter_context(cache)
     trainer = create_trainer(
         recipe,

@@ -124,7 +124,9 @@ def _train(
     with ExitStack() as stack:
         reference = None
         if request.cache_reference:
-            cache = cached_reference(model, recipe, batches, epochs=epochs, folder=Path(request.out), autocast=autocast)
+            cache = cached_reference(
+                model, recipe, batches, epochs=epochs, folder=Path(request.out), also=probes or (), autocast=autocast
+            )
             reference = stack.enter_context(cache)
         trainer = create_trainer(
             recipe,

@@ -72,3 +72,12 @@ def test_a_disk_without_room_is_told_before_training(tmp_path, monkeypatch):
     ):
         pass
     assert not list(tmp_path.iterdir())
+
+
+def test_rows_of_further_batches_are_there_too(tmp_path):
+    model, further = model_of(0), batch_of(99)
+    rows = {name: further[name] for name in ("input_ids", "attention_mask")}
+    real = further["attention_mask"].bool()
+    options = {"epochs": 1, "folder": tmp_path, "also": [{"retain": further}]}
+    with cached_reference(model, method("KL"), batches(), **options) as reference, torch.no_grad():
+        torch.testing.assert_close(reference(**rows).logits[real], model(**rows).logits[real])
