@@ -11,8 +11,8 @@ what autograd keeps of one loss's forward pass, and ``head`` is twice the logits
 that compare whole distributions over the vocabulary. ``reference`` is another copy of all weights for the losses that
 have one, but nothing with LoRA, where it is the base without its adapters, and nothing where it is cached on the disk.
 With checkpointing the activations are those outside the blocks and each block's input, and ``block`` those inside one,
-made again for the backward; without, ``block`` is 0. A probe of GeN copies the parameters and the optimizer's state (4 n;
-6 n where it searches for the first rate), and holds no graph.
+made again for the backward; without, ``block`` is 0. A probe of GeN copies the parameters and the optimizer's state,
+and holds no graph.
 
 In units of bytes of tensors; an allocator's own share (10 to 20 % on CUDA), the CUDA context and the evaluation, which
 needs a key-value cache in place of all but the weights, come on top. ``tests/benchmarks/unlearning/test_memory.py``
@@ -93,8 +93,7 @@ def step_memory(setting: Setting, recipe: Recipe | str) -> StepMemory:
     tables = 4 - setting.cache_reference if DISTRIBUTIONS & {recipe.forget, recipe.retain} else 2
     head = tables * 4 * setting.rows * setting.length * setting.config.vocab_size
     gradients, optimizer = (len(losses) + (setting.accumulate > 1)) * trained, 2 * trained
-    rate = recipe.automatic_rate
-    probe = 0 if rate is None else (6 if rate.startup else 4) * trained
+    probe = 0 if recipe.automatic_rate is None else 6 * trained
     peak = weights + reference + optimizer + max(gradients + block, gradients - trained + activations + head, probe)
     return StepMemory(weights, reference, optimizer, gradients, activations, head, probe, peak)
 

@@ -57,11 +57,7 @@ def measured(setting, method, steps, folder):
         if setting.cache_reference:
             cache = cached_reference(model, recipe_of(method), data, epochs=1, folder=folder)
             reference = stack.enter_context(cache)
-        rate, probes = recipe_of(method).automatic_rate, None
-        if rate is not None:
-            probes = rate.probe_batches(data.retain, batch_size=setting.rows, pad_id=1)
-        parts = {"probe_batches": probes, "reference": reference}
-        trainer = create_trainer(method, model, optimizer, seed=0, accumulate=setting.accumulate, **parts)
+        trainer = create_trainer(method, model, optimizer, seed=0, accumulate=setting.accumulate, reference=reference)
         peak = peak_tensor_bytes(lambda: trainer.fit(data, epochs=1))
     weights = sum(param.numel() * param.element_size() for param in model.parameters())
     return peak + weights * (2 if isinstance(trainer.reference, torch.nn.Module) else 1)
@@ -81,7 +77,6 @@ GRADIENTS = Setting(llama(hidden=384), rows=1, length=8)
         (ACTIVATIONS, "UNDIAL"),
         (GRADIENTS, "NGDiff"),
         (GRADIENTS, "NGDiff+GeN"),
-        (GRADIENTS, "NGDiff+GeN(fresh, smoothed, searched)"),
         (GRADIENTS, "NPO+NLL"),
         (replace(GRADIENTS, cache_reference=True), "NPO+NLL"),
         (replace(ACTIVATIONS, cache_reference=True), "KL"),
