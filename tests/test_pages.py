@@ -87,5 +87,30 @@ def test_problems(run_page):
     assert page["values"].shape == (100, 2)
 
 
+def test_start(run_page, capsys):
+    page = run_page("docs/start.md")
+    assert len(page["history"]) == 100
+    assert "cosine" in capsys.readouterr().out
+
+
+def test_a_rule_of_ones_own(run_page, capsys):
+    page = run_page("docs/own_rule.md")
+    found = page["rule"](torch.tensor([[3.0, 4.0], [0.0, 2.0]]))
+    torch.testing.assert_close(found, torch.tensor([0.6, 1.8]))
+    capsys.readouterr()
+
+
+def test_losses_with_gradients_inside(run_page, capsys):
+    page = run_page("docs/inner_gradients.md")
+    assert page["record"].losses["residual"] < 0.5
+    capsys.readouterr()
+
+
+def test_migration(run_page):
+    page = run_page("docs/migration.md")
+    assert set(page["record"].weights) == {"loss_0", "loss_1"}
+    assert len(page["trainer"].history) == 10
+
+
 def test_speed(run_page):
     run_page("docs/speed.md")

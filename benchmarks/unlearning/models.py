@@ -46,6 +46,7 @@ __all__ = [
     "build",
     "checkpoint_blocks",
     "corpus_tokenizer",
+    "encode_rows",
     "fit",
     "load",
     "muse_reference",
@@ -160,7 +161,8 @@ def prepare(config: ReferenceConfig | None = None, cache_dir: str | os.PathLike[
     corpus = generate(config.corpus) if config.dataset == "tofu" else generate_muse(config.corpus)
     tokenizer = corpus_tokenizer(corpus, config.model.vocabulary)
     background, full, retained = (
-        _encoded(config, tokenizer, [row for name in names for row in corpus[name]]) for names in _training_sets(config)
+        encode_rows(config, tokenizer, [row for name in names for row in corpus[name]])
+        for names in _training_sets(config)
     )
     records: dict[str, Mapping[str, Any]] = {}
 
@@ -204,7 +206,8 @@ def _training_sets(config: ReferenceConfig) -> tuple[list[str], list[str], list[
     return ["background/qa", "background/texts"], [*folds, *retained], [*folds[1:], *retained]
 
 
-def _encoded(config: ReferenceConfig, tokenizer: Any, rows: Sequence[Row]) -> list[EncodedRow]:
+def encode_rows(config: ReferenceConfig, tokenizer: Any, rows: Sequence[Row]) -> list[EncodedRow]:
+    """Questions with their answers as one row each; texts in pieces that the model has positions for."""
     pieces: list[EncodedRow] = []
     for row in rows:
         if "text" in row:

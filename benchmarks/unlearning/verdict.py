@@ -17,7 +17,8 @@ import numpy as np
 from mtopt.experiments import Comparison
 
 from .._command import run_command
-from .tofu_task import BEFORE, GAP, RETRAINED, ROUGE, UTILITY
+from .tofu_task import GAP, ROUGE, UTILITY
+from .unlearning_task import BEFORE, RETRAINED
 
 LEVEL = 0.05
 """Forget qualities above it: the truth ratios cannot be told from the retrained model's at 5 %."""

@@ -12,10 +12,9 @@ from typing import Any
 from . import _cache
 from ._fit import EncodedRow
 from .batches import refusals
-from .encoding import encode_all
-from .metrics import evaluate
+from .metrics import evaluate, evaluate_muse
 from .metrics.evaluation import Evaluation
-from .models import Prepared, ReferenceConfig, prepare
+from .models import Prepared, ReferenceConfig, encode_rows, prepare
 
 EVALUATION = 1
 """Part of the key of every cached evaluation; raise it when a change of the metrics changes a figure."""
@@ -28,7 +27,7 @@ class World:
     Args:
         prepared: the models, the tokenizer and the corpus.
         evaluations: of ``"target"``, ``"retain"`` and ``"retain_second"``, each against ``retain``.
-        max_new_tokens: of the greedy answers.
+        max_new_tokens: of the greedy answers; MUSE has its own.
     """
 
     prepared: Prepared
@@ -36,16 +35,16 @@ class World:
     max_new_tokens: int
 
     def evaluate(self, model: Any) -> Evaluation:
-        """TOFU's figures of a model, with this world's retain model as the reference."""
+        """The benchmark's figures of a model, with this world's retain model as the reference."""
         return _evaluated(self.prepared, model, self.evaluations["retain"], self.max_new_tokens)
 
     @cached_property
     def forget(self) -> list[EncodedRow]:
-        return self._encoded(self.prepared.config.forget)
+        return self.rows("raw/forget" if self.prepared.config.dataset == "muse" else self.prepared.config.forget)
 
     @cached_property
     def retained(self) -> list[EncodedRow]:
-        return self._encoded(self.prepared.config.retained)
+        return self.rows("raw/retain1" if self.prepared.config.dataset == "muse" else self.prepared.config.retained)
 
     @cached_property
     def refusals(self) -> list[list[dict[str, list[int]]]]:
@@ -53,10 +52,9 @@ class World:
         rows = self.prepared.corpus[self.prepared.config.forget]
         return refusals(self.prepared.tokenizer, rows, template=self.prepared.config.template)
 
-    def _encoded(self, name: str) -> list[EncodedRow]:
-        tokenizer, template = self.prepared.tokenizer, self.prepared.config.template
-        pairs = [(row["question"], row["answer"]) for row in self.prepared.corpus[name]]
-        return list(encode_all(tokenizer, pairs, template=template))
+    def rows(self, name: str) -> list[EncodedRow]:
+        """A set of the corpus, encoded."""
+        return encode_rows(self.prepared.config, self.prepared.tokenizer, self.prepared.corpus[name])
 
 
 def open_world(
@@ -90,6 +88,9 @@ def _cached(prepared: Prepared, role: str, folder: Path, retain: Evaluation | No
 
 
 def _evaluated(prepared: Prepared, model: Any, retain: Evaluation | None, max_new_tokens: int) -> Evaluation:
+    if prepared.config.dataset == "muse":
+        # the suite's own models do not follow examples
+        return evaluate_muse(model, prepared.tokenizer, prepared.corpus, retain_logs=retain, shots=0, batch_size=256)
     return evaluate(
         model,
         prepared.tokenizer,

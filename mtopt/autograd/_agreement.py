@@ -3,8 +3,26 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 
 import torch
+
+from mtopt.linalg import SEGMENT, norm_of
+
+
+def length_of(direction: Sequence[torch.Tensor]) -> float:
+    """The norm of all entries to 1e-7, in one look: float32 squares of short segments, added in float64."""
+    squares = [square.to(direction[0].device) for piece in direction for square in _squares(piece)]
+    length = math.sqrt(float(torch.stack(squares).sum())) if squares else 0.0
+    return length if 1e-15 < length < 1e15 or math.isnan(length) else norm_of(direction)
+
+
+def _squares(piece: torch.Tensor) -> list[torch.Tensor]:
+    flat = piece.detach().reshape(-1)
+    end = len(flat) // SEGMENT * SEGMENT
+    parts = [part for part in (flat[:end].view(-1, SEGMENT), flat[end:].unsqueeze(0)) if part.numel()]
+    dtype = torch.promote_types(flat.dtype, torch.float32)
+    return [torch.linalg.vector_norm(part, dim=1, dtype=dtype).double().square().sum() for part in parts]
 
 
 def require_agreement(

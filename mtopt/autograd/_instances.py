@@ -10,7 +10,7 @@ import torch
 from torch import nn
 
 from mtopt._losses import Batch, Objective
-from mtopt.autograd._agreement import require_agreement
+from mtopt.autograd._agreement import length_of, require_agreement
 from mtopt.autograd._call import Call, check_rule, weighs_by_products
 from mtopt.autograd._instance_gramian import InstancePass, require_dense
 from mtopt.autograd._instance_groups import GroupRows, SampleGroups
@@ -20,7 +20,7 @@ from mtopt.autograd._record import StepRecord
 from mtopt.autograd._step import Evidence, Plan, Update, run_step
 from mtopt.autograd.plans import WHAT, LossValues
 from mtopt.combiners import Combiner, Outcome
-from mtopt.linalg import InnerProducts, norm_of
+from mtopt.linalg import InnerProducts
 
 _APART = (
     "Samples must lie along the first dimension of every layer (and no other dimension that comes first may be as "
@@ -200,7 +200,7 @@ class _ByLayers(Plan):
         )
         self.backwards += 1
         require_dense(direction)
-        length = norm_of([piece for piece in direction if piece is not None]) / self.call.scale
+        length = length_of([piece for piece in direction if piece is not None]) / self.call.scale
         found = self.found
         require_agreement(length, found.gramian, outcome.weights, found.dtype, "the samples' gradients", _APART)
         return Update([(indices, direction)], what=WHAT, borrowed=True)

@@ -50,7 +50,9 @@ class Combiner(MayKeepWeights, MayReevaluate, MayTakeDraws, MayRevisit, ChecksVe
     by what the rule needs. Hyper-parameters are keyword-only and stored as given under their own names, so that
     ``repr`` evaluates back to the rule. A rule never touches autograd, devices, processes or ``.grad``.
 
-    Class attributes (traits; they are declared, never guessed from a name):
+    Traits are attributes of the class; they are declared, never guessed from a name.
+
+    Traits:
         needs: ``"losses"``, ``"norms"``, ``"gramian"`` or ``"jacobian"``.
         features: may be fed gradients of the shared representation.
         on_features: is to be fed these, where a step names its ``features``, and not those of the parameters.

@@ -114,18 +114,28 @@ class Ranks(Processes):
     def _all(self, mine: torch.Tensor) -> list[list[float]]:
         mine = mine.to(self.device)
         found = [torch.empty_like(mine) for _ in range(self.size)]
-        self._talking = True  # an error within is torch's, and there is nobody to tell
-        torch.distributed.all_gather(found, mine, group=self.group)
-        numbers: list[list[float]] = torch.stack(found).tolist()
-        self._talking = False
+        with self._talk():
+            torch.distributed.all_gather(found, mine, group=self.group)
+            numbers: list[list[float]] = torch.stack(found).tolist()
         return numbers
 
     def _gather(self, mine: object) -> list[Any]:
         found: list[Any] = [None] * self.size
-        self._talking = True
-        torch.distributed.all_gather_object(found, mine, group=self.group)
-        self._talking = False
+        with self._talk():
+            torch.distributed.all_gather_object(found, mine, group=self.group)
         return found
+
+    @contextlib.contextmanager
+    def _talk(self) -> Iterator[None]:
+        """Around a collective: where one fails, a rank is gone, and there is nobody to tell."""
+        self._talking = True
+        try:
+            yield
+        except RuntimeError as error:
+            raise RankError(
+                f"another of the {self.size} ranks has ended, or does not answer: see what it printed last ({error})"
+            ) from error
+        self._talking = False
 
     def _raise_failure(self) -> None:
         failures = [f"rank {rank} raised {text}" for rank, text in enumerate(self._gather("")) if text]
@@ -208,9 +218,8 @@ class Ranks(Processes):
     def take_first(self, what: str, tensors: Sequence[torch.Tensor]) -> None:
         self.note(f"the shapes and dtypes of {what}", [(tuple(tensor.shape), str(tensor.dtype)) for tensor in tensors])
         self.meet()
-        self._talking = True
-        copy_first(tensors, self.group, self.device)
-        self._talking = False
+        with self._talk():
+            copy_first(tensors, self.group, self.device)
 
     def share(self, table: torch.Tensor) -> torch.Tensor:
         if table.numel() <= _ROOM:
@@ -218,9 +227,8 @@ class Ranks(Processes):
         self.note("the shape of what they share", tuple(table.shape))
         self.meet()
         found = table.to(self.device, copy=True).contiguous()
-        self._talking = True
-        torch.distributed.broadcast(found, group=self.group, group_src=0)
-        self._talking = False
+        with self._talk():
+            torch.distributed.broadcast(found, group=self.group, group_src=0)
         return found.to(table.device)
 
     def sum_products(self, gramian: torch.Tensor) -> torch.Tensor:

@@ -15,9 +15,6 @@ from mtopt.experiments._processes import ATTEMPTS, Call, call_and_end_with
 class Cluster(ABC):
     """Workers elsewhere; this process alone takes their answers, and stores them."""
 
-    limit: int
-    """How many calls are under way at a time."""
-
     def each(self, calls: Sequence[Call]) -> Iterator[tuple[Any, Any]]:
         """``(label, function(*arguments))`` of each ``(function, label, *arguments)``, in the order that they end.
 
@@ -28,7 +25,7 @@ class Cluster(ABC):
         waiting, suspects = deque(calls), deque[Call]()
         running: dict[Any, tuple[Call, bool]] = {}
         while waiting or suspects or running:
-            while waiting and len(running) < self.limit:
+            while waiting and len(running) < self._limit():
                 call = waiting.popleft()
                 running[self._start(call)] = call, False
             if not running:
@@ -43,6 +40,10 @@ class Cluster(ABC):
                     yield call[1], ("failed", describe_killed(*killed))
                 else:
                     suspects.append(call)
+
+    @abstractmethod
+    def _limit(self) -> int:
+        """How many calls may be under way now, one at least: a cluster may grow."""
 
     def _start(self, call: Call) -> Any:
         function, _, *arguments = call
@@ -87,7 +88,10 @@ class DaskCluster(Cluster):
             settings = {} if dask.config.get("scheduler-address", None) else local
             with dask.config.set({"distributed.scheduler.allowed-failures": 1}):  # what it gives up is made again
                 self._client, self._own = Client(set_as_default=False, **settings), True
-        self.limit = jobs or max(sum(self._client.nthreads().values()), 1)
+        self._jobs = jobs
+
+    def _limit(self) -> int:
+        return self._jobs or max(sum(self._client.nthreads().values()), 1)
 
     def _submit(self, function: Any, *arguments: Any) -> Any:
         return self._client.submit(function, *arguments, pure=False)
@@ -127,7 +131,12 @@ class RayCluster(Cluster):
         if self._own:
             local = {} if "RAY_ADDRESS" in os.environ else {"num_cpus": jobs, "include_dashboard": False}
             ray.init(log_to_driver=False, logging_level="ERROR", **local)
-        self.limit = jobs or max(int(ray.cluster_resources().get("CPU", 1)), 1)
+        self._jobs = jobs
+
+    def _limit(self) -> int:
+        import ray
+
+        return self._jobs or max(int(ray.cluster_resources().get("CPU", 1)), 1)
 
     def _submit(self, function: Any, *arguments: Any) -> Any:
         import ray
@@ -145,10 +154,8 @@ class RayCluster(Cluster):
 
         try:
             ray.get(done)
-        except (WorkerCrashedError, OutOfMemoryError) as error:
-            return ATTEMPTS, str(error)
-        except RayError:
-            return None
+        except RayError as error:
+            return (ATTEMPTS, str(error)) if isinstance(error, WorkerCrashedError | OutOfMemoryError) else None
         return None
 
     def _result(self, done: Any) -> Any:

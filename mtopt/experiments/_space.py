@@ -71,11 +71,13 @@ def search_space(task: Task, entry: Contestant, budget: Budget) -> SearchSpace:
     rule, fixed = entry.rule, entry.hyperparameters
     free = takes_preference(rule) and "preference" not in fixed and budget.points == 1
     low, high = task.learning_rates
+    ranges = {name: spec for name, spec in rule.search_space.items() if name not in fixed}
+    defaults = rule.hyperparameter_defaults()
     return SearchSpace(
         rates=(low, high),
-        ranges={name: spec for name, spec in rule.search_space.items() if name not in fixed},
+        ranges=ranges,
         weights=len(task.objectives) if free else 0,
-        defaults=rule.hyperparameter_defaults(),
+        defaults={name: defaults.get(name) for name in ranges},
     )
 
 
@@ -129,5 +131,7 @@ def _coordinate(spec: tuple[Any, ...], value: Any) -> float | None:
     if not isinstance(value, int | float) or (kind == "log" and value <= 0):
         return None
     low, high = rest
+    if low == high:
+        return 0.5
     share = math.log(value / low) / math.log(high / low) if kind == "log" else (value - low) / (high - low)
     return min(max(share, 0.0), 1.0)

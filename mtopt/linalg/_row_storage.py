@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 
 import torch
 
-from mtopt.linalg._complex import view_reals
+from mtopt.linalg._complex import view_reals, view_shard
 from mtopt.linalg._gradients import Place
 from mtopt.linalg._packed import PackedTensors
 
@@ -155,9 +155,12 @@ def _move(row: Row, matrix: RowMatrix, number: int, params: Sequence[torch.Tenso
 
 
 def rows_fit(params: Sequence[torch.Tensor], count: int) -> bool:
-    """Whether ``count`` gradients fit in the memory that is free on each CUDA device; elsewhere they always do."""
+    """Whether ``count`` gradients fit in the memory that is free on each CUDA device; elsewhere they always do.
+
+    Of a sharded parameter only what lies here is kept.
+    """
     wanted: dict[torch.device, int] = {}
-    for param in params:
+    for param in map(view_shard, params):
         if param.is_cuda:
             wanted[param.device] = wanted.get(param.device, 0) + count * param.numel() * param.element_size()
     return all(_fits(device, size) for device, size in wanted.items())

@@ -170,7 +170,7 @@ def _one_step(trainer: Fitting, batches: list[Any], feed: Feed, watch: Watch) ->
     )
     trainer.history.append(record)
     if trainer.processes.rank == 0:
-        watch.see(record, stacklevel=5)
+        watch.see(record, stacklevel=6)
     for callback in trainer.callbacks_here:
         callback.on_step_end(trainer, record)
 

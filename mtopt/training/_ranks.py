@@ -73,10 +73,10 @@ def quiet_forward(model: nn.Module) -> Iterator[None]:
 def start_alike(trainer: Replicated, told: Sequence[Any]) -> None:
     """Have the ranks agree in where they are and in what they were ``told`` to do, and take the first one's weights."""
     processes = trainer.processes
-    if not processes.several:
-        return
     params = [param for group in trainer.optimizer.param_groups for param in group["params"]]
     refuse_sharded(params)
+    if not processes.several:
+        return
     if needs_closure(trainer.optimizer):
         raise ValueError(
             f"optimizer is {type(trainer.optimizer).__name__}, which computes the loss itself, of one rank's part of "

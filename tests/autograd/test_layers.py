@@ -13,6 +13,7 @@ from torch.utils.flop_counter import FlopCounterMode
 
 import mtopt
 from mtopt.autograd import _matrix_gradients
+from mtopt.autograd._agreement import length_of
 from mtopt.autograd._matrix_gradients import MatrixCosts, MatrixGradients, Way
 from mtopt.autograd._matrix_uses import MatrixUse
 from mtopt.autograd.plans import _layers
@@ -216,6 +217,13 @@ def test_the_certificate_is_checked(way: Way, monkeypatch: pytest.MonkeyPatch) -
     with pytest.raises(RuntimeError, match="inner products of the losses' gradients do not belong to the direction"):
         mtopt.backward(model.losses, model, mtopt.create_combiner("mgda"), plan="layers")
     assert all(param.grad is None for param in model.parameters())
+
+
+@pytest.mark.parametrize("factor", [1.0, 1e-30, 1e25])
+def test_the_length_of_a_direction(factor: float) -> None:
+    pieces = [factor * torch.randn(size, generator=torch.Generator().manual_seed(size)) for size in (3, 1024, 5000)]
+    exact = float(torch.cat(pieces).double().norm())
+    assert length_of([piece.view(1, -1) for piece in pieces]) == pytest.approx(exact, rel=1e-6)
 
 
 def test_where_it_cannot_go_rows_are_kept_and_the_record_says_why() -> None:

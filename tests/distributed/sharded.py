@@ -188,6 +188,27 @@ def _elsewhere(losses: dict[Any, torch.Tensor], model: nn.Module) -> dict[Any, A
     }
 
 
+class _SpoilsOneHead(torch.autograd.Function):
+    """A loss whose own head's weight has a NaN in its first entry, which lies on the first rank."""
+
+    @staticmethod
+    def forward(ctx: Any, loss: torch.Tensor, weight: torch.Tensor) -> torch.Tensor:
+        ctx.save_for_backward(weight)
+        return loss.clone()
+
+    @staticmethod
+    def backward(ctx: Any, gradient: torch.Tensor) -> Any:
+        (weight,) = ctx.saved_tensors
+        spoiled = torch.zeros_like(weight)
+        spoiled.view(-1)[0] = torch.nan
+        return gradient, spoiled
+
+
+def _nan_in_a_head(losses: dict[Any, torch.Tensor], model: nn.Module) -> dict[Any, Any]:
+    head = model.heads[1].weight  # type: ignore[index, union-attr]
+    return {name: _SpoilsOneHead.apply(loss, head) if name.name == "task_1" else loss for name, loss in losses.items()}
+
+
 def _nan(losses: dict[Any, torch.Tensor], model: nn.Module) -> dict[Any, Any]:
     return {name: loss * torch.nan if name.name == "task_1" else loss for name, loss in losses.items()}
 
@@ -200,6 +221,7 @@ TROUBLES: dict[str, tuple[Callable[..., Any], str, str]] = {
     ),
     "reach": (_elsewhere, "RankError", r"which of params loss 'task_1' reaches, .* on rank 0, .* on rank 1"),
     "nan": (_nan, "skipped", "^non-finite loss: task_1"),
+    "nan_in_a_head": (_nan_in_a_head, "skipped", "^non-finite gradient: task_1$"),
 }
 """What the second rank has, and what it comes to on all."""
 

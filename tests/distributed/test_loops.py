@@ -2,10 +2,7 @@
 
 from __future__ import annotations
 
-import os
 import re
-import subprocess
-import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -14,6 +11,7 @@ import pytest
 import torch
 
 from tests.distributed.judging import SECONDS
+from tests.distributed.launched import ROOT, launch
 from tests.distributed.loops import run_accelerate, run_fabric, run_lightning, run_transformers
 from tests.distributed.spawned import Raised, run_on_ranks
 
@@ -21,8 +19,6 @@ pytestmark = [  # Lightning's own use of torch
     pytest.mark.filterwarnings("ignore:.isinstance.treespec, LeafSpec.. is deprecated"),
     pytest.mark.filterwarnings("ignore:The '.*dataloader' does not have many workers"),
 ]
-
-EXAMPLES = Path(__file__).parents[2] / "docs" / "examples"
 
 LOOPS: dict[str, tuple[Callable[..., Any], tuple[Any, ...]]] = {
     "accelerate": (run_accelerate, ("moco", 2)),
@@ -77,17 +73,7 @@ def test_what_one_rank_raises_in_its_losses_is_raised_on_all(found: dict[str, li
 
 def run_example(name: str, ranks: int, folder: Path) -> str:
     """What it prints."""
-    launch = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node", str(ranks)] if ranks > 1 else []
-    root = str(EXAMPLES.parents[1])
-    done = subprocess.run(
-        [sys.executable, *launch, str(EXAMPLES / f"{name}.py")],
-        env={**os.environ, "PYTHONPATH": root, "OMP_NUM_THREADS": "1", "TMPDIR": str(folder)},
-        capture_output=True,
-        text=True,
-        timeout=200,
-    )
-    assert done.returncode == 0, done.stderr[-3000:]
-    return done.stdout
+    return launch(ROOT / "docs" / "examples" / f"{name}.py", ranks, TMPDIR=str(folder))[0]
 
 
 def numbers_in(text: str) -> list[float]:

@@ -17,6 +17,9 @@ class FakeCluster(Cluster):
     def __init__(self, limit):
         self.limit, self.made, self.most = limit, [], 0
 
+    def _limit(self):
+        return self.limit
+
     def _start(self, call):
         self.made.append(call[1])
         return len(self.made) - 1, call

@@ -39,7 +39,7 @@ def draw(rows: Sequence[Row], path: Path) -> Path:
             for ax in column:
                 ax.axhline(untouched, color="#888888", linewidth=0.8, linestyle=":")
                 ax.set_xscale("log")
-                ax.set_ylim(-0.02, None)
+                ax.set_ylim(-0.02, 1.15 * max(row.untouched for row in rows))
             for method, look in looks.items():
                 cases = [row for row in own if row.case.method == method]
                 _line(

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Self
@@ -10,7 +9,7 @@ from typing import Any, Self
 import torch
 
 from mtopt._losses import Batch
-from mtopt.autograd._agreement import require_agreement
+from mtopt.autograd._agreement import length_of, require_agreement
 from mtopt.autograd._batched import NotBatchedError, batched_gradients, unit_cotangents
 from mtopt.autograd._call import Call
 from mtopt.autograd._layer_gramians import plain_arithmetic
@@ -32,7 +31,7 @@ from mtopt.linalg import (
     store_in_matrix,
 )
 
-FEW = 1_024
+FEW = 512
 """Rows of all losses together up to which they go in one batched pass: one after the other would each read the weights
 for few of them."""
 
@@ -191,7 +190,7 @@ class Layers(KeptRows):
             for index in made:
                 pieces[index] = self.made.pop(index).combined(weights, self.call.params[index])
         direction = [pieces[index] for index in group.indices]
-        length = math.sqrt(float(Gradients([direction]).gramian)) / self.call.scale
+        length = length_of(direction) / self.call.scale
         require_agreement(
             length, gradients.gramian, weights, self._least_exact(group), "the losses' gradients", _ADVICE
         )

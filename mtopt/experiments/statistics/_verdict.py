@@ -160,9 +160,8 @@ class Verdict:
         if len(self.findings) > 1:
             p += f", {one.p_holm:.2g} with Holm's correction for {len(self.findings)} rules"
         doubt = ", not significant" if one.outcome == "undecided" else ""
-        interval = "" if one.gain.low is None else "95 % interval "
         return (
-            f"{one.rule}{doubt}: {_percent(one.gain, interval)} hypervolume, ahead on {one.ahead} of "
+            f"{one.rule}{doubt}: {_percent(one.gain, ' hypervolume', '95 % interval ')}, ahead on {one.ahead} of "
             f"{_number(one.tasks)} ({p}); a run of it is ahead of one of {self.against}'s with probability "
             f"{one.probability.text('.2f')}."
         )
@@ -214,8 +213,8 @@ def _columns(name: str, found: Estimate) -> dict[str, float | None]:
     return {name: found.value, f"{name}_low": found.low, f"{name}_high": found.high}
 
 
-def _percent(found: Estimate, before: str = "") -> str:
-    shown = f"{100 * found.value:+.1f} %"
+def _percent(found: Estimate, what: str = "", before: str = "") -> str:
+    shown = f"{100 * found.value:+.1f} %{what}"
     if found.low is None or found.high is None:
         return shown
     return f"{shown} ({before}{100 * found.low:+.1f} to {100 * found.high:+.1f})"

@@ -78,7 +78,8 @@ def test_what_never_forgets_counts_nothing():
     ngdiff, automatic = by_name["NGDiff"], by_name["NGDiff+GeN"]
     assert (ngdiff.equal.median, ngdiff.equal.worst, ngdiff.equal.best) == (0.0, 0.0, 0.6)
     assert (ngdiff.end.median, ngdiff.end.worst, ngdiff.end.best) == (0.5, 0.0, 0.5)
-    assert ngdiff.rates == 3
+    assert (ngdiff.rates, ngdiff.works, ngdiff.lasts) == (3, 0, 0)  # 0.6 and 0.5 are less than 90 % of 0.7
+    assert automatic.works == 1  # 0.7 alone
     assert automatic.equal.median == pytest.approx(0.35)  # of 0, 0.1, ..., 0.7
     assert automatic.end.best == 0.0
     words = claim(rows)
