@@ -185,7 +185,7 @@ def test_gen_takes_the_best_rate_for_the_retained_rows():
     """The rate is the lowest point of the parabola of the retain loss along NGDiff's own step, on the probe's rows."""
     model = model_of(0, dtype=torch.float64)
     probes = retain_batches(RETAIN, count=2, batch_size=6, pad_id=PAD)
-    trainer = create_trainer("NGDiff+GeN", model, sgd(model, 1e-3), probe_batches=probes)
+    trainer = create_trainer("NGDiff+GeN(fresh, smoothed, searched)", model, sgd(model, 1e-3), probe_batches=probes)
     batch = next(iter(batches()))
     g_r = flat_gradient(model, losses.nll(model, batch["retain"]))
     g_f = flat_gradient(model, losses.nll(model, batch["forget"]))
