@@ -221,7 +221,8 @@ class MultiLossTrainer(ABC):
             checkpoint_every: steps between checkpoints. Default: at the end of each epoch. The end of ``fit`` has one
                 always.
 
-        What a checkpoint holds, how it is found again, and what SIGTERM and Ctrl-C do: see ``docs/training.md``.
+        What a checkpoint holds, how it is found again, and what SIGTERM and Ctrl-C do: see ``docs/training.md``. All of
+        several ranks call it, each with its part of the data: see ``docs/distributed.md``.
         Where a step takes several batches, an epoch counts batches all the same; its last step averages what is left of
         ``accumulate`` batches, and a rule on several draws passes over what is not enough for all of them.
 
@@ -233,6 +234,7 @@ class MultiLossTrainer(ABC):
             CheckpointError: no checkpoint there is whole, or it belongs to another model, optimizer, rule or data.
             InUseError: another run has ``checkpoint_dir``.
             NonFiniteError: in strict mode.
+            RankError: something was raised on another rank, which it names.
         """
         check_limits(data, steps, epochs)
         if check_count("checkpoint_every", checkpoint_every) is not None and checkpoint_dir is None:
@@ -281,7 +283,7 @@ class MultiLossTrainer(ABC):
         self.stopping = True
 
     def evaluate(self, data: Iterable[Any] | None = None, *, split: str | None = None) -> dict[str, float]:
-        """The averages of :meth:`metrics` over ``data``, each batch weighted by its size.
+        """The averages of :meth:`metrics` over ``data``, each batch weighted by its size; of all ranks' data.
 
         The model is in eval mode meanwhile; afterwards each module's mode, the model's buffers and all generators are
         as they were, so that training goes on as if nothing had happened.

@@ -15,7 +15,9 @@ from tests.distributed.spawned import Raised, run_on_ranks
 from tests.distributed.trainings import (
     TROUBLES,
     data_of,
+    odd_tensors,
     run_ended,
+    run_exchanges,
     run_shuffled,
     run_training,
     run_trouble,
@@ -47,6 +49,7 @@ def found(folder: Path) -> dict[str, list[Any]]:
     cases |= {how: (run_ended, (folder / how, how)) for how in ("sigterm", "stop")}
     cases |= {f"noise {steps}": (run_until, (folder / "noise", steps, True)) for steps in (5, 10)}
     cases["noise"] = run_until, (folder / "noise-at-once", 10, True)
+    cases["exchanges"] = run_exchanges, ()
     cases["half"] = run_until, (folder / "half", 9)
     return run_on_ranks(2, folder, cases)
 
@@ -151,3 +154,12 @@ def test_a_training_goes_on_bit_for_bit_on_as_many_ranks(found: dict[str, list[A
 def test_a_training_goes_on_in_one_process(found: dict[str, list[Any]], folder: Path, tmp_path: Path) -> None:
     assert check_alike(found["half"])["steps"] == 9  # half an epoch and one
     check_same(run_until(folder / "half", 14), run_until(tmp_path / "whole", 14))
+
+
+def test_ranks_take_tensors_of_the_first_and_means_of_those_that_have_something(found: dict[str, list[Any]]) -> None:
+    for each in found["exchanges"]:
+        for mine, first in zip(each["tensors"], odd_tensors(0), strict=True):
+            assert mine.dtype == first.dtype
+            torch.testing.assert_close(mine, first, rtol=0.0, atol=0.0, equal_nan=True)
+        assert each["gathered"] == [{"rank": 0}, {"rank": 1}]
+        assert each["means"] == {0: 1.5, 1: 5.0}

@@ -15,6 +15,7 @@ from torch import distributed, nn
 from torch.utils.data import DataLoader, Dataset, DistributedSampler, Subset, TensorDataset
 
 import mtopt
+from mtopt.distributed import processes_of
 from mtopt.training import BestCheckpoint, Callback, CSVLogger, EarlyStopping, FrontArchive, ProgressBar, WeightAverage
 from tests.distributed.models import place, weights_of, wrapped
 from tests.distributed.spawned import Caught
@@ -186,6 +187,31 @@ def run_until(folder: Path, steps: int, noise: bool = False, rule: str = "moco")
         warnings.simplefilter("ignore", mtopt.training.CheckpointWarning)  # there are more or fewer batches a rank
         trainer.fit(loader_of(data_of()), steps=steps, checkpoint_dir=folder, checkpoint_every=100)
     return found_in(trainer) | {"buffers": [buffer.tolist() for buffer in trainer.model.buffers()]}
+
+
+def odd_tensors(rank: int) -> list[torch.Tensor]:
+    """Of many dtypes and shapes, other numbers on each rank."""
+    generator = torch.Generator().manual_seed(rank)
+    numbers = torch.randn(4, 3, generator=generator, dtype=torch.float64)
+    return [
+        *(numbers, numbers.t(), numbers[:, 0], numbers[0, 0], numbers[:0], numbers.float(), numbers.bfloat16()),
+        *(numbers > 0, (numbers * 100).long(), (numbers * 100).byte(), torch.complex(numbers, -numbers)),
+        torch.full((2,), torch.nan if rank == 0 else 1.0),
+    ]
+
+
+def run_exchanges() -> dict[str, Any]:
+    """What ranks take, gather and average; the first number is that of both, the second of one, the third of none."""
+    rank = place()[0]
+    tensors = [
+        tensor.clone() if tensor.is_contiguous() else tensor.clone().contiguous() for tensor in odd_tensors(rank)
+    ]
+    tensors[1] = tensors[1].t().contiguous().t()  # not contiguous
+    with processes_of() as processes:
+        processes.take_first("these", tensors)
+        gathered = processes.gather({"rank": rank})
+        means = processes.means({0: 1.0 + rank, **({1: 5.0} if rank else {})}, 3)
+    return {"tensors": tensors, "gathered": gathered, "means": means}
 
 
 class Broken(RuntimeError):
