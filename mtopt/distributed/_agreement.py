@@ -29,8 +29,8 @@ class Agreement:
             agreement.check(record.weights)
 
     Replicas that drift apart train on without a word: after a seed of its own on one rank, say, or a parameter that was
-    left out of what is averaged. The sum of each parameter's bits is compared, for which it is read once; two numbers a
-    rank travel. Of shards those are compared that should be the same: the copies on a mesh of two dimensions.
+    left out of what is averaged. The sum of each parameter's bits is compared, for which it is read once; three numbers
+    of each rank travel. Of shards those are compared that should be the same: the copies on a mesh of two dimensions.
 
     Args:
         params: the model, or its parameters in a list.
