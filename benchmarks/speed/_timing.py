@@ -7,7 +7,7 @@ import math
 import statistics
 import time
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, field
 
 import torch
@@ -88,10 +88,15 @@ class Side:
         return elapsed / calls
 
 
-def interleave(sides: Sequence[Side], *, rounds: int, seconds: float, sample: float = 2e-3) -> None:
-    """Samples of every side, in turn, ``rounds`` times or until ``seconds`` have passed (but three times at least)."""
+def interleave(
+    sides: Sequence[Side], *, rounds: int, seconds: float, sample: float = 2e-3, collecting: bool = False
+) -> None:
+    """Samples of every side, in turn, ``rounds`` times or until ``seconds`` have passed (but three times at least).
+
+    ``collecting``: garbage is collected on the way, as it is in training.
+    """
     begun = time.monotonic()
-    with _no_collection():
+    with nullcontext() if collecting else _no_collection():
         for side in sides:
             side.start(sample)
         for turn in range(rounds):

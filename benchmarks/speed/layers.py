@@ -135,7 +135,7 @@ def ratios(case: Case, rounds: int, seconds: float) -> dict[str, float]:
     steps.update({plan: step_of(built(case), plan) for plan in PLANS})
     nothing = [torch.empty(0)]
     sides = {name: Side(lambda _, step=step: step(), nothing) for name, step in steps.items()}  # type: ignore[misc]
-    interleave(list(sides.values()), rounds=rounds, seconds=seconds)
+    interleave(list(sides.values()), rounds=rounds, seconds=seconds, collecting=True)
     base = sides.pop("hand").seconds
     return {
         name: statistics.median(mine / other for mine, other in zip(side.seconds, base, strict=True))
