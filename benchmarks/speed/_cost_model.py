@@ -26,7 +26,7 @@ SMALL = 1.0
 """MiB of a tensor from which on it stays where it is."""
 
 PLAIN = ("linear", "uw", "mgda_ub")
-ROWS = ("hand-written, mgda", "mgda", "upgrad", "mgda, batched", "mgda, features first", "mgda, bfloat16", "ngdiff")
+ROWS = ("hand-written, mgda", "mgda, rows", "mgda, batched", "mgda, features first", "mgda, bfloat16", "ngdiff")
 
 
 def seconds(line: str, cell: Cell) -> float | None:
@@ -61,7 +61,7 @@ def mebibytes(line: str, count: int, plain: float, gradient: float, largest: flo
         return plain + gradient
     if line == "hand-written, mgda":
         return plain + count * gradient  # the buffer, and the row that is copied into it
-    if line in ("mgda", "mgda, features first", "mgda, batched", f"Every(mgda, {EVERY})"):
+    if line in ("mgda, rows", "mgda, features first", "mgda, batched", f"Every(mgda, {EVERY})"):
         moved = largest < SMALL and line != "mgda, batched"  # the matrix, and the row on its way to it
         return plain + (count if moved else count - 1) * gradient
     if line == "mgda, bfloat16":

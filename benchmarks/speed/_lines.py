@@ -115,6 +115,7 @@ _OWN = (
     Line("linear", "own", _own_line("linear")),
     Line("uw", "own", _own_line("uw"), weighed=False),
     Line("mgda", "own", _own_line("mgda")),
+    Line("mgda, rows", "own", _own_line("mgda", plan="loop")),
     Line("upgrad", "own", _own_line("upgrad")),
     Line("mgda, batched", "own", _own_line("mgda", plan="batched")),
     Line("mgda, features first", "own", lambda model: _own.features_first(model, "mgda")),

@@ -14,7 +14,7 @@ from benchmarks.speed.models import build
 @pytest.mark.parametrize(("model", "most"), [("mlp", 1.2), ("transformer", 1.7)])
 def test_a_gramian_step_takes_one_jacobian_beyond_a_plain_one(model, most):
     """And the row on its way. How the transformer's heap lies differs from run to run: 1.25 to 1.5, as by hand."""
-    lines = ["plain sum", "mgda"]
+    lines = ["plain sum", "mgda, rows"]
     unset = {name: value for name, value in os.environ.items() if not name.startswith("MALLOC_")}
     done = subprocess.run(
         [sys.executable, "-m", "benchmarks.speed._memory", model, "8", "resident", *lines],

@@ -69,14 +69,14 @@ def test_the_cost_model_adds_up_its_parts():
     parts = {"plain sum": [10.0], "trunk backward": [6.0], "forward without a graph": [3.0], "rule: mgda": [2.0]}
     found = cell(parts)
     assert _cost_model.seconds("linear", found) == 10
-    assert _cost_model.seconds("mgda", found) == 10 + 7 * 6 + 2
+    assert _cost_model.seconds("mgda, rows", found) == 10 + 7 * 6 + 2
     assert _cost_model.seconds("Every(mgda, 10)", found) == 10 + (7 * 6 + 2) / 10
     assert _cost_model.seconds("mgda, recompute", found) == 10 + 8 * (1 + 3 / 4) * 6 + 2
     assert _cost_model.seconds("nash_mtl, matrix-free exact", found) == 19
     assert _cost_model.seconds("backward, UPGrad", found) is None
-    assert _cost_model.seconds("mgda", cell({"plain sum": [10.0]})) is None
-    assert _cost_model.mebibytes("mgda", 8, 12.0, 10.0, 4.0) == 82
-    assert _cost_model.mebibytes("mgda", 8, 12.0, 10.0, 0.5) == 92
+    assert _cost_model.seconds("mgda, rows", cell({"plain sum": [10.0]})) is None
+    assert _cost_model.mebibytes("mgda, rows", 8, 12.0, 10.0, 4.0) == 82
+    assert _cost_model.mebibytes("mgda, rows", 8, 12.0, 10.0, 0.5) == 92
     assert _cost_model.mebibytes("mgda, recompute", 8, 12.0, 10.0, 4.0) == 2 + 32
 
 
@@ -98,7 +98,7 @@ def test_lines_have_names_of_their_own():
 
 
 def test_end_to_end(tmp_path, monkeypatch, capsys):
-    monkeypatch.setattr(program, "weigh", lambda *_: {"plain sum": Memory(1, 1, 1), "mgda": Memory(2, 2, 2)})
+    monkeypatch.setattr(program, "weigh", lambda *_: {"plain sum": Memory(1, 1, 1), "mgda, rows": Memory(2, 2, 2)})
     arguments = ["--models", "small", "--ks", "2", "--threads", "1", "--rounds", "3", "--seconds", "0", "--no-peers"]
     assert program.main([*arguments, "--memory-ks", "2", "--out", str(tmp_path)]) == 0
     printed = capsys.readouterr().out
@@ -125,8 +125,8 @@ def test_the_steps_that_targets_are_about_stand_side_by_side(tmp_path, monkeypat
 
 
 def test_the_tables_of_memory():
-    weighed = {("mlp", 8): {"plain sum": Memory(20, 15, 12), "mgda": Memory(200, 100, 90)}}
+    weighed = {("mlp", 8): {"plain sum": Memory(20, 15, 12), "mgda, rows": Memory(200, 100, 90)}}
     cells = [cell({"plain sum": [1.0], "mgda": [6.0]})]
     text = markdown(cells, weighed, _lines.lines(8, peers=False))
-    assert "| mgda | 200 / 100 / 90 |" in text
+    assert "| mgda, rows | 200 / 100 / 90 |" in text
     assert "| mgda | 6.00 (6.00 to 6.00) |" in text
