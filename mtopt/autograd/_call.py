@@ -204,7 +204,8 @@ def _check_together(
 def _check_sharded(rule: Combiner, plan: object, features: Features, store: object, free: MatrixFree | None) -> None:
     """Raise for what needs whole parameters or gradients in each process, where ``fully_shard`` holds them."""
     refused = {
-        "plan='features'": plan == "features" or (rule.on_features and features is not None),
+        "plan='features'": plan == "features",
+        f"features= for {rule!r}, which weighs by them,": rule.on_features and features is not None,
         "plan='matrix_free'": free is not None,
         "store=torch.float16": store == torch.float16,
     }
