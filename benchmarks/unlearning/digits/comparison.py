@@ -18,6 +18,7 @@ from . import methods
 from .ensemble import Ensemble, Training, reference
 from .klom import gaussian_klom, klom, margins
 from .metrics import accuracies, attacks, means, tug_of_war
+from .recent_history import mini_unlearning
 from .rules import unlearn_with_rule
 from .settings import Setting
 
@@ -33,16 +34,17 @@ RETRAINED_SEEDS, SECOND_SEEDS = 10_000, 20_000
 
 @dataclass(frozen=True)
 class Method:
-    """A function that is called as those of :mod:`mtopt_suites.unlearning.digits.methods` are, and the values of its
-    own hyper-parameters that are tried."""
+    """A function that is called as those of :mod:`mtopt_suites.unlearning.digits.methods` are, the values of its own
+    hyper-parameters that are tried, and the range of its learning rates, by default for Adam."""
 
     unlearn: Callable[..., Ensemble]
     grid: Mapping[str, Sequence[Any]] = field(default_factory=dict)
+    learning_rates: tuple[float, float] = LEARNING_RATES
 
     def configurations(self, trials: int = TRIALS) -> list[dict[str, Any]]:
         """As many for each method, so far as they divide: the fewer hyper-parameters, the more learning rates."""
         own = [dict(zip(self.grid, values, strict=True)) for values in product(*self.grid.values())]
-        low, high = LEARNING_RATES
+        low, high = self.learning_rates
         count = trials // len(own)
         rates = np.geomspace(low, high, count) if count > 1 else [(low * high) ** 0.5]
         return [{"learning_rate": float(f"{rate:.3g}"), **values} for values in own for rate in rates]
@@ -60,12 +62,14 @@ METHODS: dict[str, Method] = {
     "SalUn": Method(methods.salun, {"share": (0.3, 0.5)}),
     "SCRUB": Method(methods.scrub, {"forget_epochs": (2, 5, 8)}),
     "SCRUB+R": Method(partial(methods.scrub, rewind=True), {"forget_epochs": (2, 5, 8)}),
+    "Mini-Unlearning": Method(mini_unlearning, {"keep": (20, 100)}, learning_rates=(1e-2, 1.0)),
     "NGDiff": by_rule("ngdiff"),
     "PCGrad": by_rule("pcgrad"),
     "MGDA": by_rule("mgda"),
     "MUNBa": by_rule("munba", forget="random_labels"),
 }
-"""MUNBa on random labels, as in its paper. NegGrad+ is the rule ``linear``, see :func:`methods.neg_grad_plus`."""
+"""MUNBa on random labels, as in its paper. NegGrad+ is the rule ``linear``, see :func:`methods.neg_grad_plus`. Rates of
+Mini-Unlearning are those of gradient descent on all images at once."""
 
 
 @dataclass(frozen=True)

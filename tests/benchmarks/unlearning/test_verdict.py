@@ -5,7 +5,8 @@ import math
 import pytest
 
 import mtopt
-from benchmarks.unlearning.tofu_task import BEFORE, GAP, RETRAINED, ROUGE, UTILITY
+from benchmarks.unlearning.tofu_task import GAP, ROUGE, UTILITY
+from benchmarks.unlearning.unlearning_task import BEFORE, RETRAINED
 from benchmarks.unlearning.verdict import best_indistinguishable, main, utility_at_equal_forgetting, verdicts
 from mtopt.experiments import Contestant, Suite, compare
 from tests.experiments.test_contestants import PathTask
