@@ -157,7 +157,13 @@ def _by_layers(call: Call, batch: Batch) -> tuple[Layers | None, str]:
         return layers, f"; not by layers, since {obstacle}" if obstacle else ""
     count = len(batch.present)
     at_choice = call.plan == "auto" and call.store is None and weighs_by_products(call.rule)
-    if not at_choice or count < 2 or count * sum([p.numel() for p in call.params]) < MANY or _no_room(call, batch):
+    if (
+        not at_choice
+        or call.processes.several
+        or count < 2
+        or count * sum([p.numel() for p in call.params]) < MANY
+        or _no_room(call, batch)
+    ):
         return None, ""
     layers, _ = Layers.of(call, batch)
     return layers if layers is not None and layers.spared > SPARED and layers.share < PAYS else None, ""

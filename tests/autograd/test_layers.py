@@ -153,6 +153,21 @@ def test_odd_uses_are_exact_or_go_by_rows(way: Way) -> None:
     close(flat_gradient(list(model.parameters())), expected, 1e-10)
 
 
+def test_a_hook_on_a_layers_output_is_heard(way: Way) -> None:
+    model = MultiHead(3)
+
+    def losses() -> list[torch.Tensor]:
+        middle = model.trunk[0](model.inputs)  # type: ignore[arg-type]
+        middle.register_hook(lambda gradient: gradient * torch.arange(6.0))
+        features = model.trunk[1:](middle)
+        return [model.loss(k, features) for k in range(3)]
+
+    reference = Reference.of(losses, list(model.parameters()))
+    record = mtopt.backward(losses, model, mtopt.create_combiner("mgda"), plan="layers")
+    assert matrices(record) == 2
+    close(flat_gradient(list(model.parameters())), reference.direction(mtopt.create_combiner("mgda")), 1e-10)
+
+
 def test_convolutions_of_all_dimensions(way: Way) -> None:
     torch.manual_seed(0)
     for dimensions, kind in enumerate((nn.Conv1d, nn.Conv2d, nn.Conv3d), start=1):

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import Any, Self
 
 import torch
@@ -143,18 +145,28 @@ class Layers(KeptRows):
         if found is not None:
             yield from zip(*[[None] * count if each is None else each.unbind() for each in found], strict=True)
             return
+        edges = list(self.cotangents)
         for k, loss in enumerate(self.losses):
             keep = self.batch.retain_graph or k + 1 < count
-            yield torch.autograd.grad(loss, inputs, retain_graph=keep, allow_unused=True)
+            with _listening(edges) as heard:
+                found = torch.autograd.grad(loss, inputs, retain_graph=keep, allow_unused=True)
+            seen = [heard.get(edge, captured) for edge, captured in zip(edges, found, strict=False)]
+            yield [*seen, *found[len(edges) :]]
 
     def _batched_pass(self, inputs: Sequence[Any]) -> Sequence[torch.Tensor | None] | None:
         """(K, ...) for each of ``inputs``; None where it cannot be had, or where NaN of one loss spoils the others'
         zeros."""
+        edges = list(self.cotangents)
         try:
-            found = batched_gradients(self.losses, unit_cotangents(self.losses), inputs)
+            with _listening(edges, partial(_place_of, count=len(self.losses))) as heard:
+                found = batched_gradients(self.losses, unit_cotangents(self.losses), inputs)
         except NotBatchedError as error:
             self.description += f"; not batched, since {error}"
             return None
+        for edge, captured in zip(edges, found, strict=False):
+            if captured is not None and heard.get(edge, captured.data_ptr()) != captured.data_ptr():
+                self.description += "; not batched, since a result has hooks"
+                return None
         if not are_finite([each for each in found if each is not None]):
             return None
         self.description += "; in one batched pass"
@@ -222,6 +234,31 @@ class Layers(KeptRows):
         dtypes = {self.call.params[index].dtype for index in group.indices}
         dtypes.update(self.dtypes[index] for index in group.indices if index in self.dtypes)
         return max([view.to_real() for view in dtypes], key=lambda dtype: torch.finfo(dtype).eps)
+
+
+@contextmanager
+def _listening(
+    edges: Sequence[Edge], note: Callable[[torch.Tensor], Any] = lambda gradient: gradient
+) -> Iterator[dict[Edge, Any]]:
+    """What ``note`` makes of the gradients that arrive at these places, after the hooks of tensors: autograd itself
+    hands out what came before them."""
+    heard: dict[Edge, Any] = {}
+
+    def listen(edge: Edge, gradients: Sequence[torch.Tensor]) -> None:
+        if gradients[edge[1]] is not None:
+            heard[edge] = note(gradients[edge[1]])
+
+    handles = [edge[0].register_prehook(partial(listen, edge)) for edge in edges]
+    try:
+        yield heard
+    finally:
+        for handle in handles:
+            handle.remove()
+
+
+def _place_of(inside: torch.Tensor, count: int) -> int:
+    """Where the numbers of a tensor inside a batch of ``count`` lie."""
+    return int(torch._remove_batch_dim(inside, 1, count, 0).data_ptr())
 
 
 _ADVICE = 'This is a defect of mtopt, which its authors would like to hear of; plan="loop" does without'
