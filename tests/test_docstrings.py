@@ -202,6 +202,15 @@ def built(seed: int) -> torch.nn.Module:
     return TwoDigits()
 
 
+def trajectories() -> dict[str, Any]:
+    """Two trainings whose objectives fall from epoch to epoch."""
+    return {
+        "TMOBO": mtopt.experiments.TMOBO,
+        "trainings": 2,
+        "train": lambda x: ([x[0] + 1 / epoch, 1 - x[0] + 1 / epoch] for epoch in range(1, 21)),
+    }
+
+
 WORLDS = {
     "mtopt/autograd/_accumulator.py": accumulating,
     "mtopt/autograd/_instances.py": instances,
@@ -211,6 +220,8 @@ WORLDS = {
         "steps": 10,
         "FollowsLearningRate": mtopt.combiners.smoothed.FollowsLearningRate,
     },
+    "mtopt/distributed/_agreement.py": lambda: {"batches": digits()},
+    "mtopt/experiments/_tmobo.py": trajectories,
     "mtopt/experiments/_contestant.py": lambda: {"Contestant": mtopt.experiments.Contestant},
     "mtopt/integrations/accelerate.py": of_accelerate,
     "mtopt/integrations/lightning.py": of_lightning,

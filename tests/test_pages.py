@@ -34,7 +34,12 @@ def test_comparing(run_page, monkeypatch, tmp_path, capsys):
     }
     rules = ModuleType("my_package.rules")
     monkeypatch.setitem(sys.modules, "my_package.rules", rules)
-    page = run_page("docs/comparing.md", mtopt=SimpleNamespace(**names))
+    page = run_page(
+        "docs/comparing.md",
+        mtopt=SimpleNamespace(**names),
+        trainings=2,
+        train=lambda x: ([x[0] + 1 / epoch, 1 - x[0] + 1 / epoch] for epoch in range(1, 21)),
+    )
     assert {row["combiner"] for row in page["comparison"].rows()} == {"linear", "mgda", "pcgrad"}
     assert page["suite"].name == "unlearning"
     assert "mgda" in capsys.readouterr().out
@@ -51,11 +56,13 @@ def test_instances(run_page):
     page = run_page(
         "docs/instances.md",
         mtopt=mtopt,
+        torch=torch,
         model=model,
         criterion=torch.nn.CrossEntropyLoss(reduction="none"),
         x=torch.randn(6, 3),
         y=torch.arange(6) % 4,
         combiner=mtopt.create_combiner("upgrad"),
+        loader=[[SimpleNamespace(x=torch.randn(3, 3), y=torch.arange(3)) for _ in range(2)]],
         optimizer=torch.optim.SGD(model.parameters(), lr=0.1),
     )
     assert len(page["record"].weights) == 6

@@ -24,9 +24,8 @@ class TMOBO:
     ::
 
         tuner = TMOBO(dimension=2, epochs=20, reference_point=(1.0, 1.0))
-        while spent < budget:
-            x = tuner.propose()
-            for epoch in train(x):  # a generator
+        for _ in range(trainings):
+            for values in train(tuner.propose()):  # a generator of the objectives after each epoch
                 if not tuner.observe(values):
                     break
 

@@ -201,3 +201,12 @@ def test_files_that_do_not_go_together(files, tmp_path):
         unlearn(request_of(files, tmp_path, model=str(tmp_path / "nowhere")))
     with pytest.raises(ValueError, match="idk_dpo refuses to answer questions, and the texts of forget ask none"):
         unlearn(request_of(files, tmp_path, "_texts", method="IdkDPO"))
+
+
+def test_the_page_runs(run_page, files, tmp_path):
+    demo = tmp_path / "demo"
+    demo.mkdir()
+    (demo / "llama").symlink_to(files / "model")
+    for name in ("forget", "retain"):
+        (demo / f"{name}.jsonl").symlink_to(files / f"{name}.jsonl")
+    assert run_page("docs/unlearn_own_data.md")["page"].is_file()
