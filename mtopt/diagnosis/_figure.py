@@ -9,7 +9,7 @@ import numpy as np
 
 from mtopt._text import figure_text, joined
 from mtopt.diagnosis._findings import Findings, Layer
-from mtopt.plotting import rule_styles, style
+from mtopt.plotting import series_styles, style
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -42,7 +42,7 @@ def draw(found: Findings) -> Figure:
 
 def _draw_cosines(ax: Axes, found: Findings, layers: list[Layer], pairs: list[tuple[int, int]]) -> None:
     names = {pair: joined([found.names[k] for k in pair]) for pair in pairs}
-    looks = rule_styles(names.values())
+    looks = series_styles(names.values())
     levels = [found.chance, *(layer.chance for layer in layers)]
     at = np.arange(len(levels))
     ax.barh(at, 2 * np.array(levels), left=-np.array(levels), height=0.8, color="#DDDDDD", label="by chance (95 %)")

@@ -53,7 +53,7 @@ def plot_ranking(
             middle score three digits.
         groups: rules that stand together, such as those that a test does not tell apart; a bar at the right spans
             the rows of each. Default: none.
-        styles: the rules' looks, from ``rule_styles``. Default: by position in ``means``.
+        styles: the rules' looks. Default: ``rule_styles``, a rule's own in every figure.
         title: the title. Default: none.
         ax: where to draw. Default: a new figure, as high as the number of rules asks for.
 

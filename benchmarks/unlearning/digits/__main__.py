@@ -19,7 +19,7 @@ import torch
 from matplotlib.axes import Axes
 
 from mtopt.files import write_text
-from mtopt.plotting import Style, rule_styles, save, shared_legend, style
+from mtopt.plotting import Style, save, series_styles, shared_legend, style
 
 from ..._command import folder, run_command
 from .comparison import METHODS, TRIALS, Row, compare_methods
@@ -51,7 +51,7 @@ def table(rows: Sequence[Row]) -> str:
 def draw(results: Mapping[Setting, Sequence[Row]], path: Path) -> Path:
     """Above, accuracies with the retrained models' as the target; below, KLoM with its floor."""
     names = [row.method for row in next(iter(results.values()))]
-    known: Mapping[str, Style] = rule_styles([name for name in names if name not in ("original", "retrained")])
+    known: Mapping[str, Style] = series_styles([name for name in names if name not in ("original", "retrained")])
     styles = {"original": Style("#888888", "h", "-"), "retrained": Style("black", "*", "-"), **known}
     with style():
         figure, axes = plt.subplots(2, len(results), figsize=(4.3 * len(results), 7.2), layout="constrained")
