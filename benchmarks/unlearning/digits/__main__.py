@@ -19,7 +19,7 @@ import torch
 from matplotlib.axes import Axes
 
 from mtopt.files import write_text
-from mtopt.plotting import Style, save, series_styles, shared_legend, style
+from mtopt.plotting import Style, rule_styles, save, shared_legend, style
 
 from ..._command import folder, run_command
 from .comparison import METHODS, TRIALS, Row, compare_methods
@@ -51,7 +51,7 @@ def table(rows: Sequence[Row]) -> str:
 def draw(results: Mapping[Setting, Sequence[Row]], path: Path) -> Path:
     """Above, accuracies with the retrained models' as the target; below, KLoM with its floor."""
     names = [row.method for row in next(iter(results.values()))]
-    known: Mapping[str, Style] = series_styles([name for name in names if name not in ("original", "retrained")])
+    known: Mapping[str, Style] = rule_styles([name for name in names if name not in ("original", "retrained")])
     styles = {"original": Style("#888888", "h", "-"), "retrained": Style("black", "*", "-"), **known}
     with style():
         figure, axes = plt.subplots(2, len(results), figsize=(4.3 * len(results), 7.2), layout="constrained")
@@ -73,7 +73,8 @@ def draw(results: Mapping[Setting, Sequence[Row]], path: Path) -> Path:
             column[1].set_ylim(bottom=0.0)
         axes[0, 0].set_ylabel("accuracy, test set (%)")
         axes[1, 0].set_ylabel("KLoM, retain set (nats)")
-        shared_legend(axes.ravel())
+        models = len(next(iter(results.values()))[0].values["test"])
+        shared_legend(axes.ravel(), title=f"mean over {models} models,\nbars: ±1 standard deviation")
         (written,) = save(figure, path, formats=("png",))
         plt.close(figure)
     return written
