@@ -203,7 +203,7 @@ def draw(cells: Sequence[Cell]) -> Any:
 
     rules = _rules(cells)
     counts = sorted({cell.count for cell in cells})
-    looks = mtopt.plotting.rule_styles([OWN, PEER])
+    looks = mtopt.plotting.series_styles([OWN, PEER])
     columns = min(len(rules), 4)
     rows = math.ceil(len(rules) / columns)
     medians = [side.median for cell in cells for side in (cell.own, cell.peer) if side is not None]

@@ -149,7 +149,7 @@ def draw(cells: Sequence[Cell], weighed: Weighed, chosen: Sequence[Line]) -> Any
     heavy = [model for model in models if any(place[0] == model for place in weighed)]
     shown = [line for line in chosen if line.kind != "part" and line.only is None and line.name in cells[0].seconds]
     counts = sorted({cell.tasks for cell in cells} | {tasks for _, tasks in weighed})
-    looks = mtopt.plotting.rule_styles(["by hand", "mtopt", "TorchJD", "LibMTL"])
+    looks = mtopt.plotting.series_styles(["by hand", "mtopt", "TorchJD", "LibMTL"])
     with mtopt.plotting.style():
         figure, panels = plt.subplots(
             1 + bool(heavy),

@@ -140,7 +140,8 @@ def draw(found: dict[str, torch.Tensor], path: Path) -> list[Path]:
     front = problem().pareto_front(400).numpy()
     with mtopt.plotting.style():
         fig, axes = plt.subplots(2, 3, figsize=(8.4, 5.8), sharex=True, sharey=True, layout="constrained")
-    looks = mtopt.plotting.rule_styles(list(found))
+    rules = {name: SETUPS[name].rule or name for name in found}
+    looks = mtopt.plotting.rule_styles(rules.values())
     for ax, (name, points) in zip(axes.flat, found.items(), strict=True):
         share = hypervolume(points, REFERENCE) / BEST
         mtopt.plotting.plot_front(
@@ -148,7 +149,7 @@ def draw(found: dict[str, torch.Tensor], path: Path) -> list[Path]:
             true_front=front,
             labels=("$f_1$", "$f_2$"),
             limits=((-0.04, 1.06), (-0.04, 1.06)),
-            styles=looks,
+            styles={name: looks[rules[name]]},
             legend=None,
             title=f"{name}: {100 * share:.1f} %",
             ax=ax,

@@ -9,7 +9,7 @@ import numpy as np
 
 from mtopt._text import figure_text, joined
 from mtopt.diagnosis._findings import Findings, Layer
-from mtopt.plotting import rule_styles, style
+from mtopt.plotting import series_styles, style
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -42,10 +42,12 @@ def draw(found: Findings) -> Figure:
 
 def _draw_cosines(ax: Axes, found: Findings, layers: list[Layer], pairs: list[tuple[int, int]]) -> None:
     names = {pair: joined([found.names[k] for k in pair]) for pair in pairs}
-    looks = rule_styles(names.values())
+    looks = series_styles(names.values())
     levels = [found.chance, *(layer.chance for layer in layers)]
     at = np.arange(len(levels))
-    ax.barh(at, 2 * np.array(levels), left=-np.array(levels), height=0.8, color="#DDDDDD", label="by chance (95 %)")
+    ax.barh(
+        at, 2 * np.array(levels), left=-np.array(levels), height=0.8, color="#DDDDDD", label="random directions (95 %)"
+    )
     ax.axvline(0.0, color="#888888", linewidth=0.8)
     matrices = [found.cosines, *(layer.cosines for layer in layers)]
     for number, pair in enumerate(pairs):
@@ -67,7 +69,7 @@ def _draw_cosines(ax: Axes, found: Findings, layers: list[Layer], pairs: list[tu
     left_out = len(found.layers) - len(layers) if layers else 0
     more = [f"{len(layers)} most opposed of {len(found.layers)} layers"] if left_out else []
     more += [f"{len(pairs)} most opposed of {len(found.pairs)} pairs"] if len(found.pairs) > len(pairs) else []
-    more += [f"bars: 95 % over {found.batches} batches"] if found.noise is not None else []
+    more += [f"bars: 95 % jackknife interval over {found.batches} batches"] if found.noise is not None else []
     if more:
         ax.set_title("; ".join(more))
 

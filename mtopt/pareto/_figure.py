@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mtopt._text import figure_text
-from mtopt.plotting import Style, plot_front, plot_parallel, rule_styles
+from mtopt.plotting import Style, plot_front, plot_parallel, series_styles
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -33,7 +33,7 @@ def draw_front(
     if (finite & ~inside).any():
         series[_BEHIND] = points[finite & ~inside]
     series |= {f"point {index}": points[index][None] for index in chosen if finite[index]}
-    looks = {**rule_styles([_FRONT, *(f"point {index}" for index in chosen)]), _BEHIND: Style("#9A9A9A", "x", ":")}
+    looks = {**series_styles([_FRONT, *(f"point {index}" for index in chosen)]), _BEHIND: Style("#9A9A9A", "x", ":")}
     names = None if labels is None else [figure_text(label) for label in labels]
     count = points.shape[1]
     if count > 3:

@@ -4,10 +4,9 @@ Every figure function takes arrays and mappings, draws on ``ax`` or on a new fig
 of them shows a window or touches the global rcParams. Importing this package does not import matplotlib: a name
 is loaded when first used.
 
-A rule keeps its look over all the figures of a report when each is given the same ``styles``::
+A rule has the same colour, marker and line in every figure, whichever rules are beside it::
 
-    styles = mtopt.plotting.rule_styles(all_the_rules)
-    ax = mtopt.plotting.plot_front(points, true_front=front, styles=styles)
+    ax = mtopt.plotting.plot_front(points, true_front=front)
     mtopt.plotting.save(ax.figure, "report/front")
 """
 
@@ -23,7 +22,7 @@ if TYPE_CHECKING:
     from mtopt.plotting.output import panels_to_svg, save, to_svg
     from mtopt.plotting.parallel import plot_parallel
     from mtopt.plotting.ranking import plot_ranking
-    from mtopt.plotting.rule_style import Style, rule_styles
+    from mtopt.plotting.rule_style import Style, rule_styles, series_styles
     from mtopt.plotting.step_geometry import plot_step_geometry
     from mtopt.plotting.theme import style
     from mtopt.plotting.trajectories import plot_trajectories
@@ -43,6 +42,7 @@ __all__ = [
     "plot_weights",
     "rule_styles",
     "save",
+    "series_styles",
     "shared_legend",
     "style",
     "to_svg",
@@ -62,6 +62,7 @@ _HOME = {
     "plot_weights": "weights",
     "rule_styles": "rule_style",
     "save": "output",
+    "series_styles": "rule_style",
     "shared_legend": "layout",
     "style": "theme",
     "to_svg": "output",

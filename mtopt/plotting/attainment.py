@@ -54,7 +54,7 @@ def plot_attainment(
         labels: the axis labels. Default: ``("f1", "f2")``.
         limits: ``"robust"``, ``"all"`` or one ``(low, high)`` an axis, as in ``plot_front``.
         band: whether to draw the band between the quartile surfaces, for rules of two seeds or more. Default: True.
-        styles: the rules' looks, from ``rule_styles``. Default: by position in ``series``.
+        styles: the rules' looks. Default: ``rule_styles``, a rule's own in every figure.
         legend: ``"outside"``, ``"inside"`` (outside all the same if it would cover data) or None.
         title: the title. Default: none.
         ax: where to draw. Default: a new figure.

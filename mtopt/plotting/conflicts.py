@@ -11,7 +11,7 @@ from mtopt.plotting.arrays import Array, FloatArray, as_floats
 from mtopt.plotting.canvas import canvas
 from mtopt.plotting.layout import LegendPlace, check_legend, key
 from mtopt.plotting.recorded import LINE, Recorded, check_window, draw_medians, frame_steps, recorded
-from mtopt.plotting.rule_style import Style, styles_for
+from mtopt.plotting.rule_style import Style, series_styles, styles_for
 from mtopt.plotting.theme import INK
 
 _COUNT = "pairs in conflict"
@@ -44,7 +44,7 @@ def plot_conflicts(
         names: the losses, for an array (T, K, K). Default: ``"loss 1"`` and so on.
         window: draw the median of so many consecutive steps, and their quartiles as a band. Default: as many as make
             at most 100 windows; 1 draws every step.
-        styles: the looks of the pairs (``"a, b"``), from ``rule_styles``. Default: by position.
+        styles: the looks of the pairs (``"a, b"``), from ``series_styles``. Default: by position.
         legend: ``"outside"``, ``"inside"`` (outside all the same if it would cover data) or None.
         title: the title. Default: none.
         ax: where to draw. Default: a new figure.
@@ -60,7 +60,7 @@ def plot_conflicts(
     check_legend(legend)
     record = _counted(cosines, steps, skipped, names) if show == "count" else _cosines(cosines, steps, skipped, names)
     window = check_window(window, len(record.steps))
-    looks = styles_for(record.columns, styles)
+    looks = styles_for(record.columns, styles, series_styles)
     with canvas(ax, (4.8, 3.0), title=title, legend=legend) as drawn:
         ax = drawn.ax
         at, medians = draw_medians(ax, record, window, looks)

@@ -46,7 +46,7 @@ def plot_curves(
         ylabel: the label of the y axis. Default: ``"loss"``.
         log: whether the y axis is logarithmic; ``"auto"``: when every value is positive and the medians span more
             than two decades. Default: False.
-        styles: the rules' looks, from ``rule_styles``. Default: by position in ``curves``.
+        styles: the rules' looks. Default: ``rule_styles``, a rule's own in every figure.
         legend: ``"outside"``, ``"inside"`` (outside all the same if it would cover data) or None.
         title: the title. Default: none.
         ax: where to draw. Default: a new figure.

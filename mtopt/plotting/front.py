@@ -71,7 +71,7 @@ def plot_front(
         limits: ``"robust"`` leaves out of view the few points that would squash all others, shows them at the
             border with an arrow and says so in the legend; ``"all"`` shows everything; or one ``(low, high)`` an
             axis.
-        styles: the rules' looks, from ``rule_styles``. Default: by position in ``series``.
+        styles: the rules' looks. Default: ``rule_styles``, a rule's own in every figure.
         legend: ``"outside"``, ``"inside"`` (outside all the same if it would cover data) or None.
         title: the title. Default: none.
         ax: where to draw. Default: a new figure.

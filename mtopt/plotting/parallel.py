@@ -43,7 +43,7 @@ def plot_parallel(
         labels: the objectives' names, with units. Default: ``("f1", ..., "fK")``.
         limits: ``"robust"`` leaves out of an axis the few values that would squash all others, and says so in the
             legend; ``"all"`` shows everything; or one ``(low, high)`` an objective.
-        styles: the rules' looks, from ``rule_styles``. Default: by position in ``series``.
+        styles: the rules' looks. Default: ``rule_styles``, a rule's own in every figure.
         legend: ``"outside"``, ``"inside"`` (outside all the same if it would cover data) or None.
         title: the title. Default: none.
         ax: where to draw; its x axis then counts the objectives from 0. Default: a new figure.

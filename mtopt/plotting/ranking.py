@@ -27,6 +27,7 @@ def plot_ranking(
     means: Mapping[str, float],
     intervals: Mapping[str, Array] | None = None,
     *,
+    interval: str | None = None,
     xlabel: str = "score",
     higher_is_better: bool = False,
     baseline: str | None = None,
@@ -44,6 +45,8 @@ def plot_ranking(
             have none.
         intervals: ``(low, high)`` for each rule, the ends themselves and not distances from the mean. Default:
             dots only.
+        interval: what the intervals are, as in ``"95 % bootstrap interval"`` or ``"quartiles over seeds"``, for the
+            axis to say. Default: it does not say.
         xlabel: what the score is, with its unit. Default: ``"score"``.
         higher_is_better: which end is on top. Default: False.
         baseline: a rule whose mean is drawn as a vertical line: the tuned static scalarization, say. Default:
@@ -53,7 +56,7 @@ def plot_ranking(
             middle score three digits.
         groups: rules that stand together, such as those that a test does not tell apart; a bar at the right spans
             the rows of each. Default: none.
-        styles: the rules' looks, from ``rule_styles``. Default: by position in ``means``.
+        styles: the rules' looks. Default: ``rule_styles``, a rule's own in every figure.
         title: the title. Default: none.
         ax: where to draw. Default: a new figure, as high as the number of rules asks for.
 
@@ -66,6 +69,8 @@ def plot_ranking(
     """
     scores = _scores(means)
     ends = None if intervals is None else _ends(scores, intervals)
+    if interval is not None and ends is None:
+        raise ValueError(f"interval says what intervals are, and there are none; found {interval!r}: pass intervals=")
     if baseline is not None and baseline not in scores:
         raise ValueError(f"baseline must name a rule of means; found {baseline!r}, while means has {list(scores)}")
     if unknown := sorted({name for group in groups for name in group} - set(scores)):
@@ -86,7 +91,9 @@ def plot_ranking(
             drawn.beside += _write_values(ax, texts)
         drawn.beside += _draw_groups(ax, [[order.index(name) for name in group] for group in groups], drawn.beside)
         arrow = f"{xlabel}, higher is better →" if higher_is_better else f"← {xlabel}, lower is better"
-        ax.set_xlabel(arrow if baseline is None else f"{arrow}\n(dashed line: {figure_text(baseline)})")
+        told = [] if interval is None else [f"bar: {figure_text(interval)}"]
+        told += [] if baseline is None else [f"dashed line: {figure_text(baseline)}"]
+        ax.set_xlabel(f"{arrow}\n({', '.join(told)})" if told else arrow)
     return ax
 
 

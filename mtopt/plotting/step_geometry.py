@@ -49,7 +49,7 @@ def plot_step_geometry(
         lengths: ``"given"`` draws every direction as long as it is; ``"equal"`` as long as the longest gradient, so
             that only the angles speak.
         dimensions: 3 draws three independent gradients in space (``projection="3d"``). Default: 2.
-        styles: the rules' looks, from ``rule_styles``. Default: by position, ``directions`` first.
+        styles: the rules' looks. Default: ``rule_styles``, a rule's own in every figure.
         legend: ``"outside"``, ``"inside"`` (outside all the same if it would cover data) or None.
         title: the title. Default: none.
         ax: where to draw. Default: a new figure.

@@ -77,7 +77,7 @@ def plot_trajectories(
         labels: the axis labels. Default: ``("x1", "x2")`` over contours and ``("f1", "f2")`` without.
         senses: ``"min"``, ``"max"`` or None (neither) of each axis in objective space, which its label says. Default:
             both minimised.
-        styles: the rules' looks, from ``rule_styles``. Default: by position in ``trajectories``.
+        styles: the rules' looks. Default: ``rule_styles``, a rule's own in every figure.
         legend: ``"outside"``, ``"inside"`` (outside all the same if it would cover data) or None.
         title: the title. Default: none.
         ax: where to draw. Default: a new figure.

@@ -13,7 +13,7 @@ from mtopt.plotting.arrays import Array, FloatArray
 from mtopt.plotting.canvas import canvas
 from mtopt.plotting.layout import LegendPlace, check_legend, key
 from mtopt.plotting.recorded import LINE, Recorded, check_window, draw_medians, frame_steps, middles, recorded, windowed
-from mtopt.plotting.rule_style import Style, styles_for
+from mtopt.plotting.rule_style import Style, series_styles, styles_for
 from mtopt.plotting.theme import INK
 
 
@@ -43,7 +43,7 @@ def plot_weights(
         names: the losses, for an array (T, K). Default: ``"loss 1"`` and so on.
         window: how many consecutive steps make a window. Default: as many as make at most 100; 1 draws every step.
         log: whether the y axis is logarithmic; lines of positive weights only. Default: False.
-        styles: the losses' looks, from ``rule_styles``. Default: by position.
+        styles: the losses' looks, from ``series_styles``. Default: by position.
         legend: ``"outside"``, ``"inside"`` (outside all the same if it would cover data) or None.
         title: the title. Default: none.
         ax: where to draw. Default: a new figure.
@@ -59,7 +59,7 @@ def plot_weights(
     record = recorded(weights, "weights", steps, skipped, names)
     _check_values(record, stacked, log)
     window = check_window(window, len(record.steps))
-    looks = styles_for(record.columns, styles)
+    looks = styles_for(record.columns, styles, series_styles)
     with canvas(ax, (4.8, 3.0), title=title, legend=legend) as drawn:
         ax = drawn.ax
         if stacked:

@@ -55,7 +55,7 @@ def plot_history(history: Recorded) -> Figure:
     """
     import matplotlib.pyplot as plt
 
-    from mtopt.plotting import plot_curves, style
+    from mtopt.plotting import plot_curves, series_styles, style
 
     if not len(history):
         raise ValueError("the history holds no steps; train first")
@@ -68,7 +68,14 @@ def plot_history(history: Recorded) -> Figure:
             ax = figure.add_subplot(rows, columns, place)
             shown = {name: [curve] for name, curve in curves.items()}
             alone = len(shown) == 1 and next(iter(shown)) == label
-            plot_curves(shown, ylabel=figure_text(label), log="auto", legend=None if alone else "outside", ax=ax)
+            plot_curves(
+                shown,
+                ylabel=figure_text(label),
+                log="auto",
+                styles=series_styles(shown),
+                legend=None if alone else "outside",
+                ax=ax,
+            )
     return figure
 
 

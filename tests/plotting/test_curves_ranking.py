@@ -117,6 +117,13 @@ def test_ranking_puts_the_best_on_top(higher, order):
     assert f"{SCORES[order[0]]:.3f}" in ax.texts[0].get_text()
 
 
+def test_ranking_says_what_the_intervals_and_the_dashed_line_are():
+    intervals = {name: (score - 0.1, score + 0.2) for name, score in SCORES.items()}
+    ax = plot_ranking(SCORES, intervals, interval="quartiles over seeds", baseline="linear", xlabel="loss")
+    assert ax.get_xlabel() == "← loss, lower is better\n(bar: quartiles over seeds, dashed line: linear)"
+    assert plot_ranking(SCORES, intervals, interval="quartiles").get_xlabel().endswith("\n(bar: quartiles)")
+
+
 def test_ranking_draws_on_axes_without_intervals_or_values():
     _, ax = plt.subplots()
     assert plot_ranking(SCORES, show_values=False, ax=ax) is ax
@@ -177,6 +184,7 @@ def test_common_format(scores, form):
         ({"intervals": dict.fromkeys(SCORES, (0.1, 0.1))}, r"intervals\['linear'\].*not distances"),
         ({"intervals": dict.fromkeys(SCORES, 0.1)}, r"intervals\['linear'\] must be \(low, high\)"),
         ({"baseline": "nobody"}, "baseline must name a rule"),
+        ({"interval": "quartiles"}, "interval says.*'quartiles': pass intervals"),
     ],
 )
 def test_ranking_errors_name_the_argument(arguments, message):

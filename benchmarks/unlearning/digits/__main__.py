@@ -73,7 +73,8 @@ def draw(results: Mapping[Setting, Sequence[Row]], path: Path) -> Path:
             column[1].set_ylim(bottom=0.0)
         axes[0, 0].set_ylabel("accuracy, test set (%)")
         axes[1, 0].set_ylabel("KLoM, retain set (nats)")
-        shared_legend(axes.ravel())
+        models = len(next(iter(results.values()))[0].values["test"])
+        shared_legend(axes.ravel(), title=f"mean over {models} models,\nbars: ±1 standard deviation")
         (written,) = save(figure, path, formats=("png",))
         plt.close(figure)
     return written

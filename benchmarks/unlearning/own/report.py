@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from mtopt.files import read_json, write_text
-from mtopt.plotting import plot_trajectories, rule_styles, save, style, to_svg
+from mtopt.plotting import plot_trajectories, save, series_styles, style, to_svg
 
 from .._recording import read_summary
 from ..metrics import Evaluation
@@ -113,7 +113,7 @@ def draw_tradeoff(lines: Sequence[Line]) -> Any:
             ax=left,
         )
         left.plot(path[1:, 0], path[1:, 1], linestyle="none", marker=".", color="#1A1A1A", zorder=6)
-        looks = rule_styles(("forget", "retain"))
+        looks = series_styles(("forget", "retain"))
         for name, look in looks.items():
             values = np.array([line[f"{name}_rouge_l_recall"] for line in lines], dtype=float)  # None: NaN
             right.plot(steps, values, color=look.color, linestyle=look.linestyle, marker=look.marker, label=name)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -18,6 +18,8 @@ from mtopt.experiments.presentation._summary import summary_figures
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
+
+    from mtopt.plotting import Style
 
 
 MOST_PATHS = 6
@@ -52,9 +54,9 @@ def save_figures(comparison: Results, directory: Path) -> list[Path]:
 
 def all_figures(comparison: Results) -> Iterator[Drawn]:
     """Those over all tasks, then for each task its front, trajectories and loss curves."""
-    from mtopt.plotting import rule_styles, style
+    from mtopt.plotting import style
 
-    styles = rule_styles([*comparison.combiners, STATIC])
+    styles = report_styles(comparison.combiners)
     with style():
         for kind, caption, figure in summary_figures(comparison, styles):
             yield Drawn(kind, None, kind, caption, figure)
@@ -63,6 +65,14 @@ def all_figures(comparison: Results) -> Iterator[Drawn]:
             cells = [cell for cell in every if cell.runs]
             for kind, caption, figure in _figures_of_task(cells, styles) if cells else ():
                 yield Drawn(f"{names[task]}-{kind}", task, kind, caption, figure)
+
+
+def report_styles(rules: Sequence[str]) -> dict[str, Style]:
+    """The looks of the rules, and of static scalarization at spread preferences: linear's grey, but dashed."""
+    from mtopt.plotting import rule_styles
+
+    linear = rule_styles(["linear"])["linear"]
+    return {**rule_styles(rules), STATIC: replace(linear, marker="d", linestyle="--")}
 
 
 def _figures_of_task(cells: Sequence[Cell], styles: Mapping[str, Any]) -> Iterator[tuple[str, str, Figure]]:

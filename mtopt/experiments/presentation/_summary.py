@@ -75,9 +75,11 @@ def _differences(comparison: Results, styles: Mapping[str, Any]) -> Figure:
         rule: (100 * (gain.value if gain.low is None else gain.low), 100 * (gain.high or gain.value))
         for rule, gain in found.items()
     }
+    known = any(gain.low is not None for gain in found.values())
     ax = plot_ranking(
         {rule: 100 * gain.value for rule, gain in found.items()},
-        None if all(gain.low is None for gain in found.values()) else ends,
+        ends if known else None,
+        interval="95 % bootstrap interval" if known else None,
         xlabel=f"difference from {BASELINE} (%)",
         higher_is_better=True,
         value_format=".1f",

@@ -12,9 +12,8 @@ mpl.use("Agg")
 import matplotlib.pyplot as plt
 
 from mtopt.experiments._results import Cell
-from mtopt.experiments.presentation._figures import _front
+from mtopt.experiments.presentation._figures import _front, report_styles
 from mtopt.experiments.presentation._interactive import SCRIPT, STYLE, interactive, spots_of
-from mtopt.plotting import rule_styles
 
 RULE = "<b>\"a\" & 'b'</b>\\1"
 STATIC = "linear, weights 0.1 to 0.9"
@@ -48,7 +47,7 @@ CELLS = [
 
 
 def page(cells):
-    styles = rule_styles([*(c.combiner for c in cells), STATIC])
+    styles = report_styles([c.combiner for c in cells])
     figure = _front(cells, styles)
     try:
         return interactive(figure, cells, 'A "caption" & more.')
