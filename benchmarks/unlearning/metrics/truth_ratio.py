@@ -51,7 +51,7 @@ def aggregate(log_ratios: Sequence[float], *, forget: bool, definition: str = "t
     if forget:
         return float(np.exp(-np.abs(logs)).mean())
     # R above 1 counts as 1
-    return float(-np.expm1(np.minimum(logs, 0)).mean())
+    return float(0.0 - np.expm1(np.minimum(logs, 0)).mean())  # never -0.0, whose reciprocal is minus infinity
 
 
 def probability_among(right: float, wrong: Sequence[float]) -> float:
@@ -66,7 +66,7 @@ def model_utility(figures: Sequence[float]) -> float:
     real authors and world facts), all in [0, 1]; 0 as soon as one of them is."""
     if len(figures) != 9:
         raise ValueError(f"model utility is made of nine figures, got {len(figures)}")
-    return float(hmean(np.asarray(figures, dtype=np.float64)))
+    return float(hmean(np.asarray(figures, dtype=np.float64) + 0.0))  # of a zero with either sign
 
 
 def forget_quality(log_ratios: Sequence[float], retain_log_ratios: Sequence[float]) -> float:

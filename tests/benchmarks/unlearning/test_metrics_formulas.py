@@ -74,6 +74,9 @@ class TestUtilityAndForgetQuality:
         assert model_utility(figures) == pytest.approx(9 / sum(1 / value for value in figures))
         assert model_utility([0.62] * 9) == pytest.approx(0.62)
         assert model_utility([0.0, *figures[1:]]) == 0.0
+        unbelieved = aggregate([1.0, 2.0], forget=False)  # more likely wrong than right: zero, and not minus zero
+        assert math.copysign(1.0, unbelieved) == 1.0
+        assert model_utility([-0.0, 0.0, *figures[2:]]) == 0.0
         with pytest.raises(ValueError, match="nine figures, got 3"):
             model_utility(figures[:3])
 
