@@ -9,6 +9,7 @@ from typing import TypeVar
 import torch
 
 from mtopt._replay import Generators, buffers_kept
+from mtopt.linalg import view_shard
 from mtopt.training._kept_state import optimizer_kept
 from mtopt.training._random import global_state, set_global_state
 
@@ -69,4 +70,4 @@ def along_update(
 
 def _moves(params: Sequence[torch.Tensor], update: Sequence[torch.Tensor]) -> bool:
     grads = [param.grad for param in params if param.grad is not None]
-    return any(bool(change.any()) for change in [*update, *grads])
+    return any(bool(view_shard(change).any()) for change in [*update, *grads])
