@@ -7,7 +7,7 @@ from mtopt.distributed._ranks import RankError, Ranks
 from mtopt.distributed._refused import refuse_ranks
 from mtopt.distributed._sharded import is_sharded, refuse_sharded, shard_of
 from mtopt.distributed._shards import Shards, as_gradient_of
-from mtopt.distributed._whole import cut_like, digest_of, load_whole, make_whole, reshard
+from mtopt.distributed._whole import cut_like, digest_of, load_whole, make_whole, release, reshard
 
 __all__ = [
     "ALONE",
@@ -27,6 +27,7 @@ __all__ = [
     "processes_of",
     "refuse_ranks",
     "refuse_sharded",
+    "release",
     "reshard",
     "shard_of",
     "unwrapped",

@@ -5,14 +5,14 @@ from __future__ import annotations
 import copy
 import sys
 import zlib
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any
 
 import torch
 from torch.nn import Module
 
 from mtopt.distributed._processes import Processes
-from mtopt.distributed._sharded import is_sharded, may_hold
+from mtopt.distributed._sharded import holder_of, is_sharded, may_hold
 from mtopt.distributed._shards import cut_as
 
 
@@ -24,6 +24,16 @@ def reshard(model: Module) -> None:
     for module in model.modules():
         if isinstance(module, kind):
             module.reshard()
+
+
+def release(params: Iterable[torch.Tensor]) -> None:
+    """The same for parameters, whichever modules they are of."""
+    if not may_hold():
+        return
+    groups: list[Any] = [None if (holder := holder_of(param)) is None else holder.group() for param in params]
+    for group in {id(group): group for group in groups if group is not None}.values():
+        if group.is_unsharded:
+            group.reshard()
 
 
 def make_whole(state: Any, processes: Processes) -> Any:

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import torch
+from torch import nn
 from torch.distributed.device_mesh import init_device_mesh
 from torch.distributed.fsdp import fully_shard
 
+import mtopt
 from mtopt.training import FrontArchive, WeightAverage
 from tests.distributed.models import place, weights_of, wrapped
 from tests.distributed.spawned import Caught
@@ -55,6 +58,24 @@ def run_archived(folder: Path) -> list[torch.Tensor]:
     trainer.fit(loader_of(data_of()), steps=4)
     archive.load(archive.kept[0], trainer.model)
     return [kept, weights_of(trainer.model)]
+
+
+def _errors(model: nn.Module, inputs: torch.Tensor, targets: torch.Tensor) -> list[torch.Tensor]:
+    return list((model(inputs) - targets).square().mean(0))
+
+
+def run_rate(wrap: str = "fsdp") -> torch.Tensor:
+    """The parameters at the end of an epoch of a loop without a trainer, with an automatic learning rate."""
+    model = wrapped(Net(), wrap)
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.01)
+    gen, rule = mtopt.GeN(optimizer, every=1, startup=0), mtopt.create_combiner("mgda")
+    for batch in loader_of(data_of()):
+        losses = partial(_errors, model, *batch)
+        optimizer.zero_grad()
+        mtopt.backward(losses(), model, rule)
+        gen.step(losses)
+        optimizer.step()
+    return weights_of(model)
 
 
 REFUSED = {

@@ -46,6 +46,7 @@ def found(folder: Path, alone: None) -> dict[str, list[Any]]:
     cases["more"] = sharded_trainings.run_adam, (folder / "more", 14)
     cases["files"] = run_with_files, (folder, "fsdp")
     cases["back"] = sharded_trainings.run_back, ()
+    cases["rate"] = sharded_trainings.run_rate, ()
     cases["archived"] = sharded_trainings.run_archived, (folder / "archive",)
     cases |= {f"refused {name}": (sharded_trainings.run_refused, (name,)) for name in sharded_trainings.REFUSED}
     return run_on_ranks(2, folder, cases)
@@ -61,6 +62,11 @@ def test_a_training_is_that_of_one_process(name: str, found: dict[str, list[Any]
     check_same(check_alike(found[f"training {name}"]), truth, within=1e-9 if "rate" in name else 1e-12)
     if "rate" in name:
         assert len(set(truth["rates"])) > 3
+
+
+def test_a_rate_is_that_of_one_process_in_a_loop_of_ones_own(found: dict[str, list[Any]]) -> None:
+    for each in found["rate"]:
+        torch.testing.assert_close(each, sharded_trainings.run_rate("bare"), rtol=0.0, atol=1e-9)
 
 
 @pytest.mark.parametrize("name", ["noise", "adam"])
