@@ -5,8 +5,9 @@ from mtopt.distributed._find import processes_of, unwrapped
 from mtopt.distributed._processes import ALONE, NamedRow, OneProcess, Processes
 from mtopt.distributed._ranks import RankError, Ranks
 from mtopt.distributed._refused import refuse_ranks
-from mtopt.distributed._sharded import refuse_sharded, shard_of
+from mtopt.distributed._sharded import is_sharded, refuse_sharded, shard_of
 from mtopt.distributed._shards import Shards, as_gradient_of
+from mtopt.distributed._whole import cut_like, digest_of, load_whole, make_whole, release, reshard
 
 __all__ = [
     "ALONE",
@@ -18,9 +19,16 @@ __all__ = [
     "Ranks",
     "Shards",
     "as_gradient_of",
+    "cut_like",
+    "digest_of",
+    "is_sharded",
+    "load_whole",
+    "make_whole",
     "processes_of",
     "refuse_ranks",
     "refuse_sharded",
+    "release",
+    "reshard",
     "shard_of",
     "unwrapped",
 ]

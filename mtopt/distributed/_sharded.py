@@ -40,7 +40,7 @@ _WITHOUT_WHOLE: set[weakref.ref[Any]] = set()
 
 def holder_of(param: torch.Tensor) -> Holder | None:
     """Who holds a shard; None where ``fully_shard`` does not."""
-    if not _may_hold():
+    if not may_hold():
         return None
     if param not in _HOLDERS or not _is_current(_HOLDERS[param], param):
         _look_up()
@@ -84,7 +84,7 @@ def is_sharded(params: Iterable[torch.Tensor]) -> bool:
     params = [param for param in params if isinstance(param, torch.Tensor)]
     if any(isinstance(param, tensors.DTensor) for param in params):
         return True
-    return _may_hold() and any(find_shard(param) is not param for param in params)
+    return may_hold() and any(find_shard(param) is not param for param in params)
 
 
 def refuse_sharded(params: Iterable[torch.Tensor]) -> None:
@@ -113,7 +113,7 @@ def refuse_elsewhere(params: Iterable[torch.Tensor]) -> None:
                 raise ValueError(f"params[{number}] is held by {why}")
 
 
-def _may_hold() -> bool:
+def may_hold() -> bool:
     """Whether anything was sharded in this process. Each module that is gets a class of its own, which outlives it."""
     kind = getattr(sys.modules.get("torch.distributed.fsdp"), "FSDPModule", None)
     return kind is not None and torch.distributed.is_initialized() and bool(kind.__subclasses__())

@@ -100,24 +100,18 @@ class Shards:
 
     def cut(self, direction: torch.Tensor, params: Sequence[torch.Tensor]) -> torch.Tensor:
         """What lies here of a whole direction (D,)."""
-        rank = self.mesh.get_local_rank(self.mesh.ndim - 1)
-        pieces = []
-        for param, piece in zip(params, cut_to_shapes(direction, [_shape_of(param) for param in params]), strict=True):
-            start, length = self._span_on(param, rank)
-            pieces.append(piece.narrow(_dimension_of(param), start, length).reshape(-1))
-        return torch.cat(pieces)
-
-    def _span_on(self, param: torch.Tensor, rank: int) -> tuple[int, int]:
-        """Where the shard of a rank begins, and how long it is: the chunks of ``torch.chunk``."""
-        entries = param.shape[_dimension_of(param)]
-        chunk = -(-entries // self.mesh.shape[-1])
-        start = min(entries, rank * chunk)
-        return start, min(entries - start, chunk)
+        wholes = cut_to_shapes(direction, [_shape_of(param) for param in params])
+        return torch.cat([_part_of(whole, param).reshape(-1) for param, whole in zip(params, wholes, strict=True)])
 
     def _shape_on(self, param: torch.Tensor, rank: int) -> torch.Size:
         shape = list(_shape_of(param))
-        shape[_dimension_of(param)] = self._span_on(param, rank)[1]
+        shape[_dimension_of(param)] = _span_on(param, rank)[1]
         return torch.Size(shape)
+
+
+def cut_as(param: torch.Tensor, whole: torch.Tensor) -> torch.Tensor:
+    """A copy of what lies here of a whole tensor, sharded as ``param`` is, whose shape it has."""
+    return as_gradient_of(param, _part_of(whole, param).to(param.device, copy=True).contiguous())
 
 
 def as_gradient_of(param: torch.Tensor, gradient: torch.Tensor) -> torch.Tensor:
@@ -131,6 +125,19 @@ def as_gradient_of(param: torch.Tensor, gradient: torch.Tensor) -> torch.Tensor:
 def _shape_of(param: torch.Tensor) -> torch.Size:
     """That of a whole row's part."""
     return torch.Size([*param.shape, 2]) if param.is_complex() else param.shape
+
+
+def _part_of(whole: torch.Tensor, param: torch.Tensor) -> torch.Tensor:
+    mesh = param.device_mesh  # type: ignore[attr-defined]
+    return whole.narrow(_dimension_of(param), *_span_on(param, mesh.get_local_rank(mesh.ndim - 1)))
+
+
+def _span_on(param: torch.Tensor, rank: int) -> tuple[int, int]:
+    """Where the shard of a rank begins, and how long it is: the chunks of ``torch.chunk``."""
+    entries = param.shape[_dimension_of(param)]
+    chunk = -(-entries // param.device_mesh.shape[-1])  # type: ignore[attr-defined]
+    start = min(entries, rank * chunk)
+    return start, min(entries - start, chunk)
 
 
 def _dimension_of(param: torch.Tensor) -> int:

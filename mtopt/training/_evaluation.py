@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
@@ -24,18 +25,26 @@ def averages(
     data: Iterable[Any] | None,
     size: Callable[[Any], int],
     processes: Processes,
+    *,
+    in_step: bool = False,
 ) -> dict[str, float]:
     """The averages of ``metrics`` over the batches of ``data`` on all ranks, each weighted by its size.
 
     A metric that some batches lack is averaged over the others. A rank may have no batch, if another has.
 
+    Args:
+        in_step: no rank may run the model alone: one that has no batch left runs its last one, which counts once.
+
     Raises:
-        ValueError: there is no batch.
+        ValueError: there is no batch; or ``in_step``, and there is none on one rank.
     """
     found: dict[str, tuple[float, int]] = {}
-    for batch in (None,) if data is None else data:
-        count = size(batch)
-        for name, value in metrics(batch).items():
+    batches: Iterable[Any] = (None,) if data is None else data
+    for batch, counts in _in_step(batches, processes) if in_step else ((batch, True) for batch in batches):
+        count, values = size(batch), metrics(batch)
+        if not counts:
+            continue
+        for name, value in values.items():
             number = float(value.detach() if isinstance(value, torch.Tensor) else value)
             total, size_so_far = found.get(name, (0.0, 0))
             found[name] = total + number * count, size_so_far + count
@@ -47,6 +56,24 @@ def averages(
         before, counted = sums.get(name, (0.0, 0))
         sums[name] = before + total, counted + count
     return {name: total / count for name, (total, count) in sums.items()}
+
+
+def _in_step(data: Iterable[Any], processes: Processes) -> Iterator[tuple[Any, bool]]:
+    """As many batches on all ranks, and whether each counts."""
+    batches = iter(data)
+    last: list[Any] = []
+    while True:
+        drawn = list(itertools.islice(batches, 1))
+        last = drawn or last
+        have, lack = processes.count([bool(drawn), not last])
+        if not have:
+            return
+        if lack:
+            raise ValueError(
+                f"data has no batch on {lack} of {processes.size} ranks, and a sharded model is run by all of them "
+                "together; give each rank one at least, or all the same data"
+            )
+        yield last[0], bool(drawn)
 
 
 def count_examples(batch: Any) -> int:

@@ -13,7 +13,7 @@ import torch
 from mtopt._losses import Losses, NoLossError, Objective, read_losses, run_loss, run_losses, without_nan
 from mtopt._replay import Generators, buffers_kept, second_look
 from mtopt.autograd import JacobianAccumulator, MatrixFree, StepRecord, as_matrix_free, backward, nothing_present
-from mtopt.distributed import unwrapped
+from mtopt.distributed import reshard, unwrapped
 from mtopt.training._protocol import LossSource, Stepping
 
 
@@ -53,7 +53,8 @@ def batches_of(trainer: Stepping, batch: Any) -> Sequence[Any]:
 
 
 def losses_of(trainer: LossSource, batch: Any) -> Losses:
-    """The trainer's losses of one batch, computed in its precision."""
+    """The trainer's losses of one batch, computed in its precision, with the parameters as they are now."""
+    reshard(trainer.model)
     with trainer.precision.autocast():
         losses = trainer.losses(batch)
     losses = trainer.precision.wrapped(losses)
@@ -147,6 +148,7 @@ def _accumulated(trainer: Stepping, batches: Sequence[Any], params: Any, scaler:
 
 
 def _named_params(trainer: Stepping) -> list[tuple[str, torch.nn.Parameter]]:
+    reshard(trainer.model)  # which has names for what the optimizer holds
     names = {id(param): name for name, param in unwrapped(trainer.model).named_parameters()}
     trained = [param for group in trainer.optimizer.param_groups for param in group["params"]]
     return [(names.get(id(param), f"extra_{index}"), param) for index, param in enumerate(trained)]

@@ -10,7 +10,8 @@ from typing import Any
 import torch
 
 from mtopt._losses import Losses, LossValue
-from mtopt.linalg import norm_of
+from mtopt.distributed import ALONE, Processes, is_sharded
+from mtopt.linalg import norm_of, view_shard
 
 
 class Precision:
@@ -56,14 +57,16 @@ class Precision:
 
         return cast
 
-    def finish_gradients(self, optimizer: torch.optim.Optimizer) -> str | None:
+    def finish_gradients(self, optimizer: torch.optim.Optimizer, processes: Processes = ALONE) -> str | None:
         """Unscale and clip ``.grad``. Says why the step must be skipped, if the direction is not finite."""
         gradients = [p.grad for group in optimizer.param_groups for p in group["params"] if p.grad is not None]
         if not gradients or (self.scaler is None and self.clip_norm is None):
             return None
         if self.scaler is not None:
             self.scaler.unscale_(optimizer)
-        norm = norm_of(gradients)
+        norm = norm_of(map(view_shard, gradients))
+        if is_sharded(gradients):
+            norm = math.hypot(*processes.gather(norm))
         if not math.isfinite(norm):
             return f"the norm of the direction is {norm}"
         if self.clip_norm is not None and norm > self.clip_norm:

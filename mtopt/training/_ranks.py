@@ -10,8 +10,9 @@ import torch
 from torch import nn
 from torch.nn.parallel import DistributedDataParallel
 
-from mtopt.distributed import Processes, processes_of, refuse_sharded, unwrapped
+from mtopt.distributed import Processes, is_sharded, processes_of, reshard, unwrapped
 from mtopt.training._closure import needs_closure
+from mtopt.training._precision import Precision
 
 
 class Replicated(Protocol):
@@ -28,6 +29,9 @@ class Replicated(Protocol):
 
     @property
     def processes(self) -> Processes: ...
+
+    @property
+    def precision(self) -> Precision: ...
 
     @property
     def shares_buffers(self) -> bool: ...
@@ -74,7 +78,9 @@ def start_alike(trainer: Replicated, told: Sequence[Any]) -> None:
     """Have the ranks agree in where they are and in what they were ``told`` to do, and take the first one's weights."""
     processes = trainer.processes
     params = [param for group in trainer.optimizer.param_groups for param in group["params"]]
-    refuse_sharded(params)
+    if is_sharded(params):
+        reshard(trainer.model)
+        _check_sharded(trainer, params)
     if not processes.several:
         return
     if needs_closure(trainer.optimizer):
@@ -85,8 +91,31 @@ def start_alike(trainer: Replicated, told: Sequence[Any]) -> None:
     processes.note("the steps and epochs that are done", (trainer.step, trainer.epoch))
     processes.note("what fit was asked for", told)
     held = {id(param): param for param in [*unwrapped(trainer.model).parameters(), *params]}
-    processes.take_first("the model's parameters", [param.detach() for param in held.values()])
+    copies = [param.detach() for param in held.values() if not is_sharded([param])]
+    if copies:
+        processes.take_first("the model's parameters", copies)
     share_buffers(trainer)
+
+
+def _check_sharded(trainer: Replicated, params: Sequence[torch.Tensor]) -> None:
+    """Raise where a training of sharded parameters would not be that of one process."""
+    if trainer.precision.scaler is not None:
+        raise ValueError(
+            "autocast is torch.float16, whose scaler judges each rank's shard by itself, and the model is sharded by "
+            "fully_shard; take torch.bfloat16, or MixedPrecisionPolicy of torch.distributed.fsdp"
+        )
+    own = {id(param) for param in trainer.model.parameters()}
+    if outside := [number for number, param in enumerate(params) if id(param) not in own]:
+        raise ValueError(
+            f"optimizer has {len(outside)} parameters that are not the model's, number {outside[0]} first, and the "
+            "model is sharded by fully_shard; apply it before the optimizer is made, to a model that has them all"
+        )
+    mesh = next(param.device_mesh for param in params if hasattr(param, "device_mesh"))
+    if mesh.ndim != 1 or mesh.size() != trainer.processes.size:
+        raise ValueError(
+            f"model is sharded on a mesh of shape {tuple(mesh.shape)}, and a trainer takes one dimension with all "
+            f"{trainer.processes.size} ranks; make it so, or call mtopt.backward in a loop of your own"
+        )
 
 
 def share_buffers(trainer: Replicated) -> None:

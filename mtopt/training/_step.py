@@ -33,7 +33,7 @@ def take_step(trainer: Hooked, batch: Any) -> StepRecord:
     generators = generators_of(trainer) if rule.reevaluates or by_closure else None
     before = rule.state_dict() if by_closure else {}
     record = trainer.make_gradients(batch)
-    reason = precision.finish_gradients(optimizer)
+    reason = precision.finish_gradients(optimizer, trainer.processes)
     if reason is not None and not record.skipped:
         _refuse_if_strict(trainer, f"{reason}; lower the learning rate")
         record = replace(record, weights=None, skipped=True, reason=reason)

@@ -17,7 +17,7 @@ from mtopt._replay import buffers_kept
 from mtopt.autograd import MatrixFree, PlanName, Private, Probe, StepRecord, Store
 from mtopt.combiners import Combiner
 from mtopt.diagnosis import Diagnosis
-from mtopt.distributed import Processes
+from mtopt.distributed import Processes, is_sharded, reshard
 from mtopt.training._checks import check_accumulate, check_callbacks, check_how, check_limits, check_parts, read_rule
 from mtopt.training._closure import check_closure
 from mtopt.training._deterministic import deterministic_kernels
@@ -306,7 +306,9 @@ class MultiLossTrainer(ABC):
         ):
             processes.note("what they evaluate", split)
             share_buffers(self)
-            values = averages(self.metrics, data, self.batch_size, processes)
+            reshard(self.model)
+            sharded = is_sharded(self.model.parameters())
+            values = averages(self.metrics, data, self.batch_size, processes, in_step=sharded)
         self.features = None
         if split is not None:
             self.history.append_evaluation(split, self.step, values)

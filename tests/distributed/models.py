@@ -39,6 +39,10 @@ class Shared(nn.Module):
             nn.init.normal_(param, std=0.6, generator=generator)
         self.double()
 
+    def parts(self) -> list[nn.Module]:
+        """Those that are sharded each by itself, where the model is."""
+        return [self.trunk, self.some]
+
     def features(self, inputs: torch.Tensor) -> torch.Tensor:
         return self.trunk(inputs) * self.gain
 
@@ -77,12 +81,12 @@ def wrapped(model: nn.Module, wrap: str) -> nn.Module:
 
 
 def sharded(model: nn.Module, wrap: str = "fsdp", **options: Any) -> nn.Module:
-    """The model with its trunk, the layer that some losses pass, and the rest in groups of their own."""
+    """The model with its parts, and the rest, in groups of their own."""
     size = distributed.get_world_size()
     mesh = init_device_mesh("cpu", (size,))
     if wrap == "hsdp":
         mesh = init_device_mesh("cpu", (size // 2, 2), mesh_dim_names=("copies", "shards"))
-    for part in (model.trunk, model.some, model):
+    for part in (*model.parts(), model):  # type: ignore[operator]
         fully_shard(part, mesh=mesh, **options)  # type: ignore[arg-type]
     return model
 

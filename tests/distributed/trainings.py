@@ -35,6 +35,10 @@ class Net(nn.Module):
             nn.init.normal_(param, std=0.5, generator=generator)
         self.double()
 
+    def parts(self) -> list[nn.Module]:
+        """Those that are sharded each by itself, where the model is."""
+        return [self.layers[0]]
+
     def forward(self, inputs: torch.Tensor) -> torch.Tensor:
         return self.layers(inputs)
 
@@ -96,14 +100,17 @@ def found_in(trainer: TwoErrors) -> dict[str, Any]:
     }
 
 
-def run_training(rule: str, wrap: str, options: dict[str, Any], epochs: int = 2) -> dict[str, Any]:
+def run_training(
+    rule: str, wrap: str, options: dict[str, Any], epochs: int = 2, averaged: bool = True
+) -> dict[str, Any]:
     """Some epochs, evaluated after each; ``gen`` among the options brings an automatic learning rate."""
     options = dict(options)
     gen = options.pop("gen", False)
-    average = WeightAverage(0.5)
     trainer = trainer_of(rule, wrap, rate=1e-3 if gen else 0.05, **options)
-    evaluated = [mtopt.Evaluator(held_out()), mtopt.Evaluator(held_out(), split="averaged", average=average)]
-    trainer.callbacks += [average, *evaluated]
+    trainer.callbacks.append(mtopt.Evaluator(held_out()))
+    if averaged:
+        average = WeightAverage(0.5)
+        trainer.callbacks += [average, mtopt.Evaluator(held_out(), split="averaged", average=average)]
     if gen:
         trainer.callbacks.append(mtopt.GeN(trainer.optimizer, every=2, startup=2))
     if distributed.is_initialized() and wrap == "bare" and place()[0]:
@@ -131,7 +138,7 @@ def run_shuffled() -> torch.Tensor:
     return whole.reshape(2, len(whole) // 2, 4)
 
 
-def run_with_files(folder: Path) -> dict[str, Any]:
+def run_with_files(folder: Path, wrap: str = "ddp") -> dict[str, Any]:
     """A training that is stopped early, with everything that writes or shows something."""
     best = BestCheckpoint("validation", "first")
     archive = FrontArchive("validation", ["first", "second"], path=folder / "front")
@@ -140,10 +147,10 @@ def run_with_files(folder: Path) -> dict[str, Any]:
         *(best, archive, CSVLogger(folder / "log.csv"), ProgressBar(force=True)),
         EarlyStopping("validation", "first", patience=2, min_delta=10.0),
     ]
-    trainer = trainer_of(callbacks=callbacks)
+    trainer = trainer_of(wrap=wrap, callbacks=callbacks)
     trainer.fit(loader_of(data_of()), epochs=9, checkpoint_dir=folder / "run")
     found = found_in(trainer)
-    other = trainer_of()
+    other = trainer_of(wrap=wrap)
     other.load(best.path)  # type: ignore[arg-type]
     values = other.evaluate(held_out())
     return found | {"best": best.best, "again": values["first"], "kept": [kept.step for kept in archive.kept]}
@@ -177,10 +184,12 @@ def run_ended(folder: Path, how: str) -> dict[str, Any]:
     return {"code": code, "steps": trainer.step, "files": files, "seconds": time.monotonic() - started}
 
 
-def run_until(folder: Path, steps: int, noise: bool = False, rule: str = "moco") -> dict[str, Any]:
+def run_until(
+    folder: Path, steps: int, noise: bool = False, rule: Any = "moco", wrap: str | None = None, **options: Any
+) -> dict[str, Any]:
     """A training up to a step, from what is in the folder; on each rank among random numbers of its own."""
     torch.manual_seed(100 + place()[0])
-    trainer = trainer_of(rule, "bare" if steps % 2 else "ddp", noise=noise)
+    trainer = trainer_of(rule, wrap or ("bare" if steps % 2 else "ddp"), noise=noise, **options)
     trainer.seed = None
     trainer.callbacks.append(mtopt.Evaluator(held_out(), every=2))
     with warnings.catch_warnings():

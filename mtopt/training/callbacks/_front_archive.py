@@ -15,7 +15,7 @@ from mtopt._content import content_of
 from mtopt._counts import check_count
 from mtopt._errors import CheckpointError, unknown_name
 from mtopt._losses import Objective
-from mtopt.distributed import unwrapped
+from mtopt.distributed import load_whole, make_whole, unwrapped
 from mtopt.pareto import Front, is_nondominated
 from mtopt.training.callbacks._base import Callback
 from mtopt.training.callbacks._protocol import Training
@@ -97,7 +97,7 @@ class FrontArchive(Callback):
         """
         content = read_checkpoint(kept.path)
         with content_of(f"model in {kept.path}"):
-            unwrapped(model).load_state_dict(content["model"])
+            load_whole(unwrapped(model), content["model"])
 
     def on_evaluate(self, trainer: Training, split: str, values: Mapping[str, float]) -> None:
         if split != self.split:
@@ -115,11 +115,12 @@ class FrontArchive(Callback):
         self.kept = [kept for kept, stays in zip(self.kept, inside, strict=True) if stays]
         while len(self.kept) > self.capacity:
             del self.kept[_most_crowded(self.points())]
+        content = {"model": unwrapped(trainer.model).state_dict(), "step": new.step, "values": new.values}
+        whole = make_whole(content, trainer.processes) if new in self.kept else None
         if trainer.processes.rank > 0:
             return  # which has the same archive; the files are the first one's
-        if new in self.kept:
-            content = {"model": unwrapped(trainer.model).state_dict(), "step": new.step, "values": new.values}
-            write_checkpoint(new.path, content)
+        if whole is not None:
+            write_checkpoint(new.path, whole)
         for dropped in before:
             if all(dropped.path != kept.path for kept in self.kept):
                 dropped.path.unlink(missing_ok=True)

@@ -14,7 +14,7 @@ from torch.optim.swa_utils import AveragedModel
 from mtopt._content import content_of
 from mtopt._replay import buffers_kept
 from mtopt.autograd import StepRecord
-from mtopt.distributed import unwrapped
+from mtopt.distributed import is_sharded, unwrapped
 from mtopt.training.callbacks._base import Callback
 from mtopt.training.callbacks._protocol import Training
 
@@ -56,6 +56,11 @@ class WeightAverage(Callback):
         self._loaded: Mapping[str, Any] | None = None  # until there is a model to load it into
 
     def on_fit_start(self, trainer: Training) -> None:
+        if is_sharded(trainer.model.parameters()):
+            raise ValueError(
+                "WeightAverage keeps a copy of the model, which is sharded by fully_shard here and cannot be copied; "
+                "leave the callback out, or shard no parameters"
+            )
         self._average_of(unwrapped(trainer.model))
 
     def on_step_end(self, trainer: Training, record: StepRecord) -> None:

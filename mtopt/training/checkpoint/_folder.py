@@ -16,6 +16,7 @@ from mtopt.distributed import ALONE, Processes
 from mtopt.files import TEMPORARY_SUFFIX
 from mtopt.locks import held_alone
 from mtopt.training.checkpoint._position import of_all_ranks
+from mtopt.training.checkpoint._whole import whole_state
 
 _NAME = re.compile(r"step-(\d+)\.pt")
 _ADVICE = "wait for the end of that run, end it, or give this one a checkpoint_dir of its own"
@@ -134,7 +135,7 @@ class CheckpointFolder:
 
 def write_together(path: str | os.PathLike[str], state: Any, processes: Processes) -> None:
     """Write a trainer's state, with the positions of all ranks, by the first one. All wait, and learn how it went."""
-    content = of_all_ranks(state, processes)
+    content = of_all_ranks(whole_state(state, processes), processes)
     if processes.rank == 0:
         write_checkpoint(path, content)
     processes.meet()

@@ -12,11 +12,12 @@ import torch
 from mtopt._checkpoints import CheckpointWarning
 from mtopt._content import check_alike, check_mapping, check_whole, content_of
 from mtopt._errors import CheckpointError
-from mtopt.distributed import unwrapped
+from mtopt.distributed import load_whole, reshard, unwrapped
 from mtopt.training.checkpoint._optimizer_state import check_optimizer, parameter_names
 from mtopt.training.checkpoint._position import position_here
 from mtopt.training.checkpoint._protocol import Checkpointed, Stateful
 from mtopt.training.checkpoint._settings import differences, other_dtypes, without_addresses
+from mtopt.training.checkpoint._whole import cut_optimizer_state
 
 _PARTS = ("step", "model", "optimizer", "scheduler", "scaler", "combiner", "callbacks", "history", "position")
 _SHOWN = 5
@@ -25,6 +26,7 @@ _SHOWN = 5
 def trainer_state(trainer: Checkpointed, position: dict[str, Any] | None) -> dict[str, Any]:
     """The trainer as tensors, which are not copied, and plain values: of several ranks, as this one has it."""
     model, processes = unwrapped(trainer.model), trainer.processes
+    reshard(model)
     return {
         "step": trainer.step,
         "model": model.state_dict(),
@@ -58,6 +60,7 @@ def load_trainer_state(trainer: Checkpointed, state: Mapping[str, Any]) -> None:
     if missing:
         raise CheckpointError(f"it is not the state of a trainer: it lacks {missing}; give one that a trainer wrote")
     model = unwrapped(trainer.model)
+    reshard(model)
     check_whole(state["step"], "step")
     position_here(state, trainer.processes)
     _check_model(model, state["model"])
@@ -84,9 +87,9 @@ def load_trainer_state(trainer: Checkpointed, state: Mapping[str, Any]) -> None:
             f"the checkpoint is of a run with other settings: {'. '.join(other)}", CheckpointWarning, stacklevel=4
         )
     with content_of("model"):
-        model.load_state_dict(state["model"])
+        load_whole(model, state["model"])
     with content_of("optimizer"):
-        trainer.optimizer.load_state_dict(state["optimizer"]["state"])
+        trainer.optimizer.load_state_dict(cut_optimizer_state(trainer.optimizer, state["optimizer"]["state"]))
     if trainer.scheduler is not None:
         with content_of("scheduler"):
             trainer.scheduler.load_state_dict(state["scheduler"]["state"])

@@ -9,6 +9,8 @@ from typing import TypeVar
 import torch
 
 from mtopt._replay import Generators, buffers_kept
+from mtopt.distributed import release
+from mtopt.linalg import view_shard
 from mtopt.training._kept_state import optimizer_kept
 from mtopt.training._random import global_state, set_global_state
 
@@ -55,6 +57,7 @@ def along_update(
             for point in points:
                 for param, before, change in zip(params, start, update, strict=True):
                     param.copy_(before).add_(change, alpha=point)
+                release(params)
                 set_global_state(generators)
                 torch.clear_autocast_cache()  # it would give the weights of the point before
                 with drawn.replayed(), buffers_kept(*owners), recorded():
@@ -63,10 +66,11 @@ def along_update(
         finally:
             for param, before in zip(params, start, strict=True):
                 param.copy_(before)
+            release(params)
             set_global_state(generators)
             torch.clear_autocast_cache()
 
 
 def _moves(params: Sequence[torch.Tensor], update: Sequence[torch.Tensor]) -> bool:
     grads = [param.grad for param in params if param.grad is not None]
-    return any(bool(change.any()) for change in [*update, *grads])
+    return any(bool(view_shard(change).any()) for change in [*update, *grads])
