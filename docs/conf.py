@@ -25,7 +25,6 @@ exclude_patterns = ["examples", "images"]
 
 myst_enable_extensions = ["deflist"]
 myst_heading_anchors = 3
-suppress_warnings = ["myst.header"]  # a page may have two titles of the first rank, such as learning_rate.md
 
 default_role = "code"
 autodoc_typehints_format = "short"
