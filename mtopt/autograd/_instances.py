@@ -10,7 +10,7 @@ import torch
 from torch import nn
 
 from mtopt._losses import Batch, Objective
-from mtopt.autograd._agreement import length_of, require_agreement
+from mtopt.autograd._agreement import require_agreement
 from mtopt.autograd._call import Call, check_rule, weighs_by_products
 from mtopt.autograd._instance_gramian import InstancePass, require_dense
 from mtopt.autograd._instance_groups import GroupRows, SampleGroups
@@ -200,9 +200,15 @@ class _ByLayers(Plan):
         )
         self.backwards += 1
         require_dense(direction)
-        length = length_of([piece for piece in direction if piece is not None]) / self.call.scale
-        found = self.found
-        require_agreement(length, found.gramian, outcome.weights, found.dtype, "the samples' gradients", _APART)
+        require_agreement(
+            [piece for piece in direction if piece is not None],
+            self.found.gramian,
+            outcome.weights,
+            scale=self.call.scale,
+            dtype=self.found.dtype,
+            what="the samples' gradients",
+            advice=_APART,
+        )
         return Update([(indices, direction)], what=WHAT, borrowed=True)
 
 

@@ -165,7 +165,8 @@ def _embedding(node: Node, param: torch.Tensor) -> MatrixUse | None:
 
 
 def _convolution(graph: LossGraph, node: Node, kernel: Node, param: torch.Tensor) -> MatrixUse | None:
-    if node._saved_transposed or node._saved_groups != 1 or node.next_functions[1][0] is not kernel:  # type: ignore[attr-defined]
+    operands = [position for position, (behind, _) in enumerate(node.next_functions) if behind is kernel]
+    if node._saved_transposed or node._saved_groups != 1 or operands != [1]:  # type: ignore[attr-defined]
         return None
     given = _read(node, "_saved_input")
     stride, padding, dilation = node._saved_stride, node._saved_padding, node._saved_dilation  # type: ignore[attr-defined]
@@ -198,7 +199,7 @@ def _bias_of(graph: LossGraph, node: Node) -> int:
 def _read(node: Node, name: str) -> torch.Tensor:
     """What a node keeps for the backward pass."""
     found: torch.Tensor = getattr(node, name).detach()
-    if getattr(node, name).data_ptr() != found.data_ptr():  # made anew
+    if found.layout == torch.strided and getattr(node, name).data_ptr() != found.data_ptr():  # made anew
         raise PackedError
     return found
 

@@ -10,7 +10,7 @@ import torch
 
 from mtopt.combiners import Combiner, JacobianCombiner
 from mtopt.linalg import gramian_of
-from mtopt.testing._promises import VIOLATION, data_scale
+from mtopt.testing._promises import VIOLATION, data_scale, tells_the_rank
 from mtopt.testing._subject import Case, Subject, brief, unit
 
 DTYPES = {torch.float16: 2e-3, torch.bfloat16: 1.6e-2, torch.float32: 1e-5, torch.float64: 0.0}
@@ -136,8 +136,9 @@ def order_of_dependent_rows(subject: Subject) -> None:
     if is_symmetric(subject.rule) and not subject.rule.stateful:
         for case in subject.dependent():
             for dtype in (torch.float64, torch.float32):
-                if not case.rounded:
-                    expect_symmetric(subject, case.to(dtype))
+                cast = case.to(dtype)
+                if not case.rounded and (subject.rule.continuous or tells_the_rank(cast.jacobian)):
+                    expect_symmetric(subject, cast)
 
 
 def is_symmetric(rule: Combiner) -> bool:

@@ -13,7 +13,7 @@ from torch.utils.flop_counter import FlopCounterMode
 
 import mtopt
 from mtopt.autograd import _matrix_gradients
-from mtopt.autograd._agreement import length_of
+from mtopt.autograd._agreement import _length_of
 from mtopt.autograd._matrix_gradients import MatrixCosts, MatrixGradients, Way
 from mtopt.autograd._matrix_uses import MatrixUse
 from mtopt.autograd.plans import _layers
@@ -168,6 +168,90 @@ def test_a_hook_on_a_layers_output_is_heard(way: Way) -> None:
     close(flat_gradient(list(model.parameters())), reference.direction(mtopt.create_combiner("mgda")), 1e-10)
 
 
+def test_a_convolution_that_one_loss_does_not_reach(way: Way) -> None:
+    """Its bias has the rows of the others alone, in a batched pass, too."""
+    torch.manual_seed(0)
+    model = nn.ModuleDict({"trunk": nn.Linear(3, 32), "conv": nn.Conv2d(2, 3, 3)}).double()
+    given = torch.randn(2, 3, dtype=torch.float64)
+
+    def losses() -> dict[str, torch.Tensor]:
+        hidden = model["trunk"](given).view(2, 2, 4, 4).tanh()
+        seen = model["conv"](hidden).flatten(1).mean(1)
+        return {"a": seen[0], "b": 0.5 * seen[1], "c": hidden.square().mean()}
+
+    expected = rows_of(losses, model, "upgrad")
+    record = mtopt.backward(losses(), model, mtopt.create_combiner("upgrad"), plan="layers")
+    assert matrices(record) == 2
+    close(flat_gradient(list(model.parameters())), expected, 1e-10)
+
+
+class Stop(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, given: torch.Tensor) -> torch.Tensor:
+        return given.clone()
+
+    @staticmethod
+    def backward(ctx: Any, gradient: torch.Tensor) -> None:  # type: ignore[override]
+        return None
+
+
+def odd_losses(name: str) -> tuple[nn.Module, Callable[[], list[torch.Tensor]]]:
+    """Losses of a model with uses of its parameters that look like a layer's, or nearly."""
+    torch.manual_seed(0)
+    given = torch.randn(5, 4, dtype=torch.float64)
+    first, second = nn.Linear(4, 6).double(), nn.Linear(6, 3).double()
+    kernel = nn.ParameterList([torch.randn(4, 4, 3, 3, dtype=torch.float64)])
+
+    def sparse() -> list[torch.Tensor]:
+        out = second(torch.mm(given.relu().to_sparse(), first.weight.T).tanh())
+        return [out.sin().sum(), out.square().mean()]
+
+    def with_itself() -> list[torch.Tensor]:
+        seen = F.conv2d(kernel[0], kernel[0])
+        return [seen[:, :2].square().sum(), seen.sin().sum()]
+
+    def stopped() -> list[torch.Tensor]:
+        hidden = first(given).tanh()
+        return [second(hidden).square().sum(), second(hidden).sin().sum(), second(Stop.apply(hidden)).cos().sum()]
+
+    made = {"sparse": sparse, "with itself": with_itself, "stopped": stopped}
+    return (kernel if name == "with itself" else nn.Sequential(first, second)), made[name]
+
+
+@pytest.mark.parametrize("name", ["sparse", "with itself", "stopped"])
+def test_what_only_looks_like_a_layer(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(MatrixCosts, "cheapest", lambda costs, uses: "products")
+    monkeypatch.setattr(_layers, "FEW", 0)
+    model, losses = odd_losses(name)
+    expected = rows_of(losses, model, "upgrad")
+    mtopt.backward(losses(), model, mtopt.create_combiner("upgrad"), plan="layers")
+    close(flat_gradient(list(model.parameters())), expected, 1e-10)
+
+
+def test_a_layer_that_nothing_came_to(way: Way) -> None:
+    """Such as an expert without tokens."""
+    torch.manual_seed(0)
+    model = nn.ModuleList([nn.Linear(4, 6), nn.Linear(4, 6)]).double()
+    given = torch.randn(5, 4, dtype=torch.float64)
+
+    def losses() -> list[torch.Tensor]:
+        out = torch.cat([model[0](given), model[1](given[:0])])
+        return [out.sin().sum(), out.square().mean()]
+
+    expected = rows_of(losses, model, "upgrad")
+    mtopt.backward(losses(), model, mtopt.create_combiner("upgrad"), plan="layers")
+    close(flat_gradient(list(model.parameters())), expected, 1e-10)
+
+
+@pytest.mark.parametrize("factor", [1e-7, 1e-8, 1e-9, 0.0])
+def test_what_vanishes_in_sixteen_bits_is_no_defect(factor: float, way: Way) -> None:
+    torch.manual_seed(0)
+    layer = nn.Linear(16, 16).half()
+    out = layer(torch.randn(8, 16).half()).float()
+    losses = [factor * out.square().sum(), factor * out.sin().sum()]
+    assert not mtopt.backward(losses, layer, mtopt.create_combiner("mgda"), plan="layers").skipped
+
+
 def test_convolutions_of_all_dimensions(way: Way) -> None:
     torch.manual_seed(0)
     for dimensions, kind in enumerate((nn.Conv1d, nn.Conv2d, nn.Conv3d), start=1):
@@ -238,7 +322,7 @@ def test_the_certificate_is_checked(way: Way, monkeypatch: pytest.MonkeyPatch) -
 def test_the_length_of_a_direction(factor: float) -> None:
     pieces = [factor * torch.randn(size, generator=torch.Generator().manual_seed(size)) for size in (3, 1024, 5000)]
     exact = float(torch.cat(pieces).double().norm())
-    assert length_of([piece.view(1, -1) for piece in pieces]) == pytest.approx(exact, rel=1e-6)
+    assert _length_of([piece.view(1, -1) for piece in pieces]) == pytest.approx(exact, rel=1e-6)
 
 
 def test_where_it_cannot_go_rows_are_kept_and_the_record_says_why() -> None:

@@ -11,7 +11,7 @@ from typing import Any, Self
 import torch
 
 from mtopt._losses import Batch
-from mtopt.autograd._agreement import length_of, require_agreement
+from mtopt.autograd._agreement import require_agreement
 from mtopt.autograd._batched import NotBatchedError, batched_gradients, unit_cotangents
 from mtopt.autograd._call import Call
 from mtopt.autograd._layer_gramians import plain_arithmetic
@@ -69,7 +69,7 @@ class Layers(KeptRows):
         passes = spared = 0.0
         for index, (param, reach) in enumerate(zip(call.params, self.reaches, strict=True)):
             found = uses.get(id(param), [])
-            if not found or not reach:
+            if not found or not reach or not all(use.positions for use in found):
                 continue
             costs = MatrixCosts.of(found, len(reach))
             way = costs.cheapest(found) if len(reach) > 1 else "kept"
@@ -105,7 +105,11 @@ class Layers(KeptRows):
         self.rows = self._make_rows()
         self.backwards = len(self.losses)
         found = reach_of_rows(self.rows, self.matrix)
-        return [self.matrices[n].reach if n in self.matrices else reach for n, reach in enumerate(found)]
+        return [self._reach_of(self.matrices[n]) if n in self.matrices else reach for n, reach in enumerate(found)]
+
+    def _reach_of(self, matrix: Matrix) -> Reach:
+        """The losses whose gradients come to a matrix, as rows would tell: a function may stop one on the way."""
+        return tuple(k for k in matrix.reach if any(self.cotangents[use.edge][k] is not None for use in matrix.uses))
 
     def _make_rows(self) -> list[Row]:
         count, ways = len(self.losses), [matrix.way for matrix in self.matrices.values()]
@@ -133,7 +137,7 @@ class Layers(KeptRows):
                 reached = gradient is not None and k in self.reaches[index]  # a batch has zeros for the others
                 row[index] = split_complex(gradient) if reached else None  # type: ignore[arg-type]
             for index, use in self.biases.items():
-                seen = self.cotangents[use.edge][k]
+                seen = self.cotangents[use.edge][k] if k in self.reaches[index] else None
                 row[index] = None if seen is None else seen.transpose(0, 1).flatten(1).sum(1)
             yield row
             del found, row
@@ -202,9 +206,14 @@ class Layers(KeptRows):
             for index in made:
                 pieces[index] = self.made.pop(index).combined(weights, self.call.params[index])
         direction = [pieces[index] for index in group.indices]
-        length = length_of(direction) / self.call.scale
         require_agreement(
-            length, gradients.gramian, weights, self._least_exact(group), "the losses' gradients", _ADVICE
+            direction,
+            gradients.gramian,
+            weights,
+            scale=self.call.scale,
+            dtype=self._least_exact(group),
+            what="the losses' gradients",
+            advice=_ADVICE,
         )
         return direction
 
