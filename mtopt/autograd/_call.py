@@ -147,6 +147,8 @@ def factor_of(scaler: Any, device: torch.device) -> tuple[float, bool]:
 def check_rule(combiner: object, private: object) -> None:
     """Raise for what is no rule, and for a word that ``private`` does not know."""
     if not isinstance(combiner, Combiner):
+        if isinstance(combiner, type):
+            raise TypeError(f"combiner must be a Combiner, found a class; create it: {combiner.__name__}()")
         hint = (
             f"; create it once, before the loop: mtopt.create_combiner({combiner!r})"
             if isinstance(combiner, str)
@@ -227,6 +229,10 @@ def trainable(params: Params, processes: Processes = ALONE) -> list[Place]:
         params = params.named_parameters()
     elif isinstance(params, torch.Tensor):
         raise TypeError("params must be an iterable of parameters (or a module), found one tensor; give [tensor]")
+    elif not isinstance(params, Iterable):
+        raise TypeError(
+            f"params must be a module or an iterable of parameters, found {type(params).__name__}; give the model"
+        )
     found: dict[int, Place] = {}
     for index, entry in enumerate(params):
         name, param = entry if isinstance(entry, tuple) and len(entry) == 2 else (None, entry)

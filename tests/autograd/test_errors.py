@@ -82,6 +82,7 @@ def test_a_loss_that_reaches_nothing_is_named_under_a_gradient_rule() -> None:
         ([], ValueError, "params holds no parameter that requires gradients"),
         ([torch.ones(2)], ValueError, "params holds no parameter that requires gradients; unfreeze some"),
         (torch.ones(2, requires_grad=True), TypeError, r"found one tensor; give \[tensor\]"),
+        (torch.optim.SGD([torch.ones(2)]), TypeError, "found SGD; give the model"),
         ([{"params": [], "lr": 0.1}], TypeError, r"params\[0\] must be a tensor, found dict"),
         ([("name", 1.0)], TypeError, r"params\[0\] must be a tensor, found tuple"),
         ([2 * torch.ones(2, requires_grad=True)], ValueError, r"params\[0\] of shape \(2,\) is no leaf"),
@@ -96,6 +97,8 @@ def test_wrong_combiners() -> None:
     params = [nn.Parameter(torch.ones(2))]
     with pytest.raises(TypeError, match=r"found str; create it once, before the loop: mtopt.create_combiner\('mgda'\)"):
         mtopt.backward([graph()], params, "mgda")  # type: ignore[arg-type]
+    with pytest.raises(TypeError, match=r"found a class; create it: MGDA\(\)"):
+        mtopt.backward([graph()], params, mtopt.MGDA)  # type: ignore[arg-type]
     with pytest.raises(TypeError, match="combiner must be a Combiner, found function"):
         mtopt.backward([graph()], params, lambda gramian: gramian)  # type: ignore[arg-type]
 

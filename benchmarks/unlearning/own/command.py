@@ -156,6 +156,12 @@ def _read(request: Request) -> dict[str, list[Row]]:
             f"{shared} of the {len(sets['forget'])} rows of {request.forget} are in {request.retain}, too, and cannot "
             "be forgotten and retained; take them out of one"
         )
+    for name in ("forget", "retain") if request.holdout is not None else ():
+        if shared := overlap(sets["holdout"], sets[name]):
+            raise ValueError(
+                f"{shared} of the {len(sets['holdout'])} rows of {request.holdout} are in {files[name]}, too, and the "
+                "model must never have seen what is held out; take them out of it"
+            )
     if request.holdout is not None and is_text(sets["forget"]) != is_text(sets["holdout"]):
         raise ValueError(
             f"{request.holdout} must hold rows of the kind of {request.forget}: membership is told from alike ones"

@@ -78,6 +78,10 @@ class Request:
     def __post_init__(self) -> None:
         if taken := {"forget", "retain", "holdout"} & set(self.evaluate):
             raise ValueError(f"evaluate names {', '.join(sorted(taken))}, which have an option of their own; rename it")
+        for name in ("epochs", "learning_rate", "batch_size", "accumulate", "evaluate_every", "evaluation_rows"):
+            value = getattr(self, name)
+            if value is not None and not value > 0:
+                raise ValueError(f"{name} must be positive, found {value}")
         self.recipe()  # a name that is not known is told before anything is read
 
     def recipe(self) -> Recipe:

@@ -66,14 +66,15 @@ def has_prompts(path: str | os.PathLike[str], columns: Sequence[str] | None = No
     return isinstance(record, dict) and "prompt" in record and not {"messages", "question"} & set(record)
 
 
-def overlap(forget: Sequence[Row], retain: Sequence[Row]) -> int:
-    """How many rows to forget are among those to retain, too."""
-    kept = {_content(row) for row in retain}
-    return sum(_content(row) in kept for row in forget)
+def overlap(rows: Sequence[Row], others: Sequence[Row]) -> int:
+    """How many of ``rows`` are among the others, too, white space around texts aside."""
+    known = {_content(row) for row in others}
+    return sum(_content(row) in known for row in rows)
 
 
 def _content(row: Row) -> str:
-    return repr([row.get(name) for name in ("question", "answer", "text")])
+    texts = [row.get(name) for name in ("question", "answer", "text")]
+    return repr([text.strip() if isinstance(text, str) else text for text in texts])
 
 
 def _reader(first: Row, columns: Sequence[str] | None, place: str) -> Callable[[Mapping[str, Any], str], Row]:

@@ -45,10 +45,10 @@ class Finding:
 
     @property
     def outcome(self) -> Literal["better", "worse", "undecided"]:
-        """At 5 %, with Holm's correction."""
+        """At 5 %, with Holm's correction. The middle difference is zero where most tasks are ties."""
         if not self.p_holm < LEVEL:
             return "undecided"
-        return "better" if self.gain.value > 0 else "worse"
+        return "better" if (self.gain.value or self.ahead - self.behind) > 0 else "worse"
 
     @property
     def seeds(self) -> int:

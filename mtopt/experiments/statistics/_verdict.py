@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -205,7 +206,18 @@ class Verdict:
 
 
 def judge(scores: Scores, against: str, *, called: str | None = None, static: Collection[str] = ()) -> Verdict:
-    """The verdict on every rule of ``scores`` but one against that one."""
+    """The verdict on every rule of ``scores`` but one against that one.
+
+    Raises:
+        ValueError: a score is NaN, infinite or negative.
+    """
+    for task, rules in scores.items():
+        for rule, runs in rules.items():
+            if not all(0.0 <= score < math.inf for score in runs):
+                raise ValueError(
+                    f"scores of {rule!r} on {task!r} must be finite and not negative, found {list(runs)}; a run that "
+                    "diverged has 0"
+                )
     return Verdict(against, called or against, tuple(find(scores, against)), scores, frozenset(static))
 
 

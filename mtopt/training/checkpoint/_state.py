@@ -89,7 +89,7 @@ def load_trainer_state(trainer: Checkpointed, state: Mapping[str, Any]) -> None:
     with content_of("model"):
         load_whole(model, state["model"])
     with content_of("optimizer"):
-        trainer.optimizer.load_state_dict(cut_optimizer_state(trainer.optimizer, state["optimizer"]["state"]))
+        trainer.optimizer.load_state_dict(dict(cut_optimizer_state(trainer.optimizer, state["optimizer"]["state"])))
     if trainer.scheduler is not None:
         with content_of("scheduler"):
             trainer.scheduler.load_state_dict(state["scheduler"]["state"])

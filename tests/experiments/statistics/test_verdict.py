@@ -151,3 +151,20 @@ def test_nothing_to_compare_is_said():
     verdict = judge({"task": {"linear": [1.0]}}, "linear")
     assert str(verdict) == "No rule was compared with linear."
     assert verdict.rows() == []
+
+
+def test_a_rule_that_is_never_behind_is_not_worse():
+    """Where most tasks are ties the middle difference is zero."""
+    scores = {task: {"linear": [0.5], "mgda": [0.6 if task < 6 else 0.5]} for task in range(21)}
+    (found,) = judge(scores, "linear").findings
+    assert found.gain.value == 0.0
+    assert found.outcome == "better"
+    turned = {task: {"linear": rules["mgda"], "mgda": rules["linear"]} for task, rules in scores.items()}
+    (found,) = judge(turned, "linear").findings
+    assert found.outcome == "worse"
+
+
+@pytest.mark.parametrize("score", [math.nan, math.inf, -0.1])
+def test_scores_that_are_none_are_refused(score):
+    with pytest.raises(ValueError, match="scores of 'mgda' on 'a' must be finite and not negative"):
+        judge({"a": {"linear": [0.5], "mgda": [score]}}, "linear")

@@ -185,6 +185,7 @@ def test_the_usual_template_is_the_tokenizers(files, authors, tmp_path):
         ({"rule": "pcgard"}, mtopt.UnknownNameError, "did you mean 'pcgrad'"),
         ({"retain_loss": "none"}, ValueError, r"NGDiff\+GeN finds its rate on the retain loss"),
         ({"evaluate": {"retain": "a.jsonl"}}, ValueError, "evaluate names retain"),
+        ({"epochs": 0}, ValueError, "epochs must be positive, found 0"),
     ],
 )
 def test_a_wrong_request_is_refused_before_a_file_is_read(options, error, message):
@@ -197,6 +198,8 @@ def test_files_that_do_not_go_together(files, tmp_path):
         unlearn(request_of(files, tmp_path, model="nowhere", retain=str(files / "forget.jsonl")))
     with pytest.raises(ValueError, match=r"holdout_texts\.jsonl must hold rows of the kind of"):
         unlearn(request_of(files, tmp_path, model="nowhere", holdout=str(files / "holdout_texts.jsonl")))
+    with pytest.raises(ValueError, match=r"12 of the 12 rows of .*retain\.jsonl are in .*retain\.jsonl, too"):
+        unlearn(request_of(files, tmp_path, model="nowhere", holdout=str(files / "retain.jsonl")))
     with pytest.raises(FileNotFoundError, match=r"no folder .*/nowhere; give what save_pretrained wrote"):
         unlearn(request_of(files, tmp_path, model=str(tmp_path / "nowhere")))
     with pytest.raises(ValueError, match="idk_dpo refuses to answer questions, and the texts of forget ask none"):
