@@ -28,8 +28,8 @@ LINESTYLES: tuple[LineStyle, ...] = (
 
 _RULES = (
     *("linear", "mgda", "pcgrad", "cagrad", "nash_mtl", "imtl_g", "upgrad", "ngdiff", "stch"),
-    *("famo", "fairgrad", "config", "aligned_mtl", "gradvac", "dualproj", "db_mtl", "tchebycheff"),
-    *("uw", "dwa", "rlw", "si", "gradnorm", "graddrop", "imtl_l", "gls", "moco", "moco_plus", "modo", "sdmgrad"),
+    *("famo", "fairgrad", "config", "aligned_mtl", "gradvac", "dualproj", "db_mtl", "moco"),
+    *("uw", "dwa", "rlw", "si", "gradnorm", "graddrop", "imtl_l", "gls", "tchebycheff", "moco_plus", "modo", "sdmgrad"),
     *("mgda_ub", "excess_mtl", "loss_ngdiff", "gem", "epo", "pareto_mtl", "pmgda", "ferero", "asf", "pbi", "cosmos"),
     *("blur", "gru", "hamu", "munba", "pcd", "krum", "trimmed_mean", "conicgrad", "go4align", "gradops", "ldc_mtl"),
     *("mmpareto", "mstgd_style", "raco", "sago"),
