@@ -77,7 +77,8 @@ def digest_of(state: Any) -> int:
     found = 0
     for tensor in _tensors_in(state):
         found = zlib.crc32(str((tuple(tensor.shape), tensor.dtype)).encode(), found)
-        found = zlib.crc32(tensor.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy().tobytes(), found)
+        numbers = tensor.detach().cpu().contiguous().reshape(-1)
+        found = zlib.crc32(numbers.view(torch.uint8).numpy().tobytes(), found)
     return found
 
 

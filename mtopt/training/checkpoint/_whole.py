@@ -30,7 +30,7 @@ def whole_state(state: Mapping[str, Any], processes: Processes) -> Mapping[str, 
     return whole
 
 
-def cut_optimizer_state(optimizer: torch.optim.Optimizer, saved: Mapping[str, Any]) -> Mapping[str, Any]:
+def cut_optimizer_state(optimizer: torch.optim.Optimizer, saved: dict[str, Any]) -> dict[str, Any]:
     """The saved state with shards where the optimizer's parameters are sharded.
 
     Raises:
