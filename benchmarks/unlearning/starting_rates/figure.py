@@ -9,7 +9,7 @@ import matplotlib.pyplot as plt
 import numpy as np
 from matplotlib.axes import Axes
 
-from mtopt.plotting import Style, rule_styles, save, style
+from mtopt.plotting import Style, series_styles, save, style
 
 from .results import arms_of
 from .training import Row
@@ -23,7 +23,7 @@ def draw(rows: Sequence[Row], path: Path) -> Path:
     A marker is filled where at least half of the seeds forget; above, the others count as 0.
     """
     arms = list(arms_of(rows))
-    looks = rule_styles(list(dict.fromkeys(row.case.method for row in rows)))
+    looks = series_styles(list(dict.fromkeys(row.case.method for row in rows)))
     with style():
         figure, axes = plt.subplots(
             2,
