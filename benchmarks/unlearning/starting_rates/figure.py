@@ -9,7 +9,7 @@ import matplotlib.pyplot as plt
 import numpy as np
 from matplotlib.axes import Axes
 
-from mtopt.plotting import Style, series_styles, save, style
+from mtopt.plotting import Style, save, series_styles, style
 
 from .results import arms_of
 from .training import Row
