@@ -148,6 +148,6 @@ def _free_look(name: str, taken: Iterable[Style]) -> Style:
         rivals = [other for other in beside if other.color == look.color]
         return sum((other.marker == look.marker) + (other.linestyle == look.linestyle) for other in rivals)
 
-    start, step = crc32(name.encode()), len(COLORS)
+    start, step = crc32(name.encode("utf-8", "surrogatepass")), len(COLORS)
     looks = [_look(_OTHERS[(start + more) % len(_OTHERS)]) for more in range(0, len(_OTHERS), step)]
     return min(looks, key=shared)
