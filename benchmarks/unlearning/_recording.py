@@ -24,7 +24,7 @@ SHOWN = (
     "knowmem_forget",
     "knowmem_retain",
 )
-"""The figures that are told of an evaluation of TOFU or MUSE."""
+"""The figures that are printed after an evaluation of TOFU or MUSE."""
 
 _SUMMARY_HINT = "take that line out of the file, or give another --out"
 
@@ -67,7 +67,7 @@ class EvaluateEvery(mtopt.Callback):
 def record_evaluation(
     out: Path, step: int, seconds: float, evaluation: Evaluation, shown: Sequence[str] = SHOWN
 ) -> None:
-    """Writes an evaluation and its line, and says the figures of ``shown``."""
+    """Writes an evaluation and its line, and prints the figures of ``shown``."""
     evaluation.save(out / "evaluations" / f"step_{step:06d}.json")
     line = {"step": step, "training_seconds": round(seconds, 2), **evaluation.summary}
     path = out / "summary.jsonl"

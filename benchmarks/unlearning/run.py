@@ -21,8 +21,9 @@ from __future__ import annotations
 
 import argparse
 from collections.abc import Callable, Sequence
-from contextlib import ExitStack
+from contextlib import nullcontext
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -60,8 +61,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         save_settings(vars(options), out, start.model)
         record_evaluation(out, 0, 0.0, measure(start.model))
         return 0
-    with ExitStack() as stack:
-        _train(options, recipe, start, sources, trained, out, measure, stack)
+    _train(options, recipe, start, sources, trained, out, measure)
     return 0
 
 
@@ -80,7 +80,6 @@ def _train(
     trained: list[str],
     out: Path,
     measure: Callable[[Any], Evaluation],
-    stack: ExitStack,
 ) -> None:
     model, tokenizer = start.model, start.tokenizer
     if options.gradient_checkpointing:
@@ -112,29 +111,30 @@ def _train(
     if recipe.automatic_rate is not None and retain is not None:
         probes = recipe.automatic_rate.probe_batches(retain, count=options.probe_batches, seed=options.seed, **sizes)
     evaluations = EvaluateEvery(out, measure, options.evaluate_every)
-    reference, autocast = None, torch.bfloat16 if options.autocast else None
-    if options.cache_reference:
-        cache = cached_reference(
-            model, recipe, batches, epochs=epochs, folder=out, also=probes or (), autocast=autocast
-        )
-        reference = stack.enter_context(cache)
-    trainer = create_trainer(
-        recipe,
-        model,
-        optimizer,
-        steps_per_epoch=steps_per_epoch,
-        probe_batches=probes,
-        callbacks=[mtopt.training.CSVLogger(out / "steps.csv"), StopAfterSkips(), evaluations],
-        scheduler=None if recipe.automatic_rate is not None else _schedule(optimizer, options, steps_per_epoch, epochs),
-        accumulate=options.accumulate,
-        autocast=autocast,
-        reference=reference,
-        seed=options.seed,
-        **({"forget_sense": "min"} if recipe is FINETUNE else {}),
+    autocast = torch.bfloat16 if options.autocast else None
+    cache = partial(
+        cached_reference, model, recipe, batches, epochs=epochs, folder=out, also=probes or (), autocast=autocast
     )
-    checkpoints = {"checkpoint_dir": out / "checkpoints", "checkpoint_every": options.checkpoint_every}
-    trainer.fit(batches, epochs=epochs, **(checkpoints if options.checkpoint_every else {}))
-    evaluations.finish(trainer)
+    with cache() if options.cache_reference else nullcontext() as reference:
+        trainer = create_trainer(
+            recipe,
+            model,
+            optimizer,
+            steps_per_epoch=steps_per_epoch,
+            probe_batches=probes,
+            callbacks=[mtopt.training.CSVLogger(out / "steps.csv"), StopAfterSkips(), evaluations],
+            scheduler=None
+            if recipe.automatic_rate is not None
+            else _schedule(optimizer, options, steps_per_epoch, epochs),
+            accumulate=options.accumulate,
+            autocast=autocast,
+            reference=reference,
+            seed=options.seed,
+            **({"forget_sense": "min"} if recipe is FINETUNE else {}),
+        )
+        checkpoints = {"checkpoint_dir": out / "checkpoints", "checkpoint_every": options.checkpoint_every}
+        trainer.fit(batches, epochs=epochs, **(checkpoints if options.checkpoint_every else {}))
+        evaluations.finish(trainer)
     final = model.merge_and_unload() if options.lora and options.merge else model
     with folder_written_whole(out / "model") as folder:
         final.save_pretrained(folder)

@@ -1,4 +1,4 @@
-"""What ``fully_shard`` is told for one backward pass whose gradients are taken away again."""
+"""How ``fully_shard`` is set for one backward pass whose gradients are taken away again."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ def reduced_at_once(groups: Sequence[Any], *, keep_whole: bool) -> Iterator[None
 def gradients_apart(params: Sequence[torch.Tensor], entries: Sequence[Any]) -> Iterator[None]:
     """``.grad`` holds those of this pass alone, and what it held afterwards, also those that wait for a reduction.
 
-    The user's hooks on gradients are not called: they are told of the direction, and not of rows.
+    The user's hooks on gradients are not called: they are called with the direction, and not with rows.
     """
     wholes = [getattr(entry, "_unsharded_param", None) for entry in entries]
     held = [param.grad for param in params]

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from contextlib import ExitStack
+from contextlib import nullcontext
 from dataclasses import asdict
 from functools import partial
 from pathlib import Path
@@ -108,6 +108,7 @@ def _train(
     steps_per_epoch: int,
     evaluations: EvaluateEvery,
 ) -> None:
+    out = Path(request.out)
     params = [param for param in model.parameters() if param.requires_grad]
     rate = request.learning_rate or recipe.learning_rate
     optimizer = torch.optim.AdamW(params, lr=rate, weight_decay=request.weight_decay)
@@ -119,22 +120,18 @@ def _train(
     autocast = torch.bfloat16 if request.autocast else None
     checkpoints: dict[str, Any] = {}
     if request.checkpoint_every:
-        folder = Path(request.out) / "checkpoints"
-        checkpoints = {"checkpoint_dir": folder, "checkpoint_every": request.checkpoint_every}
-    with ExitStack() as stack:
-        reference = None
-        if request.cache_reference:
-            cache = cached_reference(
-                model, recipe, batches, epochs=epochs, folder=Path(request.out), also=probes or (), autocast=autocast
-            )
-            reference = stack.enter_context(cache)
+        checkpoints = {"checkpoint_dir": out / "checkpoints", "checkpoint_every": request.checkpoint_every}
+    cache = partial(
+        cached_reference, model, recipe, batches, epochs=epochs, folder=out, also=probes or (), autocast=autocast
+    )
+    with cache() if request.cache_reference else nullcontext() as reference:
         trainer = create_trainer(
             recipe,
             model,
             optimizer,
             steps_per_epoch=steps_per_epoch,
             probe_batches=probes,
-            callbacks=[mtopt.training.CSVLogger(Path(request.out) / "steps.csv"), StopAfterSkips(), evaluations],
+            callbacks=[mtopt.training.CSVLogger(out / "steps.csv"), StopAfterSkips(), evaluations],
             scheduler=scheduler,
             accumulate=request.accumulate,
             autocast=autocast,
@@ -146,7 +143,7 @@ def _train(
 
 
 def _read(request: Request) -> dict[str, list[Row]]:
-    """All files, before the model, so that a fault is told at once."""
+    """All files, before the model, so that a fault is reported at once."""
     files = {"forget": request.forget, "retain": request.retain}
     if request.holdout is not None:
         files["holdout"] = request.holdout
@@ -164,7 +161,8 @@ def _read(request: Request) -> dict[str, list[Row]]:
             )
     if request.holdout is not None and is_text(sets["forget"]) != is_text(sets["holdout"]):
         raise ValueError(
-            f"{request.holdout} must hold rows of the kind of {request.forget}: membership is told from alike ones"
+            f"{request.holdout} must hold rows of the kind of {request.forget}: membership is "
+            "judged between rows of one kind"
         )
     return sets
 

@@ -82,7 +82,7 @@ class Request:
             value = getattr(self, name)
             if value is not None and not value > 0:
                 raise ValueError(f"{name} must be positive, found {value}")
-        self.recipe()  # a name that is not known is told before anything is read
+        self.recipe()  # an unknown name is reported before anything is read
 
     def recipe(self) -> Recipe:
         """The method, with the losses and the rule that take the place of its own.

@@ -20,7 +20,7 @@ from mtopt.experiments.statistics._paired import LEVEL, fewest_tasks, least_p
 if TYPE_CHECKING:
     import pandas as pd
 
-_NEAREST = 3  # how many rules are told where none is decided
+_NEAREST = 3  # how many rules are named where none is decided
 
 
 @dataclass(frozen=True)
