@@ -13,6 +13,7 @@ from mtopt.autograd._matrix_free_options import MatrixFree
 from mtopt.autograd._record import StepRecord
 from mtopt.autograd._step import Plan, run_step
 from mtopt.autograd.plans import (
+    ALIVE,
     Blockwise,
     Draws,
     FollowedDraws,
@@ -155,16 +156,13 @@ def _by_layers(call: Call, batch: Batch) -> tuple[Layers | None, str]:
     if call.plan == "layers":
         layers, obstacle = Layers.of(call, batch)
         return layers, f"; not by layers, since {obstacle}" if obstacle else ""
-    count = len(batch.present)
-    at_choice = call.plan == "auto" and call.store is None and weighs_by_products(call.rule)
-    if (
-        not at_choice
-        or call.processes.several
-        or count < 2
-        or count * sum([p.numel() for p in call.params]) < MANY
-        or _no_room(call, batch)
-    ):
+    count, entries = len(batch.present), sum([p.numel() for p in call.params])
+    at_choice = call.plan == "auto" and call.store in (None, "recompute") and weighs_by_products(call.rule)
+    if not at_choice or call.processes.several or count < 2 or count * entries < MANY:
         return None, ""
+    if short := _no_room(call, batch):
+        layers, _ = Layers.of(call, batch, short)
+        return layers if layers is not None and layers.alive <= ALIVE * entries else None, ""
     layers, _ = Layers.of(call, batch)
     return layers if layers is not None and layers.spared > SPARED and layers.share < PAYS else None, ""
 

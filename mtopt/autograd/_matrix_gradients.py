@@ -11,6 +11,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from math import inf
 from typing import Literal
 
 import torch
@@ -41,7 +42,8 @@ class MatrixCosts:
     - dropped: ``K N m n`` for the gradients, ``K² m n`` for their products, and ``N m n`` for the direction;
     - kept: ``K N m n`` and ``K² m n``, and the traffic of K whole gradients.
 
-    Where the inputs are unit vectors, as an embedding's, m counts as one.
+    Where the inputs are unit vectors, as an embedding's, the outputs of equal ones are added up, and no pair of
+    positions is left to multiply; gradients are never dropped.
 
     Attributes:
         activations: of a forward, and of each pass to the inputs: the same whichever way is taken.
@@ -61,21 +63,22 @@ class MatrixCosts:
         pairs = positions * (positions + strip) / 2
         gathered = sum(use.gathered for use in uses) * TOUCHED_BY_GATHERING
         direction = gradient + TRAFFIC * (entries + gathered)
-        products = pairs * (width + count * height) + count * outputs * (count + TOUCHED_BY_PRODUCTS * TRAFFIC)
+        products: float = count * outputs * (count + TOUCHED_BY_PRODUCTS * TRAFFIC)
+        if not uses[0].indexed:
+            products += pairs * (width + count * height)
         rows = count * gradient + count**2 * entries
         return cls(
             products + direction,
-            rows + direction + count * entries * TOUCHED_BY_DROPPED * TRAFFIC,
+            inf if uses[0].indexed else rows + direction + count * entries * TOUCHED_BY_DROPPED * TRAFFIC,
             rows + count * entries * TOUCHED_BY_KEPT * TRAFFIC,
             0.0 if uses[0].indexed else float(gradient),
         )
 
-    def cheapest(self, uses: Sequence[MatrixUse]) -> Way:
-        """The way that takes the least."""
-        dropped = float("inf") if uses[0].indexed else self.dropped
-        if self.kept <= min(self.products, dropped):
+    def cheapest(self, *, keep: bool = True) -> Way:
+        """The way that takes the least; without ``keep``, of the two that keep no gradients."""
+        if keep and self.kept <= min(self.products, self.dropped):
             return "kept"
-        return "products" if self.products <= dropped else "dropped"
+        return "products" if self.products <= self.dropped else "dropped"
 
     def __getitem__(self, way: Way) -> float:
         return float(getattr(self, way))
@@ -85,7 +88,7 @@ class MatrixGradients:
     """The factors of K gradients of a parameter.
 
     Args:
-        inputs: X (N, m); integers (N,) for unit vectors.
+        inputs: X (N, m); different integers (N,) for unit vectors.
         outputs: E (N, K, n).
         uses: what they come from.
         way: ``"products"`` or ``"dropped"``.
@@ -109,10 +112,21 @@ class MatrixGradients:
         """
         inputs = _joined([use.inputs() for use in uses])
         outputs = _joined([use.side_by_side(found, dtype) for use, found in zip(uses, cotangents, strict=True)])
-        return cls(inputs if uses[0].indexed else inputs.to(outputs.dtype), outputs, uses, way)
+        if not uses[0].indexed:
+            return cls(inputs.to(outputs.dtype), outputs, uses, way)
+        places, which = torch.unique(inputs, return_inverse=True)
+        total = outputs.new_zeros(len(places), *outputs.shape[1:]).index_add_(0, which, outputs)
+        return cls(places, total, uses, way)
+
+    @property
+    def in_double(self) -> bool:
+        """Whether inner products are taken in float64, asked for or not."""
+        return self.outputs.dtype == torch.float64
 
     def gramian(self, *, exact: bool = False) -> torch.Tensor:
         """(K, K), float64 on the CPU; ``exact``: all of it in float64."""
+        if self.indexed:
+            return self._by_places(exact)
         return self._by_gradients(exact) if self.way == "dropped" else self._by_products(exact)
 
     def combined(self, weights: torch.Tensor, like: torch.Tensor) -> torch.Tensor:
@@ -146,9 +160,16 @@ class MatrixGradients:
     def _similarity(self, start: int, stop: int, exact: bool) -> torch.Tensor:
         """The products of some inputs with those from the first of them on."""
         mine, others = self.inputs[start:stop], self.inputs[start:]
-        if self.indexed:
-            return (mine.unsqueeze(1) == others).to(self.outputs.dtype)
         return multiply_positions(_in_double(mine, exact).unsqueeze(1), _in_double(others, exact).unsqueeze(1))
+
+    def _by_places(self, exact: bool) -> torch.Tensor:
+        """Of unit vectors, which are all different: the outputs are the rows of the gradients that are not zero."""
+        _, count, height = self.outputs.shape
+        parts = torch.split(self.outputs, max(1, BLOCK // (count * height)))
+        total = torch.zeros(count, count, dtype=torch.float64)
+        for part in parts:
+            total += gramian_of(_in_double(part, exact).transpose(0, 1).reshape(count, -1))
+        return total
 
     def _by_gradients(self, exact: bool) -> torch.Tensor:
         _, count, height = self.outputs.shape

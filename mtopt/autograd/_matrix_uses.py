@@ -19,6 +19,9 @@ from mtopt.autograd._layer_parts import patches_of
 from mtopt.autograd._parameter_uses import PRODUCTS, LossGraph
 from mtopt.autograd._reach import Edge, Node
 
+_TIED = {(True, True), (False, False)}
+"""A table of embeddings that is a linear layer, too: indexed or not, and transposed or not."""
+
 
 class PackedError(Exception):
     """What the graph keeps goes through hooks, as in activation checkpointing: to look at it is to compute it anew."""
@@ -114,7 +117,7 @@ class ConvolutionUse(MatrixUse):
 
 
 def matrix_uses_of(graph: LossGraph, params: Iterable[torch.Tensor]) -> dict[int, list[MatrixUse]]:
-    """The products with each of ``params`` whose uses are all understood, and of one kind, by its id.
+    """The products with each of ``params`` whose uses are all understood, by its id: of one kind, or tied weights'.
 
     Raises:
         PackedError: what the graph keeps goes through hooks.
@@ -126,7 +129,8 @@ def matrix_uses_of(graph: LossGraph, params: Iterable[torch.Tensor]) -> dict[int
             continue
         uses = [_use_of(graph, user, seen, param) for user, seen in graph.users_past_casts(node)]
         known = [use for use in uses if use is not None]
-        if len(known) == len(uses) and len({(use.indexed, use.transposed) for use in known}) == 1:
+        kinds = {(use.indexed, use.transposed) for use in known}
+        if len(known) == len(uses) and (len(kinds) == 1 or kinds == _TIED):
             found[id(param)] = known
     return found
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from typing import Any
 
@@ -9,13 +10,11 @@ import pytest
 import torch
 from torch import nn
 from torch.nn import functional as F
-from torch.utils.flop_counter import FlopCounterMode
 
 import mtopt
-from mtopt.autograd import _matrix_gradients
+from mtopt.autograd import _matrix_gradients, _tied_gradients
 from mtopt.autograd._agreement import _length_of
 from mtopt.autograd._matrix_gradients import MatrixCosts, MatrixGradients, Way
-from mtopt.autograd._matrix_uses import MatrixUse
 from mtopt.autograd.plans import _layers
 from tests.autograd.helpers import MultiHead, Reference, close, flat_gradient
 from tests.autograd.models import MODELS, Model, build
@@ -31,8 +30,8 @@ def way(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Way:
     """All matrices are gone about in this way: the models here are so small that rows are cheapest."""
     way, batched = request.param
 
-    def cheapest(costs: MatrixCosts, uses: list[MatrixUse]) -> Way:
-        return "products" if uses[0].indexed else way
+    def cheapest(costs: MatrixCosts, **_: bool) -> Way:
+        return "products" if math.isinf(costs.dropped) else way
 
     monkeypatch.setattr(MatrixCosts, "cheapest", cheapest)
     if not batched:
@@ -56,9 +55,10 @@ def matrices(record: mtopt.StepRecord) -> int:
     return sum(map(int, found))
 
 
-def rows_of(losses: Callable[[], Any], model: nn.Module, rule: str, **options: Any) -> torch.Tensor:
+def rows_of(losses: Callable[[], Any], model: nn.Module, rule: str | mtopt.Combiner, **options: Any) -> torch.Tensor:
     """The direction by kept rows, which other tests hold against a loop."""
-    mtopt.backward(losses(), model, mtopt.create_combiner(rule), plan="loop", **options)
+    rule = mtopt.create_combiner(rule) if isinstance(rule, str) else rule
+    mtopt.backward(losses(), model, rule, plan="loop", **options)
     found = flat_gradient(list(model.parameters()))
     model.zero_grad()
     return found
@@ -77,12 +77,22 @@ def test_the_direction_is_the_hand_written_one(name: str, way: Way) -> None:
         close(flat_gradient(list(model.parameters())), expected, 1e-10)
 
 
+class FixedWeights(mtopt.GramianCombiner):
+    """Weights that no rounding of the Gramian changes."""
+
+    def weights(self, gramian: torch.Tensor, losses: torch.Tensor | None = None) -> torch.Tensor:
+        return torch.linspace(0.2, 0.7, len(gramian)).to(gramian)
+
+
 @pytest.mark.parametrize("name", MODELS)
-def test_in_float32_weights_and_direction_are_those_of_rows(name: str, way: Way) -> None:
+def test_in_float32_the_direction_is_that_of_rows(name: str, way: Way) -> None:
+    """To the rounding of sums for the same weights; a rule may amplify that of the Gramian."""
     model = build(name).float()
-    expected = rows_of(model.losses, model, "ngdiff")
-    mtopt.backward(model.losses(), model, mtopt.create_combiner("ngdiff"), plan="layers")
-    close(flat_gradient(list(model.parameters())), expected, 1e-5)
+    for rule, error in ((FixedWeights(), 1e-6), (mtopt.create_combiner("ngdiff"), 1e-5)):
+        expected = rows_of(model.losses, model, rule)
+        mtopt.backward(model.losses(), model, rule, plan="layers")
+        close(flat_gradient(list(model.parameters())), expected, error)
+        model.zero_grad()
 
 
 @pytest.mark.filterwarnings("ignore:.is_gradient_checkpointing. is deprecated:FutureWarning")  # peft asks for it
@@ -136,6 +146,47 @@ class Odd(Model):
         seen = self.grouped(self.along(states.mT).sin())
         volume = self.volume(states.reshape(4, 1, 5, 3, 2)).mean((2, 3))
         return {"first": seen.square().mean(), "second": volume.exp().mean(), "third": states.cos().mean()}
+
+
+class Tied(Model):
+    """A padded table of embeddings, looked up twice, that is the output layer, too; one loss sees the table alone."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.table = nn.Embedding(9, 6, padding_idx=2)
+        self.body = nn.Linear(6, 6)
+
+    def compute(self) -> dict[str, torch.Tensor]:
+        tokens = torch.arange(20).reshape(4, 5) ** 2 % 9
+        states = torch.tanh(self.body(self.table(tokens) + self.table(tokens.flip(1))))
+        logits = F.linear(states, self.table.weight).flatten(0, 1)
+        targets = (tokens.flatten() + 1) % 9
+        return {
+            "next": F.cross_entropy(logits, targets),
+            "spread": torch.logsumexp(logits, 1).square().mean(),
+            "states": states.exp().mean(),
+        }
+
+
+@pytest.mark.parametrize("autocast", [False, True])
+@pytest.mark.usefixtures("strips")
+def test_tied_weights_have_the_products_of_both_uses(way: Way, autocast: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(_tied_gradients, "BLOCK", 64)  # several blocks of places
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        model = Tied() if autocast else Tied().double()
+
+    def losses() -> dict[str, torch.Tensor]:
+        with torch.autocast("cpu", torch.bfloat16, enabled=autocast):
+            return dict(model.losses())
+
+    for rule in RULES:
+        expected = rows_of(losses, model, rule)
+        record = mtopt.backward(losses, model, mtopt.create_combiner(rule), plan="layers")
+        assert matrices(record) == 2
+        assert "1 by rows" in record.plan  # the bias
+        close(flat_gradient(list(model.parameters())), expected, 0.03 if autocast else 1e-10)
+        model.zero_grad()
 
 
 @pytest.mark.usefixtures("strips")
@@ -220,7 +271,7 @@ def odd_losses(name: str) -> tuple[nn.Module, Callable[[], list[torch.Tensor]]]:
 
 @pytest.mark.parametrize("name", ["sparse", "with itself", "stopped"])
 def test_what_only_looks_like_a_layer(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(MatrixCosts, "cheapest", lambda costs, uses: "products")
+    monkeypatch.setattr(MatrixCosts, "cheapest", lambda costs, keep: "products")
     monkeypatch.setattr(_layers, "FEW", 0)
     model, losses = odd_losses(name)
     expected = rows_of(losses, model, "upgrad")
@@ -340,81 +391,3 @@ def test_what_does_not_go_together_is_refused(rule: str, options: dict[str, Any]
     model = MultiHead(2)
     with pytest.raises(ValueError, match=message):
         mtopt.backward(model.losses, model, mtopt.create_combiner(rule), plan="layers", **options)
-
-
-# -- the cost model ----------------------------------------------------------------------------------------------------
-
-
-class Wide(nn.Module):
-    """Two large layers under three losses on few rows: what the plan is for."""
-
-    def __init__(self, rows: int) -> None:
-        super().__init__()
-        with torch.random.fork_rng(devices=[]):
-            torch.manual_seed(0)
-            self.body = nn.Sequential(nn.Linear(1024, 1024), nn.ReLU(), nn.Linear(1024, 512))
-            self.inputs = torch.randn(rows, 1024)
-
-    def losses(self) -> list[torch.Tensor]:
-        outputs = self.body(self.inputs)
-        return [outputs.square().mean(), outputs.exp().mean(), F.softplus(outputs).mean()]
-
-
-@pytest.mark.parametrize("given", ["callable", "tensors"])
-def test_it_is_taken_by_itself_where_that_is_cheaper(given: str) -> None:
-    model = Wide(8)
-    expected = rows_of(model.losses, model, "mgda")
-    losses = model.losses if given == "callable" else model.losses()
-    record = mtopt.backward(losses, model, mtopt.MGDA())
-    assert record.plan.startswith("layer by layer, ")
-    assert matrices(record) == 2
-    close(flat_gradient(list(model.parameters())), expected, 1e-5)
-    for other, rule in ((MultiHead(3), mtopt.MGDA()), (model, mtopt.GradDrop())):
-        record = mtopt.backward(other.losses(), other, rule)
-        assert record.plan == "one backward pass per loss"
-
-
-def test_few_rows_go_in_one_batched_pass() -> None:
-    record = mtopt.backward((model := Wide(8)).losses, model, mtopt.MGDA(), plan="layers")
-    assert record.plan.endswith("; in one batched pass")
-    record = mtopt.backward((model := Wide(400)).losses, model, mtopt.MGDA(), plan="layers")
-    assert "batched" not in record.plan
-
-
-def multiplications(work: Callable[[], Any]) -> int:
-    counter = FlopCounterMode(display=False)
-    with counter:
-        work()
-    return counter.get_total_flops() // 2
-
-
-@pytest.mark.parametrize("rows", [8, 128, 640])
-@pytest.mark.parametrize("count", [2, 8])
-def test_the_costs_are_those_that_are_counted(rows: int, count: int) -> None:
-    """Without the traffic, which the model adds as multiplications."""
-    torch.manual_seed(0)
-    weight = torch.randn(192, 256)
-    use = MatrixUse((None, 0), torch.randn(rows, 256), 256, 192)  # type: ignore[arg-type]
-    cotangents = [list(torch.randn(count, rows, 192).unbind())]
-    weights = torch.randn(count, dtype=torch.float64)
-    costs = MatrixCosts.of([use], count)
-    numbers = {
-        "products": _matrix_gradients.TOUCHED_BY_PRODUCTS * count * rows * 192,
-        "dropped": _matrix_gradients.TOUCHED_BY_DROPPED * count * weight.numel(),
-    }
-    for way in WAYS:
-        made = MatrixGradients.of([use], cotangents, way, torch.float32)
-        found = multiplications(lambda: (made.gramian(), made.combined(weights, weight)))  # noqa: B023
-        traffic = _matrix_gradients.TRAFFIC * (numbers[way] + weight.numel())
-        assert costs[way] - traffic == pytest.approx(found, rel=0.12)
-
-
-def test_few_rows_go_by_products_and_many_are_kept() -> None:
-    def cheapest(rows: int, width: int, height: int, count: int) -> Way:
-        use = MatrixUse((None, 0), torch.empty(rows, width), width, height)  # type: ignore[arg-type]
-        return MatrixCosts.of([use], count).cheapest([use])
-
-    assert [cheapest(rows, 1024, 1024, 8) for rows in (16, 128, 512, 4096)] == ["products"] * 3 + ["kept"]
-    assert cheapest(768, 192, 192, 8) == "kept"
-    assert cheapest(128, 64, 64, 40) == "dropped"
-    assert cheapest(8192, 4096, 4096, 2) == "kept"

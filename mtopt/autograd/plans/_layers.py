@@ -15,10 +15,11 @@ from mtopt.autograd._agreement import require_agreement
 from mtopt.autograd._batched import NotBatchedError, batched_gradients, unit_cotangents
 from mtopt.autograd._call import Call
 from mtopt.autograd._layer_gramians import plain_arithmetic
-from mtopt.autograd._matrix_gradients import MatrixCosts, MatrixGradients, Way
+from mtopt.autograd._matrix_gradients import MatrixGradients, Way
 from mtopt.autograd._matrix_uses import ConvolutionUse, MatrixUse, PackedError, matrix_uses_of
 from mtopt.autograd._parameter_uses import LossGraph
 from mtopt.autograd._reach import Edge, Group, Reach, losses_on_graph, reach_of_rows, require_dense
+from mtopt.autograd._tied_gradients import TiedGradients, costs_of, gradients_by_factors
 from mtopt.autograd.plans._kept_rows import KeptRows
 from mtopt.autograd.plans._weighted import reach_on_graph, trunk_of_call
 from mtopt.combiners import Outcome
@@ -32,6 +33,8 @@ from mtopt.linalg import (
     split_complex,
     store_in_matrix,
 )
+
+Made = MatrixGradients | TiedGradients
 
 FEW = 512
 """Rows of all losses together up to which they go in one batched pass: one after the other would each read the weights
@@ -59,8 +62,8 @@ class Layers(KeptRows):
         share: of the multiplications of K kept rows, passes included.
     """
 
-    def __init__(self, call: Call, batch: Batch) -> None:
-        super().__init__(call, batch)
+    def __init__(self, call: Call, batch: Batch, short: str = "") -> None:
+        super().__init__(call, batch, why=short and f"; no gradients of a matrix are kept: {short}")
         self.losses = losses_on_graph(batch, call.params, call.processes)
         self.reaches = reach_on_graph(self.losses, call, batch)
         self.trunk = trunk_of_call(call)
@@ -71,8 +74,8 @@ class Layers(KeptRows):
             found = uses.get(id(param), [])
             if not found or not reach or not all(use.positions for use in found):
                 continue
-            costs = MatrixCosts.of(found, len(reach))
-            way = costs.cheapest(found) if len(reach) > 1 else "kept"
+            costs = costs_of(found, len(reach))
+            way = costs.cheapest(keep=not short) if len(reach) > 1 else "kept"
             passes += costs.kept + (1 + len(reach)) * costs.activations
             spared += costs.kept - costs[way]
             if way != "kept":
@@ -80,20 +83,31 @@ class Layers(KeptRows):
         self.biases = self._find_biases()
         self.spared, self.share = spared, 1.0 - spared / passes if passes else 1.0
         self.cotangents: dict[Edge, list[torch.Tensor | None]] = {}
-        self.made: dict[int, MatrixGradients] = {}
+        self.made: dict[int, Made] = {}
         self.dtypes: dict[int, torch.dtype] = {}  # of the matrices' output gradients
 
     @classmethod
-    def of(cls, call: Call, batch: Batch) -> tuple[Self | None, str]:
-        """This plan, or why it cannot be followed."""
+    def of(cls, call: Call, batch: Batch, short: str = "") -> tuple[Self | None, str]:
+        """This plan, or why it cannot be followed. Where room is ``short``, K gradients are kept of no matrix."""
         if call.processes.several:
             return None, "the losses of several processes are not on one graph"
         if not batch.all_tensors:
             return None, "the losses are callables, and share no graph"
         try:
-            return cls(call, batch), ""
+            return cls(call, batch, short), ""
         except PackedError:
             return None, "the graph does not keep the layers' inputs (activation checkpointing, or offloading)"
+
+    @property
+    def alive(self) -> int:
+        """Numbers alive at once at most: rows, output gradients with a copy of the largest, and patches of images."""
+        outputs, patches = [0], 0
+        for matrix in self.matrices.values():
+            outputs.append(len(matrix.reach) * sum(use.positions * use.height for use in matrix.uses))
+            patches += sum(use.gathered for use in matrix.uses)
+        pairs = enumerate(zip(self.call.params, self.reaches, strict=True))
+        rows = sum(len(reach) * param.numel() for index, (param, reach) in pairs if index not in self.matrices)
+        return sum(outputs) + max(outputs) + patches + rows
 
     def _find_biases(self) -> dict[int, ConvolutionUse]:
         """By the parameter's index, those whose gradients autograd would not make without a convolution's matrix."""
@@ -116,7 +130,7 @@ class Layers(KeptRows):
         self.description = (
             f"layer by layer, {self.share:.0%} of the operations of {count} rows: {ways.count('products')} matrices by "
             f"inputs and output gradients, {ways.count('dropped')} by gradients that were dropped, "
-            f"{len(self.call.params) - len(ways)} by rows"
+            f"{len(self.call.params) - len(ways)} by rows{self.why}"
         )
         rows, self.matrix = store_in_matrix(self._run(), self.call.params, count, below=STAYS_APART)
         return rows
@@ -217,7 +231,7 @@ class Layers(KeptRows):
         )
         return direction
 
-    def _factors(self, index: int, group: Group) -> MatrixGradients:
+    def _factors(self, index: int, group: Group) -> Made:
         matrix = self.matrices[index]
         found = [[self.cotangents[use.edge][k] for k in group.reach] for use in matrix.uses]
         self.dtypes[index] = min(
@@ -227,13 +241,13 @@ class Layers(KeptRows):
         )
         for use in matrix.uses:
             del self.cotangents[use.edge]  # the copies will do
-        return MatrixGradients.of(matrix.uses, found, matrix.way, self.call.params[index].dtype)
+        return gradients_by_factors(matrix.uses, found, matrix.way, self.call.params[index].dtype)
 
-    def _products(self, made: Sequence[MatrixGradients], others: Gradients | None) -> tuple[torch.Tensor, bool]:
+    def _products(self, made: Sequence[Made], others: Gradients | None) -> tuple[torch.Tensor, bool]:
         """The sum of the matrices' inner products, free of the scale, and whether it was taken in float64."""
         square = self.call.scale**2
         found = torch.stack([matrix.gramian() for matrix in made]).sum(0)
-        in_double = all(matrix.outputs.dtype == torch.float64 for matrix in made)
+        in_double = all(matrix.in_double for matrix in made)
         if not in_double and needs_double(found if others is None else found + others.gramian * square):
             found, in_double = torch.stack([matrix.gramian(exact=True) for matrix in made]).sum(0), True
         return found / square, in_double

@@ -74,7 +74,9 @@ class Verdict:
         if worse:
             told += f" {len(worse)} {'is' if len(worse) == 1 else 'are'} worse: {joined(worse)}."
         if undecided := count - len(better) - len(worse):
-            rest = "any of them" if undecided == count else f"the other {undecided}" if undecided > 1 else "the other one"
+            rest = (
+                "any of them" if undecided == count else f"the other {undecided}" if undecided > 1 else "the other one"
+            )
             told += f" For {rest}, no difference could be established."
         return told
 
