@@ -55,7 +55,9 @@ class IMTLG(GramianCombiner):
             scaled, solvable = norms[live].min() / norms[live], True
             if len(cosines) > 2:
                 solved, solvable = apply_pseudo_inverse(cosines, np.ones(len(cosines)), precision)
-                scaled = scaled * solved
+                # what rounding leaves of zero, divided by a short gradient's norm, would count
+                known = np.abs(solved) > len(solved) * precision.products * np.abs(solved).sum()
+                scaled = scaled * np.where(known, solved, 0.0)
             total = float(scaled.sum())
             if solvable and abs(total) > len(scaled) * precision.linear * np.abs(scaled).sum():
                 weights[live] = scaled / (abs(total) if self.uphill == "reverse" else total)

@@ -85,6 +85,19 @@ def test_more_gradients_than_dimensions_project_equally_at_zero_alone(seed: int,
     assert float(IMTLG()(jacobian).double().norm()) <= 1e-6 * float(jacobian.double().norm())
 
 
+@given(seeds, st.floats(-12, 0), st.permutations(range(3)))
+@settings(max_examples=50, deadline=None)
+def test_what_rounding_leaves_of_a_zero_does_not_count_for_a_short_gradient(
+    seed: int, exponent: float, order: list[int]
+) -> None:
+    """The third unit gradient has the same product with ``u_1 + u_2`` as these two, and its weight is zero."""
+    turned = torch.linalg.qr(drawn_jacobian(seed, 3, 3).double())[0]
+    units = torch.tensor([[1, 0, 0], [0, 1, 0], [0.5, 0.5, 0.5**0.5]], dtype=torch.float64) @ turned
+    jacobian = units * torch.tensor([[1.0], [1.0], [10.0**exponent]], dtype=torch.float64)
+    found = IMTLG()(jacobian[order])
+    torch.testing.assert_close(found, (units[0] + units[1]) / 2, rtol=0, atol=1e-12)
+
+
 def test_arguments_are_checked() -> None:
     with pytest.raises(ValueError, match="uphill must be 'keep' or 'reverse'"):
         IMTLG(uphill="no")  # type: ignore[arg-type]
