@@ -4,8 +4,8 @@
 
 Steps of MGDA (forward, passes, rule, SGD) on one thread, in interleaved rounds of one process; a ratio is the median
 over rounds of the ratio of CPU times in a round. ``loop`` is the step of :func:`._floor.hand_written`, ``rows`` is
-``plan="loop"``, ``auto`` the default, with losses as a callable. Memory is what is allocated for tensors at once, less
-that of the plain step, over the (K, D) Jacobian.
+``plan="loop"``, ``auto`` the default, ``recompute`` is ``store="recompute"``, with losses as a callable. Memory is
+what is allocated for tensors at once, less that of the plain step, over the (K, D) Jacobian.
 """
 
 from __future__ import annotations
@@ -15,6 +15,7 @@ import itertools
 import statistics
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import nn
@@ -27,7 +28,12 @@ from ._memory import peak_tensor_bytes
 from ._timing import Side, interleave
 from .models import Shared, dense, transformer
 
-PLANS = ("layers", "auto", "loop")
+PLANS: dict[str, dict[str, Any]] = {
+    "layers": {"plan": "layers"},
+    "auto": {},
+    "rows": {"plan": "loop"},
+    "recompute": {"store": "recompute"},
+}
 
 
 @dataclass(frozen=True)
@@ -116,7 +122,7 @@ def step_of(model: Shared, plan: str) -> Step:
 
     def step() -> None:
         optimizer.zero_grad()
-        mtopt.backward(model.losses, params, rule, plan=plan)  # type: ignore[arg-type]
+        mtopt.backward(model.losses, params, rule, **PLANS[plan])
         optimizer.step()
 
     return step
@@ -143,10 +149,10 @@ def ratios(case: Case, rounds: int, seconds: float) -> dict[str, float]:
     }
 
 
-def jacobians(case: Case) -> float:
-    """Tensors of a step by layers beyond those of the plain one, in Jacobians."""
+def jacobians(case: Case, plan: str) -> float:
+    """Tensors of a step by this plan beyond those of the plain one, in Jacobians."""
     peaks = []
-    for make in (lambda model: step_of(model, "layers"), plain):
+    for make in (lambda model: step_of(model, plan), plain):
         step = make(built(case))
         step()
         peaks.append(peak_tensor_bytes(step))
@@ -161,14 +167,15 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--only", default="", metavar="WORD", help="models whose title holds it")
     options = parser.parse_args(arguments)
     torch.set_num_threads(1)
-    print("| model | K | target | layers | auto | rows | Jacobians |\n|---|--:|--:|--:|--:|--:|--:|")
+    print(f"| model | K | target | {' | '.join(PLANS)} | Jacobians, layers | recompute |\n|---{'|--:' * 8}|")
     for case in CASES:
         if options.only not in case.title:
             continue
         found = ratios(case, options.rounds, options.seconds)
         cells = " | ".join(f"{found[plan]:.2f}" for plan in PLANS)
         target = "" if case.target is None else case.target
-        print(f"| {case.title} | {case.tasks} | {target} | {cells} | {jacobians(case):.2f} |", flush=True)
+        memory = " | ".join(f"{jacobians(case, plan):.2f}" for plan in ("layers", "recompute"))
+        print(f"| {case.title} | {case.tasks} | {target} | {cells} | {memory} |", flush=True)
     return 0
 
 
