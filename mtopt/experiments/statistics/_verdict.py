@@ -74,10 +74,8 @@ class Verdict:
         if worse:
             told += f" {len(worse)} {'is' if len(worse) == 1 else 'are'} worse: {joined(worse)}."
         if undecided := count - len(better) - len(worse):
-            rest = (
-                "any of them" if undecided == count else f"the other {undecided}" if undecided > 1 else "the other one"
-            )
-            told += f" For {rest}, no difference could be established."
+            others = f"the other {undecided}" if undecided > 1 else "the other one"
+            told += f" No difference could be established for {'any of them' if undecided == count else others}."
         return told
 
     @property

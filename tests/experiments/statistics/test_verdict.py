@@ -35,7 +35,7 @@ def test_a_planted_rule_wins_with_significance_and_by_what_was_planted():
     assert planted.probability.low > 0.5
     assert planted.run_gain.low > 0
     assert verdict.headline.startswith("1 of the 3 rules beats linear over 10 tasks: planted. 1 is worse: harmful.")
-    assert verdict.headline.endswith("For the other one, no difference could be established.")
+    assert verdict.headline.endswith("No difference could be established for the other one.")
     assert "planted: +" in str(verdict)
 
 
