@@ -7,6 +7,8 @@ import shlex
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, NoReturn
 
+from mtopt._text import visible
+
 
 class Parser(argparse.ArgumentParser):
     """Options are written out, and given once. It remembers what it was given, for completion."""
@@ -41,6 +43,10 @@ class Parser(argparse.ArgumentParser):
     def refuse(self, message: str) -> NoReturn:
         """End with status 2."""
         self.error(message)
+
+    def error(self, message: str) -> NoReturn:
+        """End with status 2 and the message on one line; what was typed drives no terminal."""
+        super().error(visible(message))
 
 
 def completion(parser: Parser, shell: str, values: Mapping[str, Sequence[str]]) -> str:

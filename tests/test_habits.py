@@ -1,10 +1,14 @@
 """The files that a contributor, a citer and a packager look for agree with the package."""
 
+import ast
 import re
+from configparser import ConfigParser
+from importlib import metadata
 from pathlib import Path
 
 import pytest
 import torch
+from packaging.requirements import Requirement
 
 import mtopt
 
@@ -28,6 +32,33 @@ def test_the_guide_names_every_package_and_its_commands_are_those_of_the_readme(
     assert [name for name in packages if f"`mtopt/{name}`" not in guide] == []
     install = re.search(r"^python3 -m venv.*\[dev\]'", read("README.md"), flags=re.MULTILINE)[0]
     assert install in guide
+
+
+def test_the_sessions_of_nox_are_the_commands_of_ci():
+    """``.ci/run`` needs no nox, so the two are written apart."""
+    strings = [node.value for node in ast.walk(ast.parse(read("noxfile.py"))) if isinstance(node, ast.Constant)]
+    words = {word for text in strings if isinstance(text, str) for word in text.split()}
+    commands = re.findall(r"^(?:\w+=\w+ )*\.venv/bin/(.+)$", read(".ci/run"), flags=re.MULTILINE)
+    assert len(commands) == 5
+    readme = re.search(r"\.venv/bin/(python -m pytest .+)$", read("README.md"), flags=re.MULTILINE)[1]
+    assert [word for command in [*commands, readme] for word in command.split() if word not in words] == []
+
+
+def test_the_lowest_versions_are_those_of_setup_cfg():
+    names = {"re": re, "ConfigParser": ConfigParser}
+    (function,) = (
+        node
+        for node in ast.parse(read("noxfile.py")).body
+        if isinstance(node, ast.FunctionDef) and node.name == "lowest_versions"
+    )
+    exec(compile(ast.Module([function], []), "noxfile.py", "exec"), names)
+    found = names["lowest_versions"]()
+    required = [Requirement(line) for line in metadata.requires("mtopt") if "extra ==" not in line]
+    assert {Requirement(each).name for each in found} == {each.name for each in required} | {"cvxpy"}
+    for each in required:
+        (lowest,) = (Requirement(one) for one in found if Requirement(one).name == each.name)
+        (bound,), (pinned,) = each.specifier, lowest.specifier
+        assert (bound.operator, f"{bound.version}.*") == (">=", pinned.version)
 
 
 def test_its_rule_is_checked_as_it_says(run_page):

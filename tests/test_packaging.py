@@ -7,6 +7,7 @@ import subprocess
 import sys
 from importlib.metadata import Distribution, PathDistribution
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -27,6 +28,25 @@ def built(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="module")
 def metadata(built: Path) -> Distribution:
     return PathDistribution(built / "mtopt.egg-info")
+
+
+def test_every_link_of_the_packages_page_leads_somewhere(metadata: Distribution) -> None:
+    page = metadata.metadata.get_payload() or metadata.metadata["Description"]
+    assert "# mtopt" in page
+    assert "docs/start.md" in page  # what a link said stays
+    assert [to for to in re.findall(r"\]\(([^)]+)\)", page) if not to.startswith(("https://", "#"))] == []
+
+
+def test_with_an_address_links_lead_there() -> None:
+    source = (ROOT / "setup.py").read_text(encoding="utf-8")
+    names: dict[str, Any] = {"re": re}
+    (function,) = (node for node in ast.parse(source).body if isinstance(node, ast.FunctionDef))
+    exec(compile(ast.Module([function], []), "setup.py", "exec"), names)
+    page = "[start](docs/start.md#one), [rules](https://example.org), ![a picture](docs/images/a.png), [here](#there)"
+    assert names["package_page"](page, "https://example.org/blob/") == (
+        "[start](https://example.org/blob/docs/start.md#one), [rules](https://example.org), "
+        "![a picture](https://example.org/blob/docs/images/a.png), [here](#there)"
+    )
 
 
 def run(built: Path, cwd: Path, *arguments: str) -> subprocess.CompletedProcess[str]:

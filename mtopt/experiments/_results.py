@@ -13,6 +13,7 @@ import numpy as np
 
 from mtopt._errors import StoreError, unknown_name
 from mtopt.experiments._baseline import BASELINE
+from mtopt.experiments._consistent import check_alike, check_result
 from mtopt.experiments._failure import Failure, read_failure
 from mtopt.experiments._plan import TUNING_SEED
 from mtopt.experiments._store import ResultStore
@@ -171,17 +172,31 @@ class Results:
         self.name = name
         self.request = self.store.request(name)
         self.cells = [self._cell(entry) for entry in self.request["cells"]]
+        for cells in self.tasks().values():
+            runs = [run for cell in cells for run in cell.runs]
+            for run in runs[1:]:
+                try:
+                    check_alike(run, runs[0])
+                except ValueError as error:
+                    raise self.store.bad_row(run["key"], error) from error
         self._verdicts: dict[str, Verdict] = {}
 
     def _cell(self, entry: Mapping[str, Any]) -> Cell:
         rows = self.store.results([*entry["tune"], entry["chosen"], *entry["final"], *entry["front"]])
         done = {key: row for key, row in rows.items() if row["status"] == "done"}
         tasks = {(suite["name"], task["name"]): task for suite in self.request["suites"] for task in suite["tasks"]}
+        task = tasks[entry["suite"], entry["task"]]
+        runs = tuple(done[key] for key in entry["final"] if key in done)
+        for key, row in done.items():
+            try:
+                check_result(row, task)
+            except ValueError as error:
+                raise self.store.bad_row(key, error) from error
         return Cell(
             suite=entry["suite"],
-            task=tasks[entry["suite"], entry["task"]],
+            task=task,
             combiner=entry["combiner"],
-            runs=tuple(done[key] for key in entry["final"] if key in done),
+            runs=runs,
             front=tuple(done[key] for key in entry["front"] if key in done),
             chosen=done.get(entry["chosen"]),
             tuned=len(entry["tune"]),

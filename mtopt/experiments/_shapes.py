@@ -8,6 +8,7 @@ from types import UnionType
 from typing import Any
 
 Number = int | float
+_MOST_BITS = 1023  # of a whole number below the largest float
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,7 +90,7 @@ RESULT: dict[str, Any] = {
 FAILED: dict[str, Any] = {"error": str, "environment": Absent(dict)}
 
 ROW: dict[str, Any] = {
-    **dict.fromkeys(("key", "suite", "task", "combiner", "hyperparameters", "status", "result"), str),
+    **dict.fromkeys(("key", "suite", "task", "combiner", "hyperparameters", "status", "result", "finished"), str),
     **dict.fromkeys(("seed", "steps", "points"), int),
     "learning_rate": Number,
 }
@@ -133,3 +134,5 @@ def _check_kind(value: Any, kind: type | UnionType, where: str) -> None:
     if not isinstance(value, kind) or (isinstance(value, bool) and kind is not bool):
         wanted = "number" if kind == Number else getattr(kind, "__name__", str(kind))
         raise ValueError(f"{where} must be a {wanted}, found {repr(value)[:60]}")
+    if kind == Number and isinstance(value, int) and value.bit_length() > _MOST_BITS:
+        raise ValueError(f"{where} must be a number that a float holds, found one of {len(str(value))} digits")

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from mtopt._errors import StoreError, unknown_name
+from mtopt.experiments._consistent import check_request
 from mtopt.experiments._plan import Run
 from mtopt.experiments._shapes import FAILED, REQUEST, RESULT, ROW, check_shape
 from mtopt.files import parse_json
@@ -33,7 +34,7 @@ _TABLES = {
 }
 
 _COLUMNS = {
-    "runs": {*ROW, "finished"},
+    "runs": set(ROW),
     "comparisons": {"name", "request"},
 }
 
@@ -150,7 +151,8 @@ class ResultStore:
     def all_keys(self) -> list[str]:
         """The keys of all runs, finished and failed."""
         with self._connected("reading the runs") as connection:
-            return [row["key"] for row in connection.execute("SELECT key FROM runs ORDER BY rowid")]
+            found = [row["key"] for row in connection.execute("SELECT key FROM runs ORDER BY rowid")]
+        return self._texts(found, "runs.key")
 
     def take(self, other: ResultStore) -> tuple[int, dict[str, str]]:
         """Take over the runs and the comparisons of another store; nothing that is here is replaced but failed runs.
@@ -160,7 +162,10 @@ class ResultStore:
         """
         taken = 0
         for key in other.all_keys():
-            (row,) = other.results([key]).values()
+            found = other.results([key])
+            if key not in found:
+                raise StoreError(f"{other.path} {_ADVICE['SQLITE_CORRUPT']} (run {key} is listed and not to be found)")
+            row = found[key]
             here = self.results([key]).get(key)
             if here is None or (here["status"], row["status"]) == ("failed", "done"):
                 values = [json.dumps(v) if isinstance(v, dict) else v for v in row.values()]
@@ -188,19 +193,21 @@ class ResultStore:
         return found
 
     def _decoded(self, row: dict[str, Any]) -> dict[str, Any]:
-        place = f"{self.path}, run {row['key']}"
-        advice = (
-            "the row is damaged or foreign: remove it with "
-            f"sqlite3 {self.path} \"DELETE FROM runs WHERE key = '{row['key']}'\" and run the same mtopt compare again"
-        )
         try:
             check_shape(row, ROW, "the row")
             for column in ("hyperparameters", "result"):
                 row[column] = parse_json(row[column], f"its {column}", kind=dict, hint="the text is not whole")
             check_shape(row["result"], RESULT if row["status"] == "done" else FAILED, "its result")
         except ValueError as error:
-            raise StoreError(f"{place}: {error}; {advice}") from error
+            raise self.bad_row(row["key"], error) from error
         return row
+
+    def bad_row(self, key: str, fault: ValueError) -> StoreError:
+        """The error for a run of which nothing can be made."""
+        return StoreError(
+            f"{self.path}, run {key}: {fault}; the row is damaged or foreign: remove it with "
+            f"sqlite3 {self.path} \"DELETE FROM runs WHERE key = '{key}'\" and run the same mtopt compare again"
+        )
 
     def save_request(self, name: str, request: Mapping[str, Any]) -> None:
         """Keep what was compared, so that the report can be made again from the store alone."""
@@ -210,7 +217,17 @@ class ResultStore:
     def comparisons(self) -> list[str]:
         """The names of the finished comparisons, the last one last."""
         with self._connected("reading what was compared") as connection:
-            return [row["name"] for row in connection.execute("SELECT name FROM comparisons ORDER BY rowid")]
+            found = [row["name"] for row in connection.execute("SELECT name FROM comparisons ORDER BY rowid")]
+        return self._texts(found, "comparisons.name")
+
+    def _texts(self, found: list[Any], column: str) -> list[str]:
+        try:
+            check_shape(found, [str], column)
+        except ValueError as error:
+            raise StoreError(
+                f"{self.path}: {error}; it was written by another program: restore it from a copy"
+            ) from error
+        return found
 
     def request(self, name: str) -> dict[str, Any]:
         """What was compared under that name.
@@ -226,19 +243,9 @@ class ResultStore:
             check_shape(row["request"], str, "the request")
             request: dict[str, Any] = parse_json(row["request"], "the request", kind=dict, hint="the text is not whole")
             check_shape(request, REQUEST, "the request")
-            _check_cells(request)
+            check_request(request)
         except ValueError as error:
             raise StoreError(
                 f"{self.path}, comparisons.request: {error}; run the same mtopt compare again, which writes it anew"
             ) from error
         return request
-
-
-def _check_cells(request: Mapping[str, Any]) -> None:
-    tasks = {(suite["name"], task["name"]) for suite in request["suites"] for task in suite["tasks"]}
-    for part in ("cells", "budgets"):
-        for entry in request[part]:
-            if (entry["suite"], entry["task"]) not in tasks:
-                raise ValueError(f"the request's {part} name the task {entry['suite']}/{entry['task']}, which it lacks")
-    if not request["cells"]:
-        raise ValueError("the request has no cells")

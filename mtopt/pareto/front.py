@@ -11,7 +11,7 @@ import torch
 from numpy.typing import NDArray
 
 from mtopt._checkpoints import read_checkpoint, write_checkpoint
-from mtopt._content import content_of
+from mtopt._content import check_alike, content_of
 from mtopt._errors import CheckpointError, unknown_name
 from mtopt._text import visible
 from mtopt._views import html_table, number_text
@@ -298,10 +298,21 @@ class Front:
         with content_of(f"front in {path}"):
             found = content["front"]
             points, preferences, names, models = (found[key] for key in ("points", "preferences", "names", "models"))
-            if points.ndim != 2 or not (preferences is None or preferences.shape == points.shape):
-                raise ValueError(f"points have shape {tuple(points.shape)}")
+            table, part = points.new_zeros(0, 0), f"front in {path}"
+            check_alike(table, points, f"{part}, points")
+            if not points.is_floating_point():
+                raise ValueError(f"points are {points.dtype}")
+            for name, fresh in (
+                ("preferences", table),
+                ("names", [""] * points.shape[1]),
+                ("models", [False] * len(points)),
+            ):
+                if found[name] is not None:
+                    check_alike(fresh, found[name], f"{part}, {name}")
+            if preferences is not None and preferences.shape != points.shape:
+                raise ValueError(f"preferences are {tuple(preferences.shape)}, and points {tuple(points.shape)}")
             held = None if models is None else tuple(path / model_file(i) if m else None for i, m in enumerate(models))
-            return cls(preferences, points, None if names is None else tuple(map(str, names)), held)
+            return cls(preferences, points, None if names is None else tuple(names), held)
 
     def _check(self, index: int) -> None:
         if isinstance(index, bool) or not isinstance(index, int) or not 0 <= index < len(self):

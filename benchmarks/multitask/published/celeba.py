@@ -9,6 +9,8 @@ import torch
 from PIL import Image
 from torch.utils.data import Dataset
 
+from ._text import read_lines
+
 PARTS = {"train": "0", "validation": "1", "test": "2"}
 
 
@@ -23,7 +25,9 @@ class CelebA(Dataset[tuple[torch.Tensor, torch.Tensor]]):
         size: pixels a side.
 
     Raises:
-        ValueError: a line of the files is not what it should be, or ``part`` is none of the three.
+        ValueError: a line of the files is not what it should be, ``part`` is none of the three, or, when an image is
+            taken, it cannot be read.
+        FileNotFoundError: a file is not there.
     """
 
     def __init__(self, root: str | Path, part: str, *, size: int = 64) -> None:
@@ -31,7 +35,7 @@ class CelebA(Dataset[tuple[torch.Tensor, torch.Tensor]]):
             raise ValueError(f"part must be one of {list(PARTS)}, found {part!r}")
         self.root, self.size = Path(root), size
         where = self.root / "list_eval_partition.txt"
-        rows = [line.split() for line in where.read_text().splitlines() if line.strip()]
+        rows = [line.split() for line in read_lines(where) if line.strip()]
         wrong = next((row for row in rows if len(row) != 2 or row[1] not in PARTS.values()), None)
         if wrong is not None:
             raise ValueError(f"{where}: a line must be a file's name and 0, 1 or 2, found {' '.join(wrong)!r}")
@@ -46,14 +50,22 @@ class CelebA(Dataset[tuple[torch.Tensor, torch.Tensor]]):
         return len(self.names)
 
     def __getitem__(self, index: int) -> tuple[torch.Tensor, torch.Tensor]:
-        with Image.open(self.root / "img_align_celeba" / self.names[index]) as image:
-            pixels = np.asarray(image.convert("RGB").resize((self.size, self.size)), dtype=np.float32) / 255.0
+        path = self.root / "img_align_celeba" / self.names[index]
+        try:
+            with Image.open(path) as image:
+                pixels = np.asarray(image.convert("RGB").resize((self.size, self.size)), dtype=np.float32) / 255.0
+        except FileNotFoundError:
+            raise
+        except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:  # as PIL's formats raise
+            raise ValueError(f"{path} cannot be read as an image: {error}; restore it from its source") from error
         return torch.from_numpy(pixels).movedim(-1, 0), self.values[index]
 
 
 def _read_attributes(path: Path) -> tuple[tuple[str, ...], dict[str, list[int]]]:
     """The names in the second line, and for each file its values in the lines below."""
-    _, header, *lines = path.read_text().splitlines()
+    _, header, *lines = [*read_lines(path), "", ""]  # of an empty file, too
+    if not header.strip():
+        raise ValueError(f"{path}: the second line must name the attributes, found none")
     names = tuple(header.split())
     values = {}
     for line in lines:

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from tokenize import TokenError
 
 import numpy as np
+import numpy.typing as npt
 import torch
 from torch.nn.functional import cosine_similarity, cross_entropy
 from torch.utils.data import Dataset
@@ -27,6 +29,7 @@ class DenseFolder(Dataset[Pixels]):
 
     Raises:
         FileNotFoundError: a folder is not there, or has other files than ``image``.
+        ValueError: when an item is taken, one of its files is no array of that form.
     """
 
     def __init__(self, root: str | Path, part: str, kinds: Mapping[str, str]) -> None:
@@ -47,14 +50,43 @@ class DenseFolder(Dataset[Pixels]):
     def __getitem__(self, index: int) -> Pixels:
         if not 0 <= index < self.count:
             raise IndexError(index)
-        found = {}
+        found: Pixels = {}
+        size: tuple[int, ...] = ()
         for name, folder in self.kinds.items():
-            values = np.load(self.folder / folder / f"{index}.npy")
+            path = self.folder / folder / f"{index}.npy"
+            values = _read_array(path, _CHANNELS.get(name))
+            size = size or values.shape[:2]
+            if values.shape[:2] != size:
+                raise ValueError(f"{path} is {values.shape[:2]}, and the image {size}; all of an item have one size")
             if name == "segmentation":
                 found[name] = torch.from_numpy(values.astype(np.int64))
             else:
                 found[name] = torch.from_numpy(np.moveaxis(values.astype(np.float32), -1, 0).copy())
         return found
+
+
+_CHANNELS = {"image": 3, "segmentation": 0, "depth": 1, "normal": 3}
+"""The last axis of each kind; 0 for none."""
+
+
+def _read_array(path: Path, channels: int | None) -> npt.NDArray[np.generic]:
+    try:
+        # mapped, so that a header that promises more than there is costs nothing
+        values = np.lib.format.open_memmap(path, mode="r")
+    except FileNotFoundError:
+        raise
+    except (OSError, ValueError, TypeError, OverflowError, EOFError, SyntaxError, TokenError) as error:
+        raise ValueError(f"{path} is no array of numpy: {error}; restore it from its source") from error
+    shape = values.shape
+    fits = len(shape) == (2 if channels == 0 else 3) and channels in (None, 0, shape[-1])
+    if not fits or values.dtype.kind not in "biuf":
+        form = "(H, W)" if channels == 0 else f"(H, W, {channels or 'C'})"
+        raise ValueError(
+            f"{path} must hold numbers of shape {form}, found {values.dtype} {shape}; restore it from its source"
+        )
+    if channels == 0 and not np.isfinite(values).all():
+        raise ValueError(f"{path} must hold whole numbers, found NaN or infinity; restore it from its source")
+    return values
 
 
 def dense_losses(outputs: Mapping[str, torch.Tensor], batch: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:

@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 import csv
+import math
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import NamedTuple
 
 import torch
 from torch.utils.data import Dataset
+
+from ._text import read_lines
 
 TARGETS = ("mu", "alpha", "homo", "lumo", "r2", "zpve", "u0_atom", "u298_atom", "h298_atom", "g298_atom", "cv")
 """The eleven of the multi-task tables, in their order: the energies of atomization, and not the gap."""
@@ -37,41 +41,77 @@ class QM9(Dataset[Molecule]):
         root: the folder, PyG's ``raw``.
 
     Raises:
-        ValueError: the two files do not have the same molecules, or a column is missing.
+        ValueError: the two files do not have the same molecules, a column is missing, or a value is no number; for a
+            molecule's atoms when the molecule is taken.
+        FileNotFoundError: one is not there.
     """
 
     def __init__(self, root: str | Path) -> None:
         folder = Path(root)
-        with (folder / "gdb9.sdf.csv").open(newline="") as file:
-            rows = list(csv.DictReader(file))
+        self._path = folder / "gdb9.sdf"
+        properties = folder / "gdb9.sdf.csv"
+        try:
+            rows = list(csv.DictReader(read_lines(properties)))
+        except csv.Error as error:
+            raise ValueError(f"{properties} is no table of comma-separated values: {error}") from error
         missing = [name for name in TARGETS if not rows or name not in rows[0]]
         if missing:
-            raise ValueError(f"{folder / 'gdb9.sdf.csv'} must have the columns {TARGETS}, missing {missing}")
-        blocks = (folder / "gdb9.sdf").read_text().split("$$$$\n")
-        blocks = [block for block in blocks if block.strip()]
+            raise ValueError(f"{properties} must have the columns {TARGETS}, missing {missing}")
+        blocks = [block for block in _blocks(read_lines(self._path)) if any(map(str.strip, block))]
         if len(blocks) != len(rows):
             raise ValueError(f"{folder}: gdb9.sdf has {len(blocks)} molecules and gdb9.sdf.csv {len(rows)}")
         left_out = _uncharacterized(folder / "uncharacterized.txt")
-        kept = [index for index in range(len(rows)) if index not in left_out]
-        self._blocks = [blocks[index] for index in kept]
+        self._kept = [index for index in range(len(rows)) if index not in left_out]
+        self._blocks = [blocks[index] for index in self._kept]
         factors = torch.tensor([SCALES.get(name, 1.0) for name in TARGETS], dtype=torch.float64)
-        table = torch.tensor([[float(rows[index][name]) for name in TARGETS] for index in kept], dtype=torch.float64)
-        self.targets = (table * factors).float()
+        table = [_targets(rows[index], f"{properties}, molecule {index + 1}") for index in self._kept]
+        self.targets = (torch.tensor(table, dtype=torch.float64).reshape(-1, len(TARGETS)) * factors).float()
 
     def __len__(self) -> int:
         return len(self._blocks)
 
     def __getitem__(self, index: int) -> Molecule:
-        lines = self._blocks[index].splitlines()
-        count = int(lines[3][:3])  # V2000: a counts line after three of header, then an atom a line
-        atoms = [line.split() for line in lines[4 : 4 + count]]
-        positions = torch.tensor([[float(value) for value in atom[:3]] for atom in atoms])
-        return Molecule(tuple(atom[3] for atom in atoms), positions, self.targets[index])
+        lines = self._blocks[index]
+        try:
+            count = int(lines[3][:3])  # V2000: a counts line after three of header, then an atom a line
+            atoms = [line.split() for line in lines[4 : 4 + count]]
+            positions = torch.tensor([[float(value) for value in atom[:3]] for atom in atoms]).reshape(count, 3)
+            return Molecule(tuple(atom[3] for atom in atoms), positions, self.targets[index])
+        except (ValueError, IndexError, RuntimeError) as error:
+            raise ValueError(
+                f"{self._path}, molecule {self._kept[index] + 1}: three lines, the number of atoms, and a line each "
+                f"with x, y, z and the element were expected ({error}); restore the file from its source"
+            ) from error
+
+
+def _blocks(lines: Iterable[str]) -> Iterable[list[str]]:
+    """The lines of each molecule."""
+    block: list[str] = []
+    for line in lines:
+        if line.strip() == "$$$$":
+            yield block
+            block = []
+        else:
+            block.append(line)
+    yield block
+
+
+def _targets(row: Mapping[str, str | None], place: str) -> list[float]:
+    found = []
+    for name in TARGETS:
+        try:
+            value = float(row[name] or "")
+        except ValueError:
+            value = math.nan
+        if not math.isfinite(value):
+            raise ValueError(f"{place}: {name} must be a finite number, found {row[name]!r:.40}")
+        found.append(value)
+    return found
 
 
 def _uncharacterized(path: Path) -> set[int]:
     """Positions, from 0, of molecules whose geometry was not consistent: lines that begin with a number, from 1."""
     if not path.exists():
         return set()
-    heads = [line.split()[0] for line in path.read_text().splitlines() if line.strip()]
-    return {int(head) - 1 for head in heads if head.isdigit()}
+    heads = [line.split()[0] for line in read_lines(path) if line.strip()]
+    return {int(head) - 1 for head in heads if head.isdecimal() and len(head) < 10}
