@@ -40,7 +40,7 @@ def kept_by_coordinate(rule: Combiner, names: Mapping[int, str]) -> list[dict[st
         one.
     """
     found = []
-    for keys, each in [((), rule), *((("groups", key), each) for key, each in rule.groups.items())]:
+    for keys, each in [((), rule), *((("groups", key), each) for key, each in rule.rules_of_groups.items())]:
         if not each.shardable:  # its rows are whole wherever it is asked
             continue
         if of := _named(_COORDINATES.get(each), names):
@@ -57,7 +57,7 @@ def note_kept(rule: Combiner, kept: Sequence[Mapping[str, Any]], params: Mapping
     visited: dict[Combiner, list[torch.Tensor]] = {}
     for entry in kept:
         of = [params[name] for name in entry["parameters"]]
-        owner = rule.groups[entry["at"][1]] if entry["at"][0] == "groups" else rule
+        owner = rule.rules_of_groups[entry["at"][1]] if entry["at"][0] == "groups" else rule
         if entry["rows"]:
             note_coordinates(owner, of)
         else:

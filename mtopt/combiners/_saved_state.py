@@ -32,12 +32,12 @@ class SavesState(HasHyperparameters):
         return groups[key]
 
     @property
-    def groups(self) -> Mapping[str, Self]:
+    def rules_of_groups(self) -> Mapping[str, Self]:
         """The rules :meth:`for_group` has made so far."""
         return self.__dict__.get("_groups", {})
 
     def entries_by_coordinate(self) -> Iterator[Keys]:
-        """Where ``state_dict`` has tensors (..., D) with an entry for each coordinate; not those of ``groups``."""
+        """Where ``state_dict`` has tensors (..., D) with an entry for each coordinate; rules of groups tell their own."""
         for name in self.by_coordinate:
             value = getattr(self, name)
             if isinstance(value, torch.Tensor):
@@ -51,7 +51,7 @@ class SavesState(HasHyperparameters):
         return {
             "rule": type(self).__name__,
             "state": state,
-            "groups": {key: rule.state_dict() for key, rule in self.groups.items()},
+            "groups": {key: rule.state_dict() for key, rule in self.rules_of_groups.items()},
         }
 
     def load_state_dict(self, state_dict: Mapping[str, Any]) -> None:

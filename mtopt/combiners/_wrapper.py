@@ -82,7 +82,7 @@ class Wrapper(Combiner):
                 rule.reevaluate(losses, objectives)
 
     def _everyone(self) -> list[Combiner]:
-        return [*self._rules(), *self.groups.values()]
+        return [*self._rules(), *self.rules_of_groups.values()]
 
     def fresh(self) -> Self:
         """A wrapper with the same hyper-parameters around a fresh rule."""
