@@ -34,10 +34,11 @@ class SavesState(HasHyperparameters):
     @property
     def rules_of_groups(self) -> Mapping[str, Self]:
         """The rules :meth:`for_group` has made so far."""
-        return self.__dict__.get("_groups", {})
+        found: Mapping[str, Self] = self.__dict__.get("_groups", {})
+        return found
 
     def entries_by_coordinate(self) -> Iterator[Keys]:
-        """Where ``state_dict`` has tensors (..., D) with an entry for each coordinate; rules of groups tell their own."""
+        """Where ``state_dict`` has tensors (..., D), an entry for each coordinate; rules of groups tell their own."""
         for name in self.by_coordinate:
             value = getattr(self, name)
             if isinstance(value, torch.Tensor):
