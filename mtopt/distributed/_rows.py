@@ -39,7 +39,7 @@ def part_rows(rows: torch.Tensor, params: Sequence[torch.Tensor]) -> list[torch.
     """
     shapes = [view_reals(param).shape for param in params]
     _require_length(rows, shapes)
-    pieces = rows.split([math.prod(shape) for shape in shapes], dim=-1)
+    pieces = rows.split_with_sizes([math.prod(shape) for shape in shapes], dim=-1)
     leading = rows.shape[:-1]
     return [
         as_rows_of(param, piece.reshape(*leading, *shape))
