@@ -1,13 +1,17 @@
 """Two tasks on one trunk with Lightning.
 
 python docs/examples/lightning_two_tasks.py
-torchrun --nproc-per-node 2 docs/examples/lightning_two_tasks.py
+torchrun --nproc-per-node 2 docs/examples/lightning_two_tasks.py           # replicas, by DDP
+torchrun --nproc-per-node 2 docs/examples/lightning_two_tasks.py --shard   # shards, by FSDP2
 """
 
 import os
+import sys
 
 import torch
 from lightning.pytorch import LightningModule, Trainer
+from lightning.pytorch.strategies import ModelParallelStrategy
+from torch.distributed.fsdp import fully_shard
 from torch.nn.functional import cross_entropy, mse_loss
 from torch.utils.data import DataLoader, TensorDataset
 
@@ -20,6 +24,11 @@ class TwoTasks(MultiLossMixin, LightningModule):
         super().__init__(combiner=mtopt.create_combiner(combiner), **options)
         self.trunk = torch.nn.Sequential(torch.nn.Linear(8, 32), torch.nn.ReLU())
         self.sign, self.size = torch.nn.Linear(32, 2), torch.nn.Linear(32, 1)
+
+    def configure_model(self):
+        if self.device_mesh is not None:  # under ModelParallelStrategy: all that losses() calls, but not self
+            for part in (self.trunk, self.sign, self.size):
+                fully_shard(part, mesh=self.device_mesh["data_parallel"])
 
     def losses(self, batch):
         x, sign, size = batch
@@ -41,11 +50,17 @@ def quiet_trainer(**settings):
     return Trainer(accelerator="cpu", enable_model_summary=False, **{**quiet, **settings})
 
 
+def strategy_for(size, shard=False):
+    if size == 1:
+        return "auto"
+    return ModelParallelStrategy(data_parallel_size=size, tensor_parallel_size=1) if shard else "ddp"
+
+
 if __name__ == "__main__":
     torch.manual_seed(0)
     module = TwoTasks(accumulate_grad_batches=2, gradient_clip_val=1.0)
     size = int(os.environ.get("WORLD_SIZE", "1"))  # torchrun sets it
-    trainer = quiet_trainer(max_epochs=5, devices=size, strategy="ddp" if size > 1 else "auto")
+    trainer = quiet_trainer(max_epochs=5, devices=size, strategy=strategy_for(size, "--shard" in sys.argv))
     trainer.fit(module, DataLoader(two_tasks_data(), batch_size=32 // size))
     if trainer.is_global_zero:
         print(f"{trainer.global_step} steps")

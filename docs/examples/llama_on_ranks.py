@@ -1,14 +1,16 @@
 """Unlearning with a tiny random Llama on one process or several, by the same script: NGDiff, and GeN for the rate.
 
 python docs/examples/llama_on_ranks.py
-torchrun --nproc-per-node 2 docs/examples/llama_on_ranks.py
+torchrun --nproc-per-node 2 docs/examples/llama_on_ranks.py           # replicas, by DDP
+torchrun --nproc-per-node 2 docs/examples/llama_on_ranks.py --shard   # shards, by FSDP2
 """
 
+import argparse
 import os
-import sys
 
 import torch
 import torch.distributed as dist
+from torch.distributed.fsdp import fully_shard
 from torch.nn.functional import cross_entropy
 from torch.nn.parallel import DistributedDataParallel
 from torch.utils.data import DataLoader, DistributedSampler
@@ -50,10 +52,21 @@ def loader(data, rank, size):
     return DataLoader(data, batch_size=BATCH // size, sampler=sampler)
 
 
-def train(folder=None, epochs=5):
-    several = dist.is_initialized()
-    rank, size = (dist.get_rank(), dist.get_world_size()) if several else (0, 1)
-    model = DistributedDataParallel(tiny_llama()) if several else tiny_llama()
+def divided(model, shard):
+    """The model as each process has it: whole, or a part of every parameter."""
+    if not dist.is_initialized():
+        return model
+    if not shard:
+        return DistributedDataParallel(model)
+    for layer in model.model.layers:
+        fully_shard(layer)
+    fully_shard(model)
+    return model
+
+
+def train(folder=None, shard=False, epochs=5):
+    rank, size = (dist.get_rank(), dist.get_world_size()) if dist.is_initialized() else (0, 1)
+    model = divided(tiny_llama(), shard)
     optimizer = torch.optim.AdamW(model.parameters(), lr=1e-4)  # where GeN's search begins
     held_out = list(pairs(32, seed=2))[rank::size]
     callbacks = [
@@ -75,6 +88,9 @@ if __name__ == "__main__":
     torch.set_num_threads(1)
     if "RANK" in os.environ:  # torchrun sets it
         dist.init_process_group("gloo")  # "nccl" on GPUs
-    train(*sys.argv[1:])  # a folder for checkpoints
+    arguments = argparse.ArgumentParser()
+    arguments.add_argument("folder", nargs="?", help="for checkpoints, from which it goes on")
+    arguments.add_argument("--shard", action="store_true")
+    train(**vars(arguments.parse_args()))
     if dist.is_initialized():
         dist.destroy_process_group()

@@ -2,7 +2,10 @@
 
 python docs/examples/transformers_unlearning.py           # all parameters
 python docs/examples/transformers_unlearning.py --lora    # LoRA adapters alone, by PEFT
-torchrun --nproc-per-node 2 docs/examples/transformers_unlearning.py
+torchrun --nproc-per-node 2 docs/examples/transformers_unlearning.py           # replicas, by DDP
+torchrun --nproc-per-node 2 docs/examples/transformers_unlearning.py --shard   # shards, by FSDP2
+
+On GPUs ``TrainingArguments(fsdp=True)`` shards a model, too, by Accelerate; on CPUs it gives replicas, without a word.
 """
 
 import os
@@ -11,9 +14,12 @@ import tempfile
 
 import torch
 from transformers import LlamaConfig, LlamaForCausalLM, Trainer, TrainingArguments, default_data_collator
+from transformers.distributed import DistributedConfig
 
 import mtopt
 from mtopt.integrations.transformers import MultiLossMixin
+
+SIZE = int(os.environ.get("WORLD_SIZE", "1"))  # which torchrun sets
 
 
 class Unlearning(MultiLossMixin, Trainer):
@@ -35,6 +41,12 @@ def tiny_llama(lora=False):
     return model
 
 
+def in_shards(model, folder):
+    """The same model, of which each process loads its own part."""
+    model.save_pretrained(f"{folder}/whole")
+    return LlamaForCausalLM.from_pretrained(f"{folder}/whole", distributed_config=DistributedConfig(fsdp_size=SIZE))
+
+
 def pairs(count=64, length=12):
     """Counting up, to be kept, and random walks, to be forgotten."""
     random = torch.Generator().manual_seed(1)
@@ -43,11 +55,11 @@ def pairs(count=64, length=12):
         yield {"retain": (start + torch.arange(length)) % 64, "forget": (start + steps.cumsum(0)) % 64}
 
 
-def trainer_for(output_dir, lora=False, combiner="ngdiff", **settings):
+def trainer_for(output_dir, lora=False, shard=False, combiner="ngdiff", **settings):
     settings = {"max_steps": 40, "logging_steps": 10, "save_strategy": "no", **settings}
     args = TrainingArguments(
         output_dir,
-        per_device_train_batch_size=8 // int(os.environ.get("WORLD_SIZE", "1")),  # which torchrun sets
+        per_device_train_batch_size=8 // SIZE,
         learning_rate=1e-2 if lora else 1e-3,
         remove_unused_columns=False,  # they are for compute_losses
         report_to="none",
@@ -56,8 +68,9 @@ def trainer_for(output_dir, lora=False, combiner="ngdiff", **settings):
         **settings,
     )
     data = list(pairs())
+    model = tiny_llama(lora)
     return Unlearning(
-        tiny_llama(lora),
+        in_shards(model, output_dir) if shard and SIZE > 1 else model,
         args,
         train_dataset=data,
         eval_dataset=data[:16],
@@ -68,7 +81,7 @@ def trainer_for(output_dir, lora=False, combiner="ngdiff", **settings):
 
 if __name__ == "__main__":
     with tempfile.TemporaryDirectory() as folder:
-        trainer = trainer_for(folder, lora="--lora" in sys.argv)
+        trainer = trainer_for(folder, lora="--lora" in sys.argv, shard="--shard" in sys.argv)
         before = trainer.evaluate()
         trainer.train()
         after = trainer.evaluate()

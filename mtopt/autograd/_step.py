@@ -14,6 +14,7 @@ import torch
 from mtopt._errors import NonFiniteError
 from mtopt._losses import Batch
 from mtopt.autograd._call import Call, Private
+from mtopt.autograd._coordinates import note_coordinates
 from mtopt.autograd._reach import Group, Grouping, Reach
 from mtopt.autograd._record import StepRecord, Vector
 from mtopt.combiners import Combiner, Outcome
@@ -270,6 +271,8 @@ def ask_on_columns(
     """The rule's answer to gradients on its columns: those of a process's shards, or all, gathered for it, where it
     cannot do with these."""
     shards = processes.shards
+    if rule.stateful and rule.needs == "jacobian" and found[0].places is not None:
+        note_coordinates(rule, [place.parameter for place in found[0].places])
     if shards is None or rule.shardable:
         return ask(found)
     assert found[0].places is not None

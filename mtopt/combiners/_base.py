@@ -76,6 +76,8 @@ class Combiner(MayKeepWeights, MayReevaluate, MayTakeDraws, MayRevisit, ChecksVe
         exact_objectives: the number of objectives that the rule is made for; None for any.
         weighted: the answer has weights, one a row.
         state: names of the attributes that ``state_dict`` saves.
+        by_coordinate: those of them that are tensors (..., D), or lists of such, with an entry for each coordinate: a
+            checkpoint of sharded parameters puts the parts together that a ``shardable`` rule has of them.
         search_space: ranges that a comparison tunes hyper-parameters over: ``("log", low, high)``,
             ``("uniform", low, high)`` or ``("choice", *options)``.
     """

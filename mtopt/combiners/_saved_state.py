@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import Any, ClassVar, Self
 
 import torch
@@ -12,11 +12,15 @@ from mtopt._content import check_alike, check_mapping, check_whole, content_of
 from mtopt._errors import CheckpointError
 from mtopt.combiners._hyperparameters import HasHyperparameters
 
+Keys = tuple[str | int, ...]
+"""The way through a state to an entry."""
+
 
 class SavesState(HasHyperparameters):
     """``state`` names the attributes that the next step depends on; the rules for groups of parameters have theirs."""
 
     state: ClassVar[tuple[str, ...]] = ()
+    by_coordinate: ClassVar[tuple[str, ...]] = ()
     _as_long: ClassVar[tuple[str, ...]] = ()  # entries of as many objectives
     _late_state: ClassVar[Mapping[str, Any]] = {}  # entries that are None at first: their dimensions, or "list"
 
@@ -27,14 +31,28 @@ class SavesState(HasHyperparameters):
             groups[key] = self.fresh()
         return groups[key]
 
+    @property
+    def rules_of_groups(self) -> Mapping[str, Self]:
+        """The rules :meth:`for_group` has made so far."""
+        found: Mapping[str, Self] = self.__dict__.get("_groups", {})
+        return found
+
+    def entries_by_coordinate(self) -> Iterator[Keys]:
+        """Where ``state_dict`` has tensors (..., D), an entry for each coordinate; rules of groups tell their own."""
+        for name in self.by_coordinate:
+            value = getattr(self, name)
+            if isinstance(value, torch.Tensor):
+                yield "state", name
+            elif value is not None:
+                yield from (("state", name, number) for number in range(len(value)))
+
     def state_dict(self) -> dict[str, Any]:
         """Everything that the next step depends on, as tensors and plain values, loadable into a fresh rule."""
         state = {name: _copy_of(getattr(self, name)) for name in self.state}
-        groups: dict[str, Self] = self.__dict__.get("_groups", {})
         return {
             "rule": type(self).__name__,
             "state": state,
-            "groups": {key: rule.state_dict() for key, rule in groups.items()},
+            "groups": {key: rule.state_dict() for key, rule in self.rules_of_groups.items()},
         }
 
     def load_state_dict(self, state_dict: Mapping[str, Any]) -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any, Self
 
 import torch
@@ -11,6 +11,7 @@ from mtopt._errors import CheckpointError
 from mtopt.combiners._base import TRAITS, Combiner
 from mtopt.combiners._draws import direction_of_draws
 from mtopt.combiners._exchange import Outcome
+from mtopt.combiners._saved_state import Keys
 from mtopt.linalg import Gradients
 
 
@@ -81,8 +82,7 @@ class Wrapper(Combiner):
                 rule.reevaluate(losses, objectives)
 
     def _everyone(self) -> list[Combiner]:
-        groups: dict[str, Combiner] = self.__dict__.get("_groups", {})
-        return [*self._rules(), *groups.values()]
+        return [*self._rules(), *self.rules_of_groups.values()]
 
     def fresh(self) -> Self:
         """A wrapper with the same hyper-parameters around a fresh rule."""
@@ -90,6 +90,12 @@ class Wrapper(Combiner):
 
     def __repr__(self) -> str:
         return super().__repr__().replace("(rule=", "(", 1)
+
+    def entries_by_coordinate(self) -> Iterator[Keys]:
+        """Those of the wrapper and of the rule inside, which sees the same coordinates."""
+        yield from super().entries_by_coordinate()
+        for keys in self.rule.entries_by_coordinate():
+            yield "wrapped", *keys
 
     def state_dict(self) -> dict[str, Any]:
         """The wrapper's state, and the rule's."""

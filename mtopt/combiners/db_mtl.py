@@ -51,6 +51,7 @@ class DBMTL(JacobianCombiner):
     search_space = {"beta": ("uniform", 0.0, 0.95), "decay": ("choice", 0.0, 0.5)}  # noqa: RUF012  (a class-level constant)
     state = ("_members", "_tracked", "_step")
     _as_long = ("_members", "_tracked")
+    by_coordinate = ("_tracked",)
     _late_state = {"_tracked": 2}  # noqa: RUF012  (a class-level constant)
 
     def __init__(

@@ -42,6 +42,7 @@ class ExcessMTL(JacobianCombiner):
     search_space = {"step_size": ("log", 1e-3, 1.0)}  # noqa: RUF012  (a class-level constant)
     state = ("_members", "_roots", "_initial", "_logits")
     _as_long = ("_members", "_roots", "_initial", "_logits")
+    by_coordinate = ("_roots",)
     _late_state = {"_roots": 2}  # noqa: RUF012  (a class-level constant)
 
     def __init__(self, *, step_size: float = 1e-2) -> None:

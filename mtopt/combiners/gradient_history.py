@@ -30,6 +30,7 @@ class GradientHistory(Wrapper):
 
     state = ("_members", "_past")
     _as_long = ("_members", "_past")
+    by_coordinate = ("_past",)
     _late_state = {"_past": "list"}  # noqa: RUF012  (a class-level constant)
 
     def __init__(self, rule: Combiner, length: int = 5, slow: float = 0.9) -> None:

@@ -43,6 +43,7 @@ class GRU(JacobianCombiner):
     weighted = True
     search_space = {"gamma": ("uniform", 0.1, 1.0)}  # noqa: RUF012  (a class-level constant)
     state = ("_average",)
+    by_coordinate = ("_average",)
     _late_state = {"_average": 2}  # noqa: RUF012  (a class-level constant)
 
     def __init__(self, *, gamma: float = 0.8, max_norm: float | None = None, retain: int = 0, forget: int = 1) -> None:

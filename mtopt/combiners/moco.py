@@ -49,6 +49,7 @@ class MoCo(JacobianCombiner):
     search_space = {"beta": ("log", 0.05, 1.0), "gamma": ("log", 1e-3, 10.0)}  # noqa: RUF012  (a class-level constant)
     state = ("_members", "_tracked", "_lambda", "_step")
     _as_long = ("_members", "_tracked", "_lambda")
+    by_coordinate = ("_tracked",)
     _late_state = {"_tracked": 2}  # noqa: RUF012  (a class-level constant)
 
     def __init__(

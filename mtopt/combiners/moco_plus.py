@@ -58,6 +58,7 @@ class MoCoPlus(JacobianCombiner):
     search_space = {"c": ("log", 0.1, 100.0), "gamma": ("log", 1e-3, 10.0)}  # noqa: RUF012  (a class-level constant)
     state = ("_members", "_current", "_tracked", "_lambda", "_step", "visited")
     _as_long = ("_members", "_tracked", "_lambda")
+    by_coordinate = ("_tracked",)
     _late_state = {"_tracked": 2, "visited": "list"}  # noqa: RUF012  (a class-level constant)
 
     def __init__(

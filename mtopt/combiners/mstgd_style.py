@@ -43,6 +43,7 @@ class MSTGDStyle(JacobianCombiner):
     search_space = {"memory": ("uniform", 0.0, 0.99)}  # noqa: RUF012  (a class-level constant)
     state = ("_members", "_current", "_memory", "visited")
     _as_long = ("_members", "_memory")
+    by_coordinate = ("_memory",)
     _late_state = {"_memory": 2, "visited": "list"}  # noqa: RUF012  (a class-level constant)
 
     def __init__(self, *, memory: float = 0.9, preference: Preference = None) -> None:

@@ -100,18 +100,18 @@ class Shards:
 
     def cut(self, direction: torch.Tensor, params: Sequence[torch.Tensor]) -> torch.Tensor:
         """What lies here of a whole direction (D,)."""
-        wholes = cut_to_shapes(direction, [_shape_of(param) for param in params])
-        return torch.cat([_part_of(whole, param).reshape(-1) for param, whole in zip(params, wholes, strict=True)])
+        wholes = cut_to_shapes(direction, [shape_of_row(param) for param in params])
+        return torch.cat([cut_part(whole, param).reshape(-1) for param, whole in zip(params, wholes, strict=True)])
 
     def _shape_on(self, param: torch.Tensor, rank: int) -> torch.Size:
-        shape = list(_shape_of(param))
+        shape = list(shape_of_row(param))
         shape[_dimension_of(param)] = _span_on(param, rank)[1]
         return torch.Size(shape)
 
 
 def cut_as(param: torch.Tensor, whole: torch.Tensor) -> torch.Tensor:
     """A copy of what lies here of a whole tensor, sharded as ``param`` is, whose shape it has."""
-    return as_gradient_of(param, _part_of(whole, param).to(param.device, copy=True).contiguous())
+    return as_gradient_of(param, cut_part(whole, param).to(param.device, copy=True).contiguous())
 
 
 def as_gradient_of(param: torch.Tensor, gradient: torch.Tensor) -> torch.Tensor:
@@ -122,12 +122,12 @@ def as_gradient_of(param: torch.Tensor, gradient: torch.Tensor) -> torch.Tensor:
     return DTensor.from_local(gradient, mesh, placements, run_check=False, shape=param.shape, stride=param.stride())
 
 
-def _shape_of(param: torch.Tensor) -> torch.Size:
+def shape_of_row(param: torch.Tensor) -> torch.Size:
     """That of a whole row's part."""
     return torch.Size([*param.shape, 2]) if param.is_complex() else param.shape
 
 
-def _part_of(whole: torch.Tensor, param: torch.Tensor) -> torch.Tensor:
+def cut_part(whole: torch.Tensor, param: torch.Tensor) -> torch.Tensor:
     mesh = param.device_mesh  # type: ignore[attr-defined]
     return whole.narrow(_dimension_of(param), *_span_on(param, mesh.get_local_rank(mesh.ndim - 1)))
 

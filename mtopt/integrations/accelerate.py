@@ -9,6 +9,7 @@ import torch
 from mtopt._losses import Losses
 from mtopt.autograd import Private, StepRecord, check_rule
 from mtopt.combiners import Combiner
+from mtopt.distributed import is_sharded
 from mtopt.integrations._extras import require
 from mtopt.integrations._micro_batches import micro_batches_of
 from mtopt.training import refuse_closure
@@ -45,7 +46,7 @@ def backward(
     losses, the rule sees unscaled gradients, and ``accelerator.clip_grad_norm_`` works as always. bf16 needs nothing.
 
     Args:
-        accelerator: an ``accelerate.Accelerator``, in one process or several (DDP), and without DeepSpeed.
+        accelerator: an ``accelerate.Accelerator``, in one process or several (DDP, FSDP2), and without DeepSpeed.
         losses: of this micro-batch, undivided, as :func:`mtopt.backward` takes them.
         model: what ``accelerator.prepare`` returned.
         combiner: the rule. Create it once, before the loop: it may carry state from step to step.
@@ -64,6 +65,8 @@ def backward(
         raise TypeError(f"accelerator must be an accelerate.Accelerator, found {type(accelerator).__name__}")
     refuse_engines(accelerator)
     check_rule(combiner, private)
+    if combiner.needs == "jacobian" and combiner.stateful:
+        _refuse_part(accelerator, combiner, model)
     if combiner.needs != "losses":  # one on losses may be called within the closure
         held = set(model.parameters())
         for optimizer in accelerator._optimizers:
@@ -79,6 +82,16 @@ def backward(
         private=private,
         strict=strict,
     )
+
+
+def _refuse_part(accelerator: Any, combiner: Combiner, model: torch.nn.Module) -> None:
+    """Raise where Accelerate would save what a rule keeps of the first process's shards, and load it on all."""
+    if any(each is combiner for each in accelerator._custom_objects) and is_sharded(model.parameters()):
+        raise ValueError(
+            f"combiner is {combiner!r}, which keeps something of each process's shard, and is registered for "
+            "checkpoints, which the first process writes alone; save mtopt.training.whole_rule_state(combiner, model, "
+            "processes) yourself, with all processes, and load it by load_rule_state"
+        )
 
 
 def refuse_engines(accelerator: Any) -> None:

@@ -20,7 +20,7 @@ from mtopt.distributed import processes_of
 from mtopt.integrations._extras import require
 from mtopt.integrations._micro_batches import MicroBatches, micro_batches_of
 from mtopt.integrations._records import Seen, numbers_of, reevaluate, returned, total_of, values_of
-from mtopt.training import read_rule, refuse_closure
+from mtopt.training import load_rule_state, read_rule, refuse_closure, whole_rule_state
 
 require("lightning", "lightning", "pytorch_lightning", "lightning_fabric")
 
@@ -64,7 +64,7 @@ class MultiLossMixin:
       ``log_every_n_steps``-th step.
 
     A skipped step leaves parameters, the optimizer's state and the rule's as they are. With ``Trainer(strategy="ddp")``
-    losses and gradients are means over the ranks before the rule sees them.
+    and ``ModelParallelStrategy`` (FSDP2) losses and gradients are means over the ranks before the rule sees them.
 
     Args:
         combiner: the rule, or a name in the registry.
@@ -196,7 +196,8 @@ class MultiLossMixin:
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Adds the rule's state. A subclass that has this hook calls ``super()``'s."""
         super().on_save_checkpoint(checkpoint)  # type: ignore[misc]
-        checkpoint[STATE_KEY] = self.combiner.state_dict()
+        with processes_of() as processes:
+            checkpoint[STATE_KEY] = whole_rule_state(self.combiner, self, processes)  # type: ignore[arg-type]
         checkpoint[STEPS_KEY] = self._taken
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
@@ -204,7 +205,7 @@ class MultiLossMixin:
         super().on_load_checkpoint(checkpoint)  # type: ignore[misc]
         self._taken = checkpoint.get(STEPS_KEY, checkpoint["global_step"])
         if STATE_KEY in checkpoint:
-            self.combiner.load_state_dict(checkpoint[STATE_KEY])
+            load_rule_state(self.combiner, checkpoint[STATE_KEY], self)  # type: ignore[arg-type]
         elif self.combiner.stateful:
             raise CheckpointError(
                 f"the checkpoint has no {STATE_KEY!r}, and {self.combiner!r} carries a state from step to step; "
@@ -264,7 +265,7 @@ def backward(
     ``fabric.clip_gradients`` works as always.
 
     Args:
-        fabric: a ``Fabric``, in one process or under the strategy ``ddp``.
+        fabric: a ``Fabric``, in one process or under the strategy ``ddp`` or ``ModelParallelStrategy`` (FSDP2).
         losses: as :func:`mtopt.backward` takes them. As with ``fabric.backward``, nothing is divided: for the mean over
             n micro-batches, divide them by n.
         model: what ``fabric.setup`` returned.

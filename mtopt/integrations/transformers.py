@@ -21,7 +21,15 @@ from mtopt.integrations._extras import require
 from mtopt.integrations._micro_batches import MicroBatches
 from mtopt.integrations._records import Means, Seen, numbers_of, reevaluate, returned, values_of
 from mtopt.integrations.accelerate import refuse_engines
-from mtopt.training import count_examples, read_checkpoint, read_rule, refuse_closure, write_checkpoint
+from mtopt.training import (
+    count_examples,
+    load_rule_state,
+    read_checkpoint,
+    read_rule,
+    refuse_closure,
+    whole_rule_state,
+    write_checkpoint,
+)
 
 require("transformers", "transformers")
 
@@ -66,7 +74,7 @@ class MultiLossMixin(Trainer):  # type: ignore[misc]
 
     The batch reaches ``compute_losses`` whole: ``remove_unused_columns`` is False here, and where the arguments say
     otherwise (it is the Trainer's default) a warning is logged; the trainer has a copy of them.
-    Under ``torchrun`` losses and gradients are means over the ranks (DDP) before the rule sees them, in logs, too.
+    Under ``torchrun`` losses and gradients are means over the ranks (DDP, FSDP2) before a rule sees them, in logs, too.
     A skipped step leaves the parameters, the optimizer's state and the rule's as they are. The step and the
     learning-rate schedule count it, but under fp16 the schedule does not.
 
@@ -280,8 +288,10 @@ class MultiLossMixin(Trainer):  # type: ignore[misc]
 
     def _save_optimizer_and_scheduler(self, output_dir: str) -> None:
         super()._save_optimizer_and_scheduler(output_dir)
-        if self.args.should_save:
-            write_checkpoint(os.path.join(output_dir, STATE_FILE), self.combiner.state_dict())
+        with processes_of() as processes:
+            state = whole_rule_state(self.combiner, self.model, processes)
+            if self.args.should_save:
+                write_checkpoint(os.path.join(output_dir, STATE_FILE), state)
 
     def _load_optimizer_and_scheduler(self, checkpoint: str | None) -> None:
         super()._load_optimizer_and_scheduler(checkpoint)
@@ -289,7 +299,7 @@ class MultiLossMixin(Trainer):  # type: ignore[misc]
             return
         path = os.path.join(checkpoint, STATE_FILE)
         if os.path.isfile(path):
-            self.combiner.load_state_dict(read_checkpoint(path))
+            load_rule_state(self.combiner, read_checkpoint(path), self.model)
         elif self.combiner.stateful:
             raise CheckpointError(
                 f"{checkpoint} has no {STATE_FILE}, and {self.combiner!r} carries a state from step to step; resume "

@@ -26,7 +26,14 @@ from mtopt.training.callbacks import (
     TensorBoard,
     WeightAverage,
 )
-from mtopt.training.checkpoint import CheckpointFolder, CheckpointWarning, read_checkpoint, write_checkpoint
+from mtopt.training.checkpoint import (
+    CheckpointFolder,
+    CheckpointWarning,
+    load_rule_state,
+    read_checkpoint,
+    whole_rule_state,
+    write_checkpoint,
+)
 from mtopt.training.gen import GeN
 from mtopt.training.sets import HypervolumeGradient, PaLoRA, PaMaL, SetTrainer, SVGDTrainer, TchebycheffSet
 
@@ -63,9 +70,11 @@ __all__ = [
     "TensorBoard",
     "WeightAverage",
     "count_examples",
+    "load_rule_state",
     "read_checkpoint",
     "read_rule",
     "refuse_closure",
     "seed_everything",
+    "whole_rule_state",
     "write_checkpoint",
 ]

@@ -66,7 +66,9 @@ class Precision:
             self.scaler.unscale_(optimizer)
         norm = norm_of(map(view_shard, gradients))
         if is_sharded(gradients):
-            norm = math.hypot(*processes.gather(norm))
+            mesh = next(gradient.device_mesh for gradient in gradients if hasattr(gradient, "device_mesh"))
+            copies = mesh.size() // mesh.shape[-1]  # of each shard
+            norm = math.hypot(*processes.gather(norm)) / math.sqrt(copies)
         if not math.isfinite(norm):
             return f"the norm of the direction is {norm}"
         if self.clip_norm is not None and norm > self.clip_norm:

@@ -111,10 +111,11 @@ def _check_sharded(trainer: Replicated, params: Sequence[torch.Tensor]) -> None:
             "model is sharded by fully_shard; apply it before the optimizer is made, to a model that has them all"
         )
     mesh = next(param.device_mesh for param in params if hasattr(param, "device_mesh"))
-    if mesh.ndim != 1 or mesh.size() != trainer.processes.size:
+    if mesh.size() != trainer.processes.size:
         raise ValueError(
-            f"model is sharded on a mesh of shape {tuple(mesh.shape)}, and a trainer takes one dimension with all "
-            f"{trainer.processes.size} ranks; make it so, or call mtopt.backward in a loop of your own"
+            f"model is sharded on a mesh of {mesh.size()} ranks, and a trainer runs on all {trainer.processes.size}; "
+            "give fully_shard a mesh of all, of one dimension or of two (copies, shards), or call mtopt.backward in a "
+            "loop of your own"
         )
 
 

@@ -45,7 +45,7 @@ from mtopt.training.checkpoint import (
     load_content,
     load_trainer_state,
     position_here,
-    read_checkpoint,
+    read_content,
     resume_from,
     settings_of,
     trainer_state,
@@ -417,5 +417,5 @@ class MultiLossTrainer(ABC):
             CheckpointError: the file is not whole, or belongs to another model, optimizer, scheduler or rule.
         """
         with self.processes as processes:
-            load_content(self, path, read_checkpoint(path))
+            load_content(self, path, read_content(Path(path)))
             processes.meet()

@@ -10,6 +10,8 @@ from typing import Any
 from unittest import mock
 
 import torch
+from torch.distributed.device_mesh import DeviceMesh
+from torch.distributed.fsdp import fully_shard
 from torch.utils.data import DataLoader
 
 import mtopt
@@ -30,20 +32,58 @@ def as_torchrun_starts() -> Iterator[int]:
         yield size
 
 
+@contextmanager
+def accelerate_shards_on_the_cpu() -> Iterator[None]:
+    """Within, Accelerate takes its FSDP plugin on the CPU as it does on a GPU, and not for DDP, in silence."""
+    from accelerate.state import AcceleratorState, PartialState
+    from accelerate.utils import DistributedType
+
+    start = AcceleratorState.__init__
+
+    def started(self: Any, *arguments: Any, fsdp_plugin: Any = None, **options: Any) -> None:
+        start(self, *arguments, fsdp_plugin=fsdp_plugin, **options)
+        if fsdp_plugin is not None and self.distributed_type == DistributedType.MULTI_CPU:
+            self.distributed_type, self.fsdp_plugin = DistributedType.FSDP, fsdp_plugin
+            PartialState._shared_state["distributed_type"] = DistributedType.FSDP
+
+    before = os.environ.pop("ACCELERATE_USE_FSDP", None)
+    with mock.patch.object(AcceleratorState, "__init__", started):
+        try:
+            yield
+        finally:
+            AcceleratorState._reset_state()
+            PartialState._reset_state()
+            os.environ.pop("ACCELERATE_USE_FSDP", None)
+            if before is not None:
+                os.environ["ACCELERATE_USE_FSDP"] = before
+
+
+def shard_net(net: Net, mesh: DeviceMesh) -> Net:
+    """The model sharded as Lightning has its user do it."""
+    for part in (*net.parts(), net):
+        fully_shard(part, mesh=mesh["data_parallel"])
+    return net
+
+
 def two_losses(outputs: torch.Tensor, targets: torch.Tensor) -> dict[Any, torch.Tensor]:
     first, second = (outputs - targets).square().mean(0) + 0.1
     return {"first": first, "second": second}
 
 
-def run_accelerate(rule: str, accumulate: int) -> dict[str, Any]:
+def run_accelerate(rule: str, accumulate: int, wrap: str = "ddp") -> dict[str, Any]:
     from accelerate import Accelerator
-    from accelerate.state import AcceleratorState, PartialState
+    from accelerate.utils import FullyShardedDataParallelPlugin
 
     from mtopt.integrations.accelerate import backward
 
-    with as_torchrun_starts() as size:
-        accelerator = Accelerator(cpu=True, gradient_accumulation_steps=accumulate)
+    with as_torchrun_starts() as size, accelerate_shards_on_the_cpu():
+        plugin = None
+        if wrap == "fsdp" and size > 1:
+            by_size = {"auto_wrap_policy": "size_based_wrap", "min_num_params": 20}
+            plugin = FullyShardedDataParallelPlugin(fsdp_version=2, **by_size)
+        accelerator = Accelerator(cpu=True, gradient_accumulation_steps=accumulate, fsdp_plugin=plugin)
         assert accelerator.num_processes == size
+        assert accelerator.is_fsdp2 == (plugin is not None)
         model = Net()
         optimizer = torch.optim.SGD(model.parameters(), lr=0.05, momentum=0.9)
         loader = DataLoader(data_of(), batch_size=BATCH // size)
@@ -54,16 +94,17 @@ def run_accelerate(rule: str, accumulate: int) -> dict[str, Any]:
             for inputs, targets in loader:
                 with accelerator.accumulate(model):
                     record = backward(accelerator, two_losses(model(inputs), targets), model, combiner)
+                    if accelerator.sync_gradients:
+                        accelerator.clip_grad_norm_(model.parameters(), 0.5)
                     optimizer.step()
                     optimizer.zero_grad()
                     losses += [] if record is None else [record.losses]
-        AcceleratorState._reset_state()
-        PartialState._reset_state()
     return {"end": weights_of(model), "losses": losses}
 
 
-def run_transformers(rule: str, accumulate: int, folder: Path, broken: bool = False) -> dict[str, Any]:
-    from accelerate.state import AcceleratorState, PartialState
+def run_transformers(
+    rule: str, accumulate: int, folder: Path, wrap: str = "ddp", broken: bool = False
+) -> dict[str, Any]:
     from transformers import TrainingArguments, default_data_collator
 
     from mtopt.integrations.transformers import MultiLossMixin
@@ -74,9 +115,12 @@ def run_transformers(rule: str, accumulate: int, folder: Path, broken: bool = Fa
                 raise Broken("out of luck")
             return two_losses(model(inputs["x"]), inputs["y"])
 
-    with as_torchrun_starts() as size:
+    with as_torchrun_starts() as size, accelerate_shards_on_the_cpu():
+        sharded = wrap == "fsdp" and size > 1
         arguments = TrainingArguments(
             str(folder),
+            fsdp=sharded or None,
+            fsdp_config={"auto_wrap_policy": "SIZE_BASED_WRAP", "min_num_params": 20} if sharded else None,
             per_device_train_batch_size=BATCH // size,
             per_device_eval_batch_size=2,
             gradient_accumulation_steps=accumulate,
@@ -98,27 +142,71 @@ def run_transformers(rule: str, accumulate: int, folder: Path, broken: bool = Fa
             data_collator=default_data_collator,
             combiner=rule,
         )
-        try:
-            trainer.train()
-            values = trainer.evaluate()
-        finally:
-            AcceleratorState._reset_state()
-            PartialState._reset_state()
+        trainer.train()
+        assert trainer.accelerator.is_fsdp2 == sharded
+        values = trainer.evaluate()
     kept = ("loss", "loss_first", "loss_second", "eval_loss", "eval_loss_first", "eval_loss_second")
     logs = [{name: value for name, value in log.items() if name in kept} for log in trainer.state.log_history]
     return {"end": weights_of(trainer.model), "losses": logs, "values": {n: values[n] for n in kept if n in values}}
 
 
-def run_lightning(rule: str, accumulate: int, folder: Path) -> dict[str, Any]:
+def run_loaded(combiner: str, folder: Path) -> dict[str, Any]:
+    """A Llama that transformers itself shards when it loads it, trained by the Trainer."""
+    from transformers import LlamaConfig, LlamaForCausalLM, TrainingArguments, default_data_collator
+    from transformers.distributed import DistributedConfig
+
+    from mtopt.integrations.transformers import MultiLossMixin
+
+    class Fitting(MultiLossMixin):
+        def compute_losses(self, model: torch.nn.Module, inputs: Any) -> dict[Any, torch.Tensor]:
+            kept, forgotten = (model(input_ids=tokens, labels=tokens).loss for tokens in inputs["tokens"].unbind(1))
+            return {"retain": kept, mtopt.Objective("forget", sense="max"): forgotten}
+
+    with as_torchrun_starts() as size, accelerate_shards_on_the_cpu():
+        torch.manual_seed(0)
+        layers = {"hidden_size": 16, "intermediate_size": 16, "num_hidden_layers": 2, "num_attention_heads": 2}
+        model = LlamaForCausalLM(LlamaConfig(vocab_size=16, max_position_embeddings=8, **layers)).double()
+        if size > 1:
+            own = folder / f"model-{place()[0]}"
+            model.save_pretrained(own)
+            shards = DistributedConfig(fsdp_size=size)
+            model = LlamaForCausalLM.from_pretrained(own, distributed_config=shards, dtype=torch.float64)
+        arguments = TrainingArguments(
+            str(folder),
+            per_device_train_batch_size=4 // size,
+            gradient_accumulation_steps=2,
+            max_steps=3,
+            logging_steps=1,
+            learning_rate=1e-2,
+            save_strategy="no",
+            report_to="none",
+            use_cpu=True,
+            disable_tqdm=True,
+            remove_unused_columns=False,
+        )
+        data = [{"tokens": tokens} for tokens in torch.randint(16, (24, 2, 8))]
+        trainer = Fitting(model, arguments, train_dataset=data, data_collator=default_data_collator, combiner=combiner)
+        trainer.train()
+    names = ("loss", "loss_retain", "loss_forget")
+    logs = [{name: log[name] for name in names} for log in trainer.state.log_history if "loss" in log]
+    return {"end": weights_of(trainer.model), "losses": logs}
+
+
+def run_lightning(rule: str, accumulate: int, folder: Path, wrap: str = "ddp") -> dict[str, Any]:
     from lightning.pytorch import LightningModule, Trainer
+    from lightning.pytorch.strategies import ModelParallelStrategy
 
     from mtopt.integrations.lightning import MultiLossMixin
 
     class Fitting(MultiLossMixin, LightningModule):
         def __init__(self) -> None:
-            super().__init__(combiner=rule, accumulate_grad_batches=accumulate)
+            super().__init__(combiner=rule, accumulate_grad_batches=accumulate, gradient_clip_val=0.5)
             self.net = Net()
             self.found: list[dict[str, float]] = []
+
+        def configure_model(self) -> None:
+            if self.device_mesh is not None:  # there is one under ModelParallelStrategy
+                shard_net(self.net, self.device_mesh)
 
         def losses(self, batch: Any) -> dict[Any, torch.Tensor]:
             return two_losses(self.net(batch[0]), batch[1])
@@ -132,10 +220,11 @@ def run_lightning(rule: str, accumulate: int, folder: Path) -> dict[str, Any]:
 
     quiet: dict[str, Any] = {"logger": False, "enable_checkpointing": False, "enable_progress_bar": False}
     with as_torchrun_starts() as size:
+        sharded = ModelParallelStrategy(data_parallel_size=size, tensor_parallel_size=1)
         trainer = Trainer(
             accelerator="cpu",
             devices=size,
-            strategy="ddp" if size > 1 else "auto",
+            strategy="auto" if size == 1 else sharded if wrap == "fsdp" else "ddp",
             max_epochs=2,
             use_distributed_sampler=False,  # the loader has one, which Lightning tells the epoch
             enable_model_summary=False,
@@ -147,16 +236,21 @@ def run_lightning(rule: str, accumulate: int, folder: Path) -> dict[str, Any]:
     return {"end": weights_of(module), "losses": module.found, "steps": trainer.global_step}
 
 
-def run_fabric(rule: str, accumulate: int) -> dict[str, Any]:
+def run_fabric(rule: str, accumulate: int, wrap: str = "ddp") -> dict[str, Any]:
     from lightning.fabric import Fabric
+    from lightning.fabric.strategies import ModelParallelStrategy
 
     from mtopt.integrations.lightning import backward
 
     with as_torchrun_starts() as size:
-        fabric = Fabric(accelerator="cpu", devices=size, strategy="ddp" if size > 1 else "auto")
+        sharded = wrap == "fsdp" and size > 1
+        shards = ModelParallelStrategy(shard_net, data_parallel_size=size, tensor_parallel_size=1)
+        strategy = shards if sharded else "ddp" if size > 1 else "auto"
+        fabric = Fabric(accelerator="cpu", devices=size, strategy=strategy)
         fabric.launch()
         network = Net()
-        model, optimizer = fabric.setup(network, torch.optim.SGD(network.parameters(), lr=0.05, momentum=0.9))
+        model = fabric.setup_module(network)
+        optimizer = fabric.setup_optimizers(torch.optim.SGD(model.parameters(), lr=0.05, momentum=0.9))
         combiner = mtopt.create_combiner(rule)
         losses = []
         for number, (inputs, targets) in enumerate(loader_of(data_of()), start=1):

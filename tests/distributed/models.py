@@ -74,7 +74,7 @@ def wrapped(model: nn.Module, wrap: str) -> nn.Module:
     """The model as it is, under DDP with settings that a user may have, or sharded on all ranks or on pairs of them."""
     if wrap == "bare" or not distributed.is_initialized():
         return model
-    if wrap in ("fsdp", "hsdp"):
+    if wrap in ("fsdp", "hsdp", "copies"):
         return sharded(model, wrap)
     options = {"find_unused_parameters": wrap == "unused", "gradient_as_bucket_view": wrap == "views"}
     return DistributedDataParallel(model, **options)
@@ -84,8 +84,9 @@ def sharded(model: nn.Module, wrap: str = "fsdp", **options: Any) -> nn.Module:
     """The model with its parts, and the rest, in groups of their own."""
     size = distributed.get_world_size()
     mesh = init_device_mesh("cpu", (size,))
-    if wrap == "hsdp":
-        mesh = init_device_mesh("cpu", (size // 2, 2), mesh_dim_names=("copies", "shards"))
+    if wrap in ("hsdp", "copies"):
+        shards = 2 if wrap == "hsdp" else 1
+        mesh = init_device_mesh("cpu", (size // shards, shards), mesh_dim_names=("copies", "shards"))
     for part in (*model.parts(), model):  # type: ignore[operator]
         fully_shard(part, mesh=mesh, **options)  # type: ignore[arg-type]
     return model

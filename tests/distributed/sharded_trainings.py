@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import warnings
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 import torch
-from torch import nn
+from torch import distributed, nn
 from torch.distributed.device_mesh import init_device_mesh
 from torch.distributed.fsdp import fully_shard
 
@@ -15,22 +16,25 @@ import mtopt
 from mtopt.training import FrontArchive, WeightAverage
 from tests.distributed.models import place, weights_of, wrapped
 from tests.distributed.spawned import Caught
-from tests.distributed.trainings import Net, TwoErrors, data_of, found_in, held_out, loader_of, trainer_of
+from tests.distributed.trainings import BATCH, Net, TwoErrors, data_of, found_in, held_out, loader_of, trainer_of
 
 
 class Adamic(TwoErrors):
     """One with Adam, which counts its steps."""
 
     @classmethod
-    def of(cls, wrap: str) -> Adamic:
+    def of(cls, wrap: str, rule: Any = "mgda") -> Adamic:
         model = wrapped(Net(), wrap)
-        return cls(model, torch.optim.AdamW(model.parameters(), lr=0.02), "mgda", seed=3)
+        return cls(model, torch.optim.AdamW(model.parameters(), lr=0.02), rule, seed=3)
 
 
-def run_adam(folder: Path | None, steps: int, wrap: str = "fsdp") -> dict[str, Any]:
+def run_adam(
+    folder: Path | None, steps: int, rule: str = "mgda", wrap: str = "fsdp", batch: int = BATCH
+) -> dict[str, Any]:
     """A training with Adam up to a step, from what is in the folder."""
-    trainer = Adamic.of(wrap)
-    trainer.fit(loader_of(data_of()), steps=steps, checkpoint_dir=folder)
+    made: Any = mtopt.combiners.GradientHistory(mtopt.create_combiner("moco")) if rule == "history" else rule
+    trainer = Adamic.of(wrap, made)
+    trainer.fit(loader_of(data_of(), batch), steps=steps, checkpoint_dir=folder)
     return found_in(trainer)
 
 
@@ -78,17 +82,58 @@ def run_rate(wrap: str = "fsdp") -> torch.Tensor:
     return weights_of(model)
 
 
+def run_portable(path: Path) -> torch.Tensor:
+    """The parameters at the ninth step, from a file of the sixth, which is written where there is none."""
+    trainer = Adamic.of("fsdp", "moco")
+    if place()[1] > 1:
+        trainer.fit(loader_of(data_of()), steps=6)
+        trainer.save(path)
+        trainer = Adamic.of("fsdp", "moco")
+    trainer.load(path)
+    trainer.fit(loader_of(data_of()), steps=9)
+    return weights_of(trainer.model)
+
+
+def run_spoiled(folder: Path) -> list[Any]:
+    """What becomes of a run whose newest checkpoint was cut off, and of one in whose newest a byte is another."""
+    found: list[Any] = []
+    for kind in ("short", "other"):
+        here = folder / kind
+        run_adam(here, 12)
+        (file,) = (here / "step-0000000012.shards").glob("__1_*.distcp")
+        distributed.barrier()
+        if place()[0] == 0:
+            content = bytearray(file.read_bytes())
+            content[len(content) // 2] ^= 1
+            file.write_bytes(content[:-1] if kind == "short" else content)
+        distributed.barrier()
+        trainer = Adamic.of("fsdp")
+        with Caught() as caught, warnings.catch_warnings():
+            warnings.simplefilter("ignore", mtopt.training.CheckpointWarning)
+            trainer.fit(loader_of(data_of()), steps=13, checkpoint_dir=here)
+        left = sorted(path.name for path in here.glob("step-*"))
+        found.append((trainer.step, left, "" if caught.raised is None else caught.raised.text))
+    return found
+
+
 REFUSED = {
     "average": "WeightAverage keeps a copy",
     "scaler": "autocast is torch.float16",
     "outside": "optimizer has 1 parameters that are not the model's",
-    "mesh": "mesh of shape (1, 2)",
+    "mesh": "a mesh of 1 ranks",
     "no batch": "data has no batch on 1 of 2 ranks",
+    "not told": "combiner is Forgetful, whose state is of each rank's shard",
 }
 """What each error says."""
 
 
-def run_refused(name: str) -> str:
+class Forgetful(mtopt.combiners.MoCo):
+    """A rule that does not say what of its state is by coordinate."""
+
+    by_coordinate = ()
+
+
+def run_refused(name: str, folder: Path) -> str:
     """What is said, on each rank alike."""
     with Caught() as caught:
         if name == "average":
@@ -101,8 +146,11 @@ def run_refused(name: str) -> str:
             TwoErrors(model, torch.optim.SGD(params, lr=0.1), "mgda").fit(loader_of(data_of()), steps=1)
         elif name == "mesh":
             net = Net()
-            fully_shard(net, mesh=init_device_mesh("cpu", (1, 2), mesh_dim_names=("copies", "shards")))
+            fully_shard(net, mesh=init_device_mesh("cpu", (2, 1), mesh_dim_names=("here", "alone"))["alone"])
             TwoErrors(net, torch.optim.SGD(net.parameters(), lr=0.1), "mgda").fit(loader_of(data_of()), steps=1)
+        elif name == "not told":
+            trainer_of(Forgetful(), "fsdp").save(folder / "forgetful.pt")
+            trainer_of(Forgetful(), "fsdp").fit(loader_of(data_of()), steps=1, checkpoint_dir=folder)
         else:
             trainer_of(wrap="fsdp").evaluate([] if place()[0] else list(held_out()))
     return "" if caught.raised is None else caught.raised.text

@@ -49,7 +49,7 @@ def _run(rank: int, size: int, folder: Path, cases: Cases, results: Any) -> None
     started = time.monotonic()
     try:
         store = distributed.FileStore(str(folder / "store"), size)
-        timeout = datetime.timedelta(seconds=60)
+        timeout = datetime.timedelta(seconds=180)  # a machine may be busy
         distributed.init_process_group("gloo", store=store, rank=rank, world_size=size, timeout=timeout)
         found = {name: _run_one(function, arguments) for name, (function, arguments) in cases.items()}
         distributed.barrier()

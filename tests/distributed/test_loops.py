@@ -12,7 +12,7 @@ import torch
 
 from tests.distributed.judging import SECONDS
 from tests.distributed.launched import ROOT, launch
-from tests.distributed.loops import run_accelerate, run_fabric, run_lightning, run_transformers
+from tests.distributed.loops import run_accelerate, run_fabric, run_lightning, run_loaded, run_transformers
 from tests.distributed.spawned import Raised, run_on_ranks
 
 pytestmark = [  # Lightning's own use of torch
@@ -26,16 +26,24 @@ LOOPS: dict[str, tuple[Callable[..., Any], tuple[Any, ...]]] = {
     "lightning": (run_lightning, ("famo", 1)),
     "lightning accumulated": (run_lightning, ("ngdiff", 2)),
     "fabric": (run_fabric, ("pcgrad", 2)),
+    "accelerate sharded": (run_accelerate, ("moco", 2)),
+    "transformers sharded": (run_transformers, ("famo", 2)),
+    "transformers loaded": (run_loaded, ("ngdiff",)),
+    "lightning sharded": (run_lightning, ("famo", 1)),
+    "lightning sharded and accumulated": (run_lightning, ("ngdiff", 2)),
+    "fabric sharded": (run_fabric, ("pcgrad", 2)),
 }
 
 
 def needed(name: str) -> None:
-    pytest.importorskip("lightning" if name == "fabric" else name.split()[0])
+    package = name.split()[0]
+    pytest.importorskip("lightning" if package == "fabric" else package)
 
 
 def arguments_of(name: str, folder: Path) -> tuple[Any, ...]:
-    arguments = LOOPS[name][1]
-    return arguments if name in ("accelerate", "fabric") else (*arguments, folder / name)
+    folders = () if name.split()[0] in ("accelerate", "fabric") else (folder / name,)
+    wraps = ("fsdp",) if "sharded" in name else ()
+    return (*LOOPS[name][1], *folders, *wraps)
 
 
 @pytest.fixture(scope="module")
@@ -44,7 +52,7 @@ def found(tmp_path_factory: pytest.TempPathFactory) -> dict[str, list[Any]]:
         needed(name)
     folder = tmp_path_factory.mktemp("loops")
     cases: dict[str, Any] = {name: (LOOPS[name][0], arguments_of(name, folder)) for name in LOOPS}
-    cases["broken"] = run_transformers, ("mgda", 1, folder / "broken", True)
+    cases["broken"] = run_transformers, ("mgda", 1, folder / "broken", "ddp", True)
     return run_on_ranks(2, folder, cases)
 
 
@@ -57,7 +65,7 @@ def test_a_loop_is_that_of_one_process(name: str, found: dict[str, list[Any]], t
     torch.testing.assert_close(first["end"], truth["end"], rtol=0.0, atol=1e-12)
     assert len(first["losses"]) == len(truth["losses"]) > 2
     for mine, one in zip(first["losses"], truth["losses"], strict=True):
-        assert mine == pytest.approx(one, rel=1e-6 if name == "transformers" else 1e-11)  # which logs float32 numbers
+        assert mine == pytest.approx(one, rel=1e-6 if "transformers" in name else 1e-11)  # which logs float32 numbers
     if "values" in truth:  # each of the examples once, though ranks take equally many
         names = [n for n in truth["values"] if n != "eval_loss"]
         assert [first["values"][n] for n in names] == pytest.approx([truth["values"][n] for n in names], rel=1e-11)
@@ -71,9 +79,9 @@ def test_what_one_rank_raises_in_its_losses_is_raised_on_all(found: dict[str, li
     assert max(first.seconds, second.seconds) < SECONDS
 
 
-def run_example(name: str, ranks: int, folder: Path) -> str:
+def run_example(name: str, ranks: int, folder: Path, *options: str) -> str:
     """What it prints."""
-    return launch(ROOT / "docs" / "examples" / f"{name}.py", ranks, TMPDIR=str(folder))[0]
+    return launch(ROOT / "docs" / "examples" / f"{name}.py", ranks, *options, TMPDIR=str(folder))[0]
 
 
 def numbers_in(text: str) -> list[float]:
@@ -82,20 +90,23 @@ def numbers_in(text: str) -> list[float]:
 
 def test_a_llama_is_trained_by_one_script_on_one_process_and_on_two(tmp_path: Path) -> None:
     needed("transformers")
-    alone, together = (numbers_in(run_example("llama_on_ranks", ranks, tmp_path)) for ranks in (1, 2))
+    alone = numbers_in(run_example("llama_on_ranks", 1, tmp_path, "--shard"))
     retain_before, retain_after, forget_before, forget_after, rate = alone
     assert retain_after < 0.5 * retain_before
     assert forget_after > 1.5 * forget_before
-    assert together[::2][:2] == pytest.approx([retain_before, forget_before], rel=1e-5)  # after one epoch
-    assert together == pytest.approx(alone, rel=0.05)  # a rate of differences of losses spreads their rounding
     assert rate > 1e-3
+    for options in ((), ("--shard",)):
+        together = numbers_in(run_example("llama_on_ranks", 2, tmp_path, *options))
+        assert together[::2][:2] == pytest.approx([retain_before, forget_before], rel=1e-5)  # after one epoch
+        assert together == pytest.approx(alone, rel=0.05)  # a rate of differences of losses spreads their rounding
 
 
 @pytest.mark.long
+@pytest.mark.parametrize("options", [(), ("--shard",)], ids=["replicas", "shards"])
 @pytest.mark.parametrize("name", ["accelerate_two_tasks", "lightning_two_tasks", "transformers_unlearning"])
-def test_an_example_runs_under_torchrun(name: str, tmp_path: Path) -> None:
+def test_an_example_runs_under_torchrun(name: str, options: tuple[str, ...], tmp_path: Path) -> None:
     needed(name.split("_")[0])
-    alone, together = (run_example(name, ranks, tmp_path) for ranks in (1, 2))
+    alone, together = (run_example(name, ranks, tmp_path, *options) for ranks in (1, 2))
     assert together
     if name != "lightning_two_tasks":  # which shuffles otherwise on several ranks
         kept = [line for line in together.splitlines() if "runtime" not in line]

@@ -21,6 +21,7 @@ TRAININGS: dict[str, tuple[str, str, dict[str, Any], int, bool]] = {
     "accumulated": ("ngdiff", "fsdp", {"accumulate": 2}, 2, False),
     "rate": ("ngdiff", "fsdp", {"gen": True}, 2, False),
     "rate and second look": ("famo", "fsdp", {"gen": True}, 1, False),
+    "two dimensions": ("mgda", "copies", {"clip_norm": 0.1}, 1, False),
 }
 
 
@@ -48,7 +49,10 @@ def found(folder: Path, alone: None) -> dict[str, list[Any]]:
     cases["back"] = sharded_trainings.run_back, ()
     cases["rate"] = sharded_trainings.run_rate, ()
     cases["archived"] = sharded_trainings.run_archived, (folder / "archive",)
-    cases |= {f"refused {name}": (sharded_trainings.run_refused, (name,)) for name in sharded_trainings.REFUSED}
+    cases |= {
+        f"refused {name}": (sharded_trainings.run_refused, (name, folder / "refused"))
+        for name in sharded_trainings.REFUSED
+    }
     return run_on_ranks(2, folder, cases)
 
 

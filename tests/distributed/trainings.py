@@ -58,11 +58,11 @@ def data_of(count: int = EXAMPLES, seed: int = 1) -> TensorDataset:
     return TensorDataset(inputs, torch.sin(inputs @ torch.randn(4, 2, generator=generator, dtype=torch.float64)))
 
 
-def loader_of(data: Dataset[Any]) -> DataLoader[Any]:
+def loader_of(data: Dataset[Any], batch: int = BATCH) -> DataLoader[Any]:
     """This rank's batches: together they are those of one process."""
     rank, size = place()
     sampler = DistributedSampler(data, size, rank, seed=4)
-    return DataLoader(data, batch_size=BATCH // size, sampler=sampler)
+    return DataLoader(data, batch_size=batch // size, sampler=sampler)
 
 
 def held_out() -> DataLoader[Any]:

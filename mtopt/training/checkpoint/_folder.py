@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import re
+import shutil
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -16,14 +17,15 @@ from mtopt.distributed import ALONE, Processes
 from mtopt.files import TEMPORARY_SUFFIX
 from mtopt.locks import held_alone
 from mtopt.training.checkpoint._position import of_all_ranks
+from mtopt.training.checkpoint._shards import PARTIAL, holds_shards, read_rest, write_shards
 from mtopt.training.checkpoint._whole import whole_state
 
-_NAME = re.compile(r"step-(\d+)\.pt")
+_NAME = re.compile(r"step-(\d+)\.(pt|shards)")
 _ADVICE = "wait for the end of that run, end it, or give this one a checkpoint_dir of its own"
 
 
 class CheckpointFolder:
-    """Files ``step-0000000120.pt`` in a directory of their own, made if need be.
+    """Files ``step-0000000120.pt``, or directories ``step-0000000120.shards`` of sharded models, in one of their own.
 
     Args:
         directory: of one run alone: leftovers of a killed run are deleted from it when the folder is :meth:`held`, and
@@ -51,15 +53,20 @@ class CheckpointFolder:
         with held_alone(self.directory, _ADVICE):
             for leftover in self.directory.glob(f"step-*.pt*{TEMPORARY_SUFFIX}"):
                 leftover.unlink(missing_ok=True)
+            for leftover in self.directory.glob(f"step-*.shards{PARTIAL}"):
+                shutil.rmtree(leftover)
             yield
 
-    def path(self, step: int) -> Path:
-        """The file of the checkpoint after ``step`` steps."""
-        return self.directory / f"step-{step:010d}.pt"
+    def path(self, step: int, kind: str = "pt") -> Path:
+        """Where the checkpoint after ``step`` steps is: a file, or with ``kind="shards"`` a directory."""
+        return self.directory / f"step-{step:010d}.{kind}"
 
     def steps(self) -> list[int]:
-        """The steps that have a file, in increasing order."""
-        return [step for step, path in self._entries() if path == self.path(step) and path.is_file()]
+        """The steps that have a checkpoint, in increasing order."""
+        return sorted({step for step, path in self._entries() if self._is_own(step, path)})
+
+    def _is_own(self, step: int, path: Path) -> bool:
+        return (path == self.path(step) and path.is_file()) or (path == self.path(step, "shards") and path.is_dir())
 
     def read(self) -> tuple[Path, Any] | None:
         """The newest whole checkpoint and its path; None when there is no file at all.
@@ -74,7 +81,7 @@ class CheckpointFolder:
         (path, *_) = self.processes.gather(None if found is None else str(found[0]))
         if path is None or found is not None:
             return found
-        return Path(path), read_checkpoint(path)
+        return Path(path), read_content(Path(path))
 
     def _newest(self) -> tuple[Path, Any] | None:
         faults: list[str] = []
@@ -96,19 +103,27 @@ class CheckpointFolder:
         return None
 
     def follow(self, step: int) -> None:
-        """Take the file of ``step``, if there is one, for the one before the next to be written."""
-        self._previous = self.path(step) if self.path(step).exists() else None
+        """Take the checkpoint of ``step``, if there is one, for the one before the next to be written."""
+        kinds = [self.path(step), self.path(step, "shards")]
+        self._previous = next((path for path in kinds if path.exists()), None)
 
     def write(self, step: int, content: Any) -> Path:
         """Write the checkpoint after ``step`` steps, then delete all but it and the one this run wrote or read before.
 
         What is deleted so are older ones, damaged ones, and those of a run that was started over; of a link, the link.
         """
-        path = self.path(step)
-        write_together(path, content, self.processes)
+        if holds_shards(content):
+            path = self.path(step, "shards")
+            write_shards(path, content, self.processes)
+        else:
+            path = self.path(step)
+            write_together(path, content, self.processes)
         for other_step, other in self._entries() if self.processes.rank == 0 else ():
-            own = other == self.path(other_step) and (other.is_file() or other.is_symlink())
-            if own and other not in (path, self._previous):
+            if other in (path, self._previous):
+                continue
+            if self._is_own(other_step, other) and other.is_dir() and not other.is_symlink():
+                shutil.rmtree(other)
+            elif self._is_own(other_step, other) or (other == self.path(other_step) and other.is_symlink()):
                 other.unlink(missing_ok=True)
         self._previous = path
         return path
@@ -117,13 +132,15 @@ class CheckpointFolder:
         """What is named like a checkpoint, by the step in the name; a name as it is written comes last."""
         found = ((_NAME.fullmatch(path.name), path) for path in self.directory.iterdir())
         entries = [(int(match[1]), path) for match, path in found if match]
-        return sorted(entries, key=lambda entry: (entry[0], entry[1] == self.path(entry[0])))
+        return sorted(entries, key=lambda entry: (entry[0], entry[1].stem == self.path(entry[0]).stem, entry[1].suffix))
 
     def _read(self, step: int, path: Path) -> Any:
-        if path != self.path(step):
+        if path.stem != self.path(step).stem:
             raise CheckpointError(
-                f"{path} is no name that mtopt writes; call it {self.path(step).name}, or move it away"
+                f"{path} is no name that mtopt writes; call it {self.path(step).stem}{path.suffix}, or move it away"
             )
+        if path.suffix == ".shards" and path.is_dir():
+            return read_content(path)
         if not path.is_file():
             kind = "a directory" if path.is_dir() else "a link to nothing" if path.is_symlink() else "no file"
             raise CheckpointError(f"{path} is {kind}; move it away before the run comes to that step again")
@@ -131,6 +148,11 @@ class CheckpointFolder:
             return read_checkpoint(path)
         except OSError as error:
             raise CheckpointError(f"{path} cannot be opened: {error.strerror}; see to its permissions") from error
+
+
+def read_content(path: Path) -> Any:
+    """What a checkpoint holds; of a directory all but the shards, which ``with_shards`` puts in."""
+    return read_rest(path) if path.is_dir() else read_checkpoint(path)
 
 
 def write_together(path: str | os.PathLike[str], state: Any, processes: Processes) -> None:

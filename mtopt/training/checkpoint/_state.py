@@ -16,6 +16,7 @@ from mtopt.distributed import load_whole, reshard, unwrapped
 from mtopt.training.checkpoint._optimizer_state import check_optimizer, parameter_names
 from mtopt.training.checkpoint._position import position_here
 from mtopt.training.checkpoint._protocol import Checkpointed, Stateful
+from mtopt.training.checkpoint._rule_state import load_rule_state, state_of_rule
 from mtopt.training.checkpoint._settings import differences, other_dtypes, without_addresses
 from mtopt.training.checkpoint._whole import cut_optimizer_state
 
@@ -39,7 +40,7 @@ def trainer_state(trainer: Checkpointed, position: dict[str, Any] | None) -> dic
         if trainer.scheduler is None
         else {"class": type(trainer.scheduler).__name__, "state": trainer.scheduler.state_dict()},
         "scaler": None if trainer.precision.scaler is None else trainer.precision.scaler.state_dict(),
-        "combiner": {"repr": without_addresses(trainer.combiner), "state": trainer.combiner.state_dict()},
+        "combiner": {"repr": without_addresses(trainer.combiner), "state": state_of_rule(trainer.combiner, model)},
         "callbacks": {
             key: state for key, callback in _keyed(trainer.callbacks).items() if (state := callback.state_dict())
         },
@@ -78,7 +79,7 @@ def load_trainer_state(trainer: Checkpointed, state: Mapping[str, Any]) -> None:
     rule = check_mapping(state["combiner"], "rule", ("repr", "state"))
     callbacks = check_mapping(state["callbacks"], "callbacks")
     with content_of("rule"):
-        trainer.combiner.load_state_dict(rule["state"])
+        load_rule_state(trainer.combiner, check_mapping(rule["state"], "rule's state"), model)
     other = differences(state.get("made_with"), trainer.made_with) + other_dtypes(model, state["model"])
     if rule["repr"] != without_addresses(trainer.combiner):
         other.insert(0, f"it was made with {rule['repr']!s:.200}, and training goes on with {trainer.combiner!r}")

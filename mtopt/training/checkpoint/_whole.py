@@ -12,22 +12,25 @@ from typing import Any
 import torch
 
 from mtopt._errors import CheckpointError
-from mtopt.distributed import Processes, cut_like, digest_of, is_sharded, make_whole
+from mtopt.distributed import Processes, cut_like, is_sharded, make_whole
+from mtopt.training.checkpoint._rule_state import joined_state, parted_state
 
 
 def whole_state(state: Mapping[str, Any], processes: Processes) -> Mapping[str, Any]:
     """The state as a trainer in one process would have it, on the first process; all of them call it.
 
     Raises:
-        ValueError: the rule keeps something of each process's shard.
+        ValueError: the rule keeps something of each process's shard, and mtopt is not told what.
     """
-    whole: Mapping[str, Any] = make_whole(state, processes)
-    if whole is not state and len(set(processes.gather(digest_of(state["combiner"]["state"])))) > 1:
-        raise ValueError(
-            f"combiner is {state['combiner']['repr']}, whose state is of each rank's shard of the parameters, and a "
-            "checkpoint holds whole ones; take another rule, train without checkpoints, or leave fully_shard out"
-        )
-    return whole
+    params = {name: value for name, value in state["model"].items() if is_sharded([value])}
+    if not params:
+        return state
+    rule = state["combiner"]
+    parted = {**state, "combiner": {**rule, "state": parted_state(rule["state"], params, processes)}}
+    whole: Any = make_whole(parted, processes)
+    if processes.rank == 0:
+        whole["combiner"] = {**rule, "state": joined_state(whole["combiner"]["state"], params)}
+    return whole  # type: ignore[no-any-return]
 
 
 def cut_optimizer_state(optimizer: torch.optim.Optimizer, saved: dict[str, Any]) -> dict[str, Any]:
