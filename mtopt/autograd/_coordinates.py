@@ -5,26 +5,20 @@ from __future__ import annotations
 import weakref
 from collections.abc import Mapping, Sequence
 from typing import Any
-from weakref import WeakKeyDictionary
 
 import torch
 
 from mtopt.combiners import Combiner
 
-_Noted = Sequence[weakref.ref[torch.Tensor]]
-
-_COORDINATES: WeakKeyDictionary[Combiner, _Noted] = WeakKeyDictionary()
-_VISITED: WeakKeyDictionary[Combiner, _Noted] = WeakKeyDictionary()
-
 
 def note_coordinates(rule: Combiner, params: Sequence[torch.Tensor]) -> None:
     """``rule`` was asked on the coordinates of ``params``, in this order."""
-    _COORDINATES[rule] = [weakref.ref(param) for param in params]
+    rule.owners.coordinates = [weakref.ref(param) for param in params]
 
 
 def note_visited(rule: Combiner, params: Sequence[torch.Tensor]) -> None:
     """``rule.visited`` holds values of ``params``, in this order."""
-    _VISITED[rule] = [weakref.ref(param) for param in params]
+    rule.owners.visited = [weakref.ref(param) for param in params]
 
 
 def kept_by_coordinate(rule: Combiner, names: Mapping[int, str]) -> list[dict[str, object]]:
@@ -43,10 +37,10 @@ def kept_by_coordinate(rule: Combiner, names: Mapping[int, str]) -> list[dict[st
     for keys, each in [((), rule), *((("groups", key), each) for key, each in rule.rules_of_groups.items())]:
         if not each.shardable:  # its rows are whole wherever it is asked
             continue
-        if of := _named(_COORDINATES.get(each), names):
+        if of := _named(each.owners.coordinates, names):
             entries = each.entries_by_coordinate()
             found += [{"at": [*keys, *entry], "parameters": of, "rows": True} for entry in entries]
-        if (of := _named(_VISITED.get(each), names)) and each.visited is not None:
+        if (of := _named(each.owners.visited, names)) and each.visited is not None:
             visited = (*keys, "state", "visited")
             found += [{"at": [*visited, n], "parameters": [name], "rows": False} for n, name in enumerate(of)]
     return found
@@ -66,7 +60,7 @@ def note_kept(rule: Combiner, kept: Sequence[Mapping[str, Any]], params: Mapping
         note_visited(owner, of)
 
 
-def _named(noted: _Noted | None, names: Mapping[int, str]) -> list[str] | None:
+def _named(noted: Sequence[weakref.ref[torch.Tensor]], names: Mapping[int, str]) -> list[str] | None:
     """None where nothing is noted, or one of the parameters is not among the names."""
-    found = [names.get(id(reference())) for reference in noted or ()]
+    found = [names.get(id(reference())) for reference in noted]
     return None if not found or None in found else [name for name in found if name is not None]

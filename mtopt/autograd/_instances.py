@@ -91,7 +91,7 @@ class Instances:
         losses: torch.Tensor,
         combiner: Combiner,
         *,
-        groups: Mapping[str, Any] | Mapping[Objective, Any] | None = None,
+        groups: Mapping[str, Any] | Mapping[Objective, Any] | Mapping[str | Objective, Any] | None = None,
         scaler: Any = None,
         strict: bool = False,
         retain_graph: bool = False,

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Iterator, Mapping
+import weakref
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, ClassVar, Self
 
 import torch
@@ -14,6 +15,22 @@ from mtopt.combiners._hyperparameters import HasHyperparameters
 
 Keys = tuple[str | int, ...]
 """The way through a state to an entry."""
+
+
+class Owners:
+    """The parameters whose coordinates a rule keeps something of, in this process: a copy of a rule has none.
+
+    Attributes:
+        coordinates: of its tracked rows, one parameter after the other.
+        visited: of the values that it has been at.
+    """
+
+    def __init__(self) -> None:
+        self.coordinates: Sequence[weakref.ref[torch.Tensor]] = ()
+        self.visited: Sequence[weakref.ref[torch.Tensor]] = ()
+
+    def __reduce__(self) -> tuple[type[Owners], tuple[()]]:
+        return Owners, ()
 
 
 class SavesState(HasHyperparameters):
@@ -30,6 +47,12 @@ class SavesState(HasHyperparameters):
         if key not in groups:
             groups[key] = self.fresh()
         return groups[key]
+
+    @property
+    def owners(self) -> Owners:
+        """Whose coordinates it keeps something of, noted by the engine's steps."""
+        found: Owners = self.__dict__.setdefault("_owners", Owners())
+        return found
 
     @property
     def rules_of_groups(self) -> Mapping[str, Self]:

@@ -1,9 +1,13 @@
 """State kept for each objective, and MoCo, which lives on it."""
 
+import copy
+import pickle
+
 import numpy as np
 import pytest
 import torch
 
+import mtopt
 from mtopt.combiners._tracked import grown_rows, grown_weights, joined
 from mtopt.combiners.moco import MoCo
 from mtopt.linalg import Gradients
@@ -52,3 +56,13 @@ def test_moco_with_losses_that_come_and_go():
         outcome = rule.combine(gradients, None)
         np.testing.assert_allclose(outcome.direction.numpy(), matrix.T @ point, rtol=1e-10)
         np.testing.assert_allclose(outcome.weights.numpy(), [weights[k] for k in objectives], rtol=1e-10)
+
+
+def test_a_copy_of_a_rule_knows_no_parameters() -> None:
+    """They are noted for checkpoints of shards, and a rule goes to other processes, too."""
+    rule, param = mtopt.create_combiner("moco"), torch.nn.Parameter(torch.ones(3))
+    mtopt.backward([param.sum(), param.square().sum()], [param], rule)
+    assert [reference() for reference in rule.owners.coordinates] == [param]
+    for other in (copy.deepcopy(rule), pickle.loads(pickle.dumps(rule))):
+        assert not other.owners.coordinates
+        assert torch.equal(other.state_dict()["state"]["_tracked"], rule.state_dict()["state"]["_tracked"])
