@@ -129,7 +129,7 @@ def _taken_out(state: Mapping[str, Any], tensors: dict[str, torch.Tensor], param
         if keys[0] == "model":
             return str(keys[1])
         if keys[:3] == ("optimizer", "state", "state"):
-            return of_optimizer[keys[3]]
+            return str(of_optimizer[keys[3]])
         return of_rule.get(keys[2:]) if keys[:2] == ("combiner", "state") else None
 
     def take(value: torch.Tensor, keys: tuple[Any, ...]) -> Any:
