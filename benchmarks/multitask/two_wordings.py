@@ -26,16 +26,17 @@ from torch.utils.data import DataLoader, TensorDataset
 
 from mtopt.training import HyperNetwork, PaLoRA, PaMaL, PreferenceConditioned, PreferenceTrainer
 
+from ..unlearning.batches import EncodedRow
 from ..unlearning.corpus import CorpusConfig, draw_facts
 from ..unlearning.encoding import IGNORED, collate, encode_all
 from ..unlearning.models import FitConfig, ModelConfig, build, fit, train_tokenizer
 
-AUTHORS = {"train": range(24), "validation": range(24, 32), "test": range(32, 40)}
+AUTHORS = {"train": range(16), "validation": range(16, 20), "test": range(20, 24)}
 """Of whom the questions are; the model knows them all from before."""
 QUESTIONS = 8
 BATCH = 8
 MODEL = ModelConfig(hidden=64, layers=2, heads=4, vocabulary=800, positions=128)
-PRETRAINING = FitConfig(epochs=14, learning_rate=6e-3)
+PRETRAINING = FitConfig(epochs=12, learning_rate=6e-3)
 WORDINGS = ("answer", "paraphrased_answer")
 
 
@@ -81,8 +82,10 @@ class ConditionedAnswerLoss(nn.Module):
 
     def forward(self, input_ids: Tensor, labels: Tensor, *, preference: Tensor) -> Tensor:
         """Ids and labels (B, 2, T) -> (2,)."""
-        embedded = self.conditioned.model.model.get_input_embeddings()(input_ids.flatten(0, 1))
-        return self.conditioned(embedded.transpose(1, 2), labels, preference=preference)
+        llama: Any = self.conditioned.model.model
+        embedded = llama.get_input_embeddings()(input_ids.flatten(0, 1))
+        found: Tensor = self.conditioned(embedded.transpose(1, 2), labels, preference=preference)
+        return found
 
 
 def answer_loss(logits: Tensor, labels: Tensor) -> Tensor:
@@ -122,9 +125,21 @@ def known() -> Known:
     for split, authors in AUTHORS.items():
         chosen = [fact for author in authors for fact in facts[author]]
         pairs = [(fact.say("question"), fact.say(wording)) for fact in chosen for wording in WORDINGS]
-        both = collate(encode_all(tokenizer, pairs), tokenizer.pad_token_id)
+        encoded = encode_all(tokenizer, pairs)
+        rows = [row for pair in zip(encoded[::2], encoded[1::2], strict=True) for row in scored_alike(*pair)]
+        both = collate(rows, tokenizer.pad_token_id)
         splits[split] = TensorDataset(*(both[name].view(len(chosen), 2, -1) for name in ("input_ids", "labels")))
     return Known(model, splits)
+
+
+def scored_alike(*rows: EncodedRow) -> list[EncodedRow]:
+    """The rows with labels from one place on, the first that any of them has.
+
+    Where a token of one answer begins with the space before it, and that space is a token by itself in the other, the
+    latter would have it for given, and the two probabilities would not be of one event each after the same text.
+    """
+    start = min(next(place for place, label in enumerate(row["labels"]) if label != IGNORED) for row in rows)
+    return [{"input_ids": r["input_ids"], "labels": [*r["labels"][:start], *r["input_ids"][start:]]} for r in rows]
 
 
 def network() -> AnswerLoss:

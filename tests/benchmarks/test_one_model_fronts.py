@@ -67,6 +67,7 @@ def test_every_model_starts_from_the_llama_and_learns_both_wordings(half_learned
     assert (model(ids, labels, preference=torch.tensor([1.0, 0.0])) != model(ids, labels, preference=middle)).all()
 
 
+@torch.no_grad()
 def test_the_loss_is_that_of_whole_answers_and_their_probabilities_sum_to_one_at_most(half_learned):
     ids, labels = half_learned.splits["test"].tensors
     network = two_wordings.network()
@@ -78,12 +79,10 @@ def test_the_loss_is_that_of_whole_answers_and_their_probabilities_sum_to_one_at
                 if labels[question, wording, place] >= 0:
                     logs[question, wording] += chances[place - 1, labels[question, wording, place]]
     torch.testing.assert_close(network(ids, labels), -logs.mean(0))
-    prompts = [
-        [row[mark < 0].tolist() for row, mark in zip(*pair, strict=True)] for pair in zip(ids, labels, strict=True)
-    ]
     padding = half_learned.model.config.pad_token_id
-    for one, other in prompts:
-        assert [token for token in one if token != padding] == [token for token in other if token != padding]
+    for question, marks in zip(ids, labels, strict=True):
+        one, other = (row[(mark < 0) & (row != padding)].tolist() for row, mark in zip(question, marks, strict=True))
+        assert one == other  # what both answers are answers to
     answers = [row[mark >= 0].tolist() for row, mark in zip(ids.flatten(0, 1), labels.flatten(0, 1), strict=True)]
     end = half_learned.model.config.eos_token_id
     assert all(answer[-1] == end and end not in answer[:-1] for answer in answers)
