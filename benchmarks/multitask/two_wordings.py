@@ -126,8 +126,8 @@ def known() -> Known:
         chosen = [fact for author in authors for fact in facts[author]]
         pairs = [(fact.say("question"), fact.say(wording)) for fact in chosen for wording in WORDINGS]
         encoded = encode_all(tokenizer, pairs)
-        rows = [row for pair in zip(encoded[::2], encoded[1::2], strict=True) for row in scored_alike(*pair)]
-        both = collate(rows, tokenizer.pad_token_id)
+        scored = [row for pair in zip(encoded[::2], encoded[1::2], strict=True) for row in scored_alike(*pair)]
+        both = collate(scored, tokenizer.pad_token_id)
         splits[split] = TensorDataset(*(both[name].view(len(chosen), 2, -1) for name in ("input_ids", "labels")))
     return Known(model, splits)
 
