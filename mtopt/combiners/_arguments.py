@@ -15,6 +15,13 @@ def check_positive(**values: float) -> None:
             raise ValueError(f"{name} must be positive, found {value}")
 
 
+def check_positive_or_none(**values: float | None) -> None:
+    """Raise ValueError unless every value is None or above zero."""
+    for name, value in values.items():
+        if value is not None and not value > 0:
+            raise ValueError(f"{name} must be positive or None, found {value}")
+
+
 def check_non_negative(**values: float) -> None:
     """Raise ValueError unless every number is at least zero."""
     for name, value in values.items():

@@ -65,12 +65,6 @@ class FollowsFairWeights(FollowsWeights):
         return 1.0 if self.max_norm is None or length <= self.max_norm else self.max_norm / length
 
 
-def check_max_norm(max_norm: float | None) -> None:
-    """Raise ValueError unless ``max_norm`` is None or positive."""
-    if max_norm is not None and not max_norm > 0:
-        raise ValueError(f"max_norm must be positive or None, found {max_norm}")
-
-
 def clipped(weights: Array, gramian: torch.Tensor, max_norm: float | None) -> Array:
     """``weights``, scaled down where ``|| sum_k w_k g_k ||`` is above ``max_norm``."""
     if max_norm is None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from mtopt.combiners._base import Combiner
 
 
 def check_roles(retain: int, forget: int) -> None:
@@ -14,18 +14,25 @@ def check_roles(retain: int, forget: int) -> None:
         )
 
 
-def rows_of_roles(
-    rule: str, objectives: Sequence[int], total: int, retain: int, forget: int
-) -> tuple[int | None, int | None]:
-    """The rows of the retain and of the forget gradient; None for a loss that is absent from this step.
+class RetainsAndForgets(Combiner):
+    """A rule for two objectives, whose positions are its hyper-parameters ``retain`` and ``forget``."""
 
-    Raises:
-        ValueError: the problem does not have exactly two objectives.
-    """
-    if total != 2:
-        raise ValueError(
-            f"{rule} is for two objectives, one to retain and one to forget, found {total}; "
-            "add the losses of each side up first"
-        )
-    rows = {objective: row for row, objective in enumerate(objectives)}
-    return rows.get(retain), rows.get(forget)
+    symmetric = False
+    exact_objectives = 2
+    retain: int
+    forget: int
+
+    def rows_of_roles(self, count: int) -> tuple[int | None, int | None]:
+        """The rows of the retain and of the forget gradient; None for a loss that is absent from this step.
+
+        Raises:
+            ValueError: the problem does not have exactly two objectives.
+        """
+        objectives, total = self.objectives_of_rows(count)
+        if total != 2:
+            raise ValueError(
+                f"{type(self).__name__} is for two objectives, one to retain and one to forget, found {total}; "
+                "add the losses of each side up first"
+            )
+        rows = {objective: row for row, objective in enumerate(objectives)}
+        return rows.get(self.retain), rows.get(self.forget)

@@ -122,6 +122,14 @@ def require_weights(wrapper: str, rule: Combiner, why: str) -> None:
         )
 
 
+def require_seen(wrapper: Wrapper, rule: Combiner) -> None:
+    """Raise ValueError for a rule on several draws, under a wrapper that changes the gradients themselves."""
+    if rule.draws > 1:
+        raise ValueError(
+            f"{type(wrapper).__name__} needs the gradients themselves, and {rule!r} weighs a draw it has not seen"
+        )
+
+
 def weights_of(outcome: Outcome, rule: Combiner) -> torch.Tensor:
     """The weights of an outcome, which a rule may have promised in vain."""
     if outcome.weights is None:

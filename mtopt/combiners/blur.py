@@ -10,12 +10,12 @@ import torch
 from mtopt.combiners._arguments import check_choice, check_positive
 from mtopt.combiners._base import GramianCombiner
 from mtopt.combiners._registry import register_combiner
-from mtopt.combiners._roles import check_roles, rows_of_roles
+from mtopt.combiners._roles import RetainsAndForgets, check_roles
 from mtopt.linalg import make_tensor_like, normalize_gramian, read_gramian
 
 
 @register_combiner("blur")
-class BLUR(GramianCombiner):
+class BLUR(RetainsAndForgets, GramianCombiner):
     """BLUR: forgetting first, and retaining only as far as it does not touch that.
 
     ``d = g_R + xi g_F`` with ``xi = gamma - (g_R . g_F) / ||g_F||²``: the retain gradient's part across the forget
@@ -35,8 +35,6 @@ class BLUR(GramianCombiner):
     A zero gradient, or an absent loss, leaves the other as it is (times gamma if it is the lower level's).
     """
 
-    symmetric = False
-    exact_objectives = 2
     search_space = {"gamma": ("log", 0.03, 10.0)}  # noqa: RUF012  (a class-level constant)
 
     def __init__(
@@ -50,7 +48,7 @@ class BLUR(GramianCombiner):
     def weights(self, gramian: torch.Tensor, losses: torch.Tensor | None = None) -> torch.Tensor:
         """One for the upper objective, xi for the lower: (2,) for a Gramian (2, 2)."""
         matrix = read_gramian(gramian)
-        upper, lower = rows_of_roles("BLUR", *self.objectives_of_rows(len(matrix)), self.retain, self.forget)
+        upper, lower = self.rows_of_roles(len(matrix))
         upper, lower = (lower, upper) if self.lower == "retain" else (upper, lower)
         cosines, norms = normalize_gramian(matrix)
         weights = np.ones(len(matrix))

@@ -7,7 +7,7 @@ import torch
 from mtopt.combiners._base import Combiner, Needs
 from mtopt.combiners._exchange import Outcome
 from mtopt.combiners._rescaled import rescaled
-from mtopt.combiners._wrapper import Wrapper
+from mtopt.combiners._wrapper import Wrapper, require_seen
 from mtopt.linalg import Gradients
 
 _NEEDS: dict[Needs, Needs] = {"losses": "norms", "norms": "norms", "gramian": "gramian", "jacobian": "jacobian"}
@@ -39,8 +39,7 @@ class Clipped(Wrapper):
         super().__init__(rule)
         if isinstance(max_norm, bool) or not isinstance(max_norm, int | float) or not max_norm > 0:
             raise ValueError(f"max_norm must be a positive number, found {max_norm!r}")
-        if rule.draws > 1:
-            raise ValueError(f"Clipped needs the gradients that it clips, and {rule!r} weighs a draw it has not seen")
+        require_seen(self, rule)
         self.max_norm = max_norm
         self._declare(needs=_NEEDS[rule.needs], scale_invariant=False, homogeneous=False)
 

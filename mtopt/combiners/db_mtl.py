@@ -64,8 +64,7 @@ class DBMTL(JacobianCombiner):
     ) -> None:
         check_interval("[0, 1)", beta=beta)
         check_non_negative(decay=decay)
-        if transform not in (None, "log"):
-            raise ValueError(f"transform must be 'log' or None, found {transform!r}")
+        check_choice("log", None, transform=transform)
         check_choice("log", "loss", heads=heads)
         self.beta, self.decay, self.transform, self.heads = beta, decay, transform, heads
         self.positive_losses = transform == "log"

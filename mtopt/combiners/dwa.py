@@ -9,7 +9,7 @@ import numpy as np
 import torch
 
 from mtopt._errors import CheckpointError
-from mtopt.combiners._arguments import check_positive
+from mtopt.combiners._arguments import check_positive, check_whole
 from mtopt.combiners._base import LossCombiner
 from mtopt.combiners._losses import loss_values, require_above, softmax
 from mtopt.combiners._registry import register_combiner
@@ -47,8 +47,7 @@ class DWA(LossCombiner):
     _late_state = {"_history": 2, "_current": 1}  # noqa: RUF012  (a class-level constant)
 
     def __init__(self, *, window: int = 25, temperature: float = 2.0, sliding: bool = False) -> None:
-        if isinstance(window, bool) or not isinstance(window, int) or window < 1:
-            raise ValueError(f"window must be a whole number of steps >= 1, found {window!r}")
+        check_whole(1, window=window)
         check_positive(temperature=temperature)
         self.window, self.temperature, self.sliding = window, temperature, sliding
         self._history: torch.Tensor | None = None  # (2 window, K), a ring: step t is in row t mod 2 window

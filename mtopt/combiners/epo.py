@@ -5,25 +5,14 @@ from __future__ import annotations
 import numpy as np
 import torch
 
-from mtopt._errors import SolverError
 from mtopt.combiners._arguments import check_positive
 from mtopt.combiners._base import GramianCombiner
 from mtopt.combiners._losses import loss_values, require_above
 from mtopt.combiners._preference import Preference, preference_of
 from mtopt.combiners._ray import check_ray
 from mtopt.combiners._registry import register_combiner
-from mtopt.linalg import (
-    Array,
-    Precision,
-    average_norms,
-    make_tensor_like,
-    normalize_gramian,
-    read_gramian,
-    take_semidefinite_root,
-)
-from mtopt.solvers import LOOSENING, Certificate, maximise_linear
-
-Solved = tuple[Array | None, Certificate]
+from mtopt.linalg import make_tensor_like, read_gramian
+from mtopt.solvers import balance_or_descend, maximise_linear
 
 
 @register_combiner("epo")
@@ -85,60 +74,8 @@ class EPO(GramianCombiner):
         shares = weighted / weighted.sum()
         logs = np.log(len(values) * shares)
         uneven = max(float(shares @ logs), 0.0)
-        # in unit gradients, v = s w: rows of any length have entries of one size
-        cosines, norms = normalize_gramian(matrix)
-        live = norms > 0.0
-        if not live.any():
-            self.certificate = Certificate(0.0, 0.0, "zero rows")
-            return make_tensor_like(np.full(len(values), 1.0 / len(values)), gramian)
-        cosines = take_semidefinite_root(cosines)[1]
-        lengths = np.where(live, norms / average_norms(norms), 1.0)
-        rates = _rates(cosines, np.where(live, lengths * inverse * (logs - uneven), 0.0), self._precision(gramian))
-        falls = cosines + LOOSENING * live  # (G w)_k / s_k
-        if uneven > self.epsilon:
-            largest, helped = weighted >= (1.0 - 1e-12) * weighted.max(), rates > 0.0
-            bounds = np.where(largest, 0.0, rates) if helped.any() else np.zeros_like(rates)
-            kept = live & (largest | ~helped)
-            found = _best(rates, falls[kept], bounds[kept], lengths, "balance")
-        else:
-            found = self._descent(cosines @ (live * lengths), falls[live], rates, np.where(live, lengths, 0.0), lengths)
-        weights, self.certificate = found
-        if weights is None:
-            raise SolverError(
-                "EPO's linear program has no solution, which it has for every positive semi-definite Gramian; compute "
-                "the Gramian in float64"
-            )
+        largest = weighted >= (1.0 - 1e-12) * weighted.max() if uneven > self.epsilon else None
+        weights, self.certificate = balance_or_descend(
+            matrix, inverse * (logs - uneven), largest, self._precision(gramian), maximise_linear, relax=self.relax
+        )
         return make_tensor_like(weights, gramian)
-
-    def _descent(self, sums: Array, falls: Array, rates: Array, live: Array, lengths: Array) -> Solved:
-        """The second program; where the balance cannot but get worse, it gets as little worse as can be."""
-        bounds = np.zeros(len(falls))
-        if self.relax:
-            return _best(sums, falls, bounds, lengths, "descent")
-        rows = np.vstack([falls, rates + LOOSENING * np.abs(rates)])
-        least = min(float((live * rates).max()), 0.0)
-        found = _best(sums, rows, np.append(bounds, least), lengths, "descent")
-        if found[0] is not None:
-            return found
-        best, certificate = _best(rates, falls, bounds, lengths, "best balance")
-        if best is None:
-            return None, certificate
-        least = min(float((rates - LOOSENING * np.abs(rates)) @ (lengths * best)), 0.0)
-        return _best(sums, rows, np.append(bounds, least), lengths, "descent in best balance")
-
-
-def _rates(cosines: Array, terms: Array, precision: Precision) -> Array:
-    """``c_k / s_k``, the rates of the anchoring direction; zero where they cannot be told from it."""
-    rates = cosines @ terms
-    rounding = len(terms) * precision.products * (np.abs(cosines) @ np.abs(terms))
-    return np.where(np.abs(rates) > rounding, rates, 0.0)
-
-
-def _best(objective: Array, rows: Array, bounds: Array, lengths: Array, name: str) -> Solved:
-    """The weights with the largest ``objective . v``, ``rows v >= bounds``; None where there are none."""
-    found, solved = maximise_linear(objective, rows, bounds, 1.0 / lengths)
-    certificate = Certificate(solved.residual, solved.gap, f"{name}, {solved.method}")
-    if found is None:
-        return None, certificate
-    weights = found / lengths
-    return weights / weights.sum(), certificate

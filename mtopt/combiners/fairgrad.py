@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import torch
 
+from mtopt.combiners._arguments import check_positive_or_none
 from mtopt.combiners._base import GramianCombiner
-from mtopt.combiners._fair_weights import FollowsFairWeights, check_max_norm, clipped
+from mtopt.combiners._fair_weights import FollowsFairWeights, clipped
 from mtopt.combiners._registry import register_combiner
 from mtopt.linalg import make_tensor_like
 from mtopt.solvers import alpha_fair
@@ -45,7 +46,7 @@ class FairGrad(FollowsFairWeights, GramianCombiner):
     def __init__(self, *, alpha: float = 2.0, max_norm: float | None = None) -> None:
         if not 0 < alpha < float("inf"):
             raise ValueError(f"alpha must be finite and positive, found {alpha}")
-        check_max_norm(max_norm)
+        check_positive_or_none(max_norm=max_norm)
         self.alpha, self.max_norm = alpha, max_norm
 
     def weights(self, gramian: torch.Tensor, losses: torch.Tensor | None = None) -> torch.Tensor:

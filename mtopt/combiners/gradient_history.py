@@ -8,7 +8,7 @@ from mtopt.combiners._arguments import check_interval, check_whole
 from mtopt.combiners._base import Combiner
 from mtopt.combiners._exchange import Outcome
 from mtopt.combiners._tracked import joined
-from mtopt.combiners._wrapper import Wrapper
+from mtopt.combiners._wrapper import Wrapper, require_seen
 from mtopt.linalg import Gradients
 
 
@@ -37,8 +37,7 @@ class GradientHistory(Wrapper):
         super().__init__(rule)
         check_whole(1, length=length)
         check_interval("[0, 1]", slow=slow)
-        if rule.draws > 1:
-            raise ValueError(f"{rule!r} weighs a draw it has not seen; GradientHistory needs the gradients themselves")
+        require_seen(self, rule)
         self.length, self.slow = length, slow
         self._declare(needs="jacobian", features=False, on_features=False, weighted=False, stateful=True)
         self._declare(non_conflicting=False, scale_invariant=False)

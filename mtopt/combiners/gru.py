@@ -4,16 +4,16 @@ from __future__ import annotations
 
 import torch
 
-from mtopt.combiners._arguments import check_interval
+from mtopt.combiners._arguments import check_interval, check_positive_or_none
 from mtopt.combiners._base import JacobianCombiner
 from mtopt.combiners._registry import register_combiner
-from mtopt.combiners._roles import check_roles, rows_of_roles
+from mtopt.combiners._roles import RetainsAndForgets, check_roles
 from mtopt.combiners._tracked import grown_rows
 from mtopt.linalg import Gradients, gramian_of
 
 
 @register_combiner("gru")
-class GRU(JacobianCombiner):
+class GRU(RetainsAndForgets, JacobianCombiner):
     """GRU: the forget gradient, without the part that would make the retain loss rise.
 
     ``d = g_F - min(g_F . r, 0) / ||r||² r``, where ``r <- gamma g_R + (1 - gamma) r`` averages the retain gradient over
@@ -38,8 +38,6 @@ class GRU(JacobianCombiner):
     features = False
     stateful = True
     scale_invariant = True
-    symmetric = False
-    exact_objectives = 2
     weighted = True
     search_space = {"gamma": ("uniform", 0.1, 1.0)}  # noqa: RUF012  (a class-level constant)
     state = ("_average",)
@@ -48,15 +46,14 @@ class GRU(JacobianCombiner):
 
     def __init__(self, *, gamma: float = 0.8, max_norm: float | None = None, retain: int = 0, forget: int = 1) -> None:
         check_interval("(0, 1]", gamma=gamma)
-        if max_norm is not None and not max_norm > 0:
-            raise ValueError(f"max_norm must be positive or None, found {max_norm}")
+        check_positive_or_none(max_norm=max_norm)
         check_roles(retain, forget)
         self.gamma, self.max_norm, self.retain, self.forget = gamma, max_norm, retain, forget
         self._average: torch.Tensor | None = None  # r, (1, D)
 
     def direction(self, jacobian: torch.Tensor, losses: torch.Tensor | None = None) -> torch.Tensor:
         """``g_F`` rectified: (D,) for a Jacobian (2, D), after averaging in its retain row."""
-        retain, forget = rows_of_roles("GRU", *self.objectives_of_rows(len(jacobian)), self.retain, self.forget)
+        retain, forget = self.rows_of_roles(len(jacobian))
         average = grown_rows(self._average, 1, jacobian, "GRU")
         self._average = average
         if retain is not None:

@@ -9,12 +9,12 @@ import torch
 from mtopt.combiners._arguments import check_choice, check_non_negative
 from mtopt.combiners._base import JacobianCombiner
 from mtopt.combiners._registry import register_combiner
-from mtopt.combiners._roles import check_roles, rows_of_roles
+from mtopt.combiners._roles import RetainsAndForgets, check_roles
 from mtopt.linalg import Gradients, gramian_of
 
 
 @register_combiner("hamu")
-class HAMU(JacobianCombiner):
+class HAMU(RetainsAndForgets, JacobianCombiner):
     """HAMU: the best step for the retain loss, of bounded length, that improves the forget loss by a given amount.
 
     ``max_d g_R . d`` subject to ``g_F . d >= c`` and ``||d|| <= r``. The paper has the step ``delta = -d`` and the
@@ -56,8 +56,6 @@ class HAMU(JacobianCombiner):
 
     shardable = True
     homogeneous = False  # constraint has the unit of a squared gradient
-    symmetric = False
-    exact_objectives = 2
     weighted = True
     search_space = {"constraint": ("log", 1e-3, 10.0)}  # noqa: RUF012  (a class-level constant)
 
@@ -82,7 +80,7 @@ class HAMU(JacobianCombiner):
 
     def direction(self, jacobian: torch.Tensor, losses: torch.Tensor | None = None) -> torch.Tensor:
         """``-delta`` (D,) for a Jacobian (2, D)."""
-        best, bound = rows_of_roles("HAMU", *self.objectives_of_rows(len(jacobian)), self.retain, self.forget)
+        best, bound = self.rows_of_roles(len(jacobian))
         if self.variant == "u":
             best, bound = bound, best
         rows = jacobian.to(torch.promote_types(jacobian.dtype, torch.float32))

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import torch
 
+from mtopt.combiners._arguments import check_positive_or_none
 from mtopt.combiners._base import GramianCombiner
-from mtopt.combiners._fair_weights import FollowsFairWeights, check_max_norm, clipped
+from mtopt.combiners._fair_weights import FollowsFairWeights, clipped
 from mtopt.combiners._registry import register_combiner
 from mtopt.linalg import make_tensor_like
 from mtopt.solvers import alpha_fair
@@ -42,7 +43,7 @@ class NashMTL(FollowsFairWeights, GramianCombiner):
     search_space = {"max_norm": ("choice", None, 1.0)}  # noqa: RUF012  (a class-level constant)
 
     def __init__(self, *, max_norm: float | None = None) -> None:
-        check_max_norm(max_norm)
+        check_positive_or_none(max_norm=max_norm)
         self.max_norm = max_norm
 
     def weights(self, gramian: torch.Tensor, losses: torch.Tensor | None = None) -> torch.Tensor:

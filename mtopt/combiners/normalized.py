@@ -12,7 +12,7 @@ from mtopt.combiners._base import Combiner, Needs
 from mtopt.combiners._exchange import Outcome
 from mtopt.combiners._losses import require_above
 from mtopt.combiners._rescaled import rescaled
-from mtopt.combiners._wrapper import Wrapper, require_weights, weights_of
+from mtopt.combiners._wrapper import Wrapper, require_seen, require_weights, weights_of
 from mtopt.linalg import Gradients
 
 _ORDER: tuple[Needs, ...] = ("losses", "norms", "gramian", "jacobian")
@@ -57,10 +57,7 @@ class Normalized(Wrapper):
         super().__init__(rule)
         check_choice("l2", "loss", "loss+", "log", by=by)
         check_choice("normalized", "raw", applied_to=applied_to)
-        if rule.draws > 1:
-            raise ValueError(
-                f"Normalized needs the gradients that it divides, and {rule!r} weighs a draw it has not seen"
-            )
+        require_seen(self, rule)
         if applied_to == "raw":
             require_weights("Normalized(applied_to='raw')", rule, "applies the weights of a rule to raw gradients")
         self.by, self.applied_to = by, applied_to

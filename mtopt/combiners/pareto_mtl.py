@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import numpy as np
 import torch
 
-from mtopt.combiners._arguments import check_non_negative
+from mtopt.combiners._arguments import check_non_negative, check_whole
 from mtopt.combiners._base import GramianCombiner
 from mtopt.combiners._losses import loss_values, require_above
 from mtopt.combiners._preference import Preference, check_preference, preference_of
@@ -63,8 +63,7 @@ class ParetoMTL(GramianCombiner):
     ) -> None:
         check_preference(preference)
         _check_others(others)
-        if isinstance(warmup, bool) or not isinstance(warmup, int) or warmup < 0:
-            raise ValueError(f"warmup must be a whole number of steps >= 0, found {warmup!r}")
+        check_whole(0, warmup=warmup)
         check_non_negative(epsilon=epsilon)
         self.preference, self.others, self.warmup, self.epsilon = preference, others, warmup, epsilon
         self._step = 0

@@ -7,22 +7,14 @@ from typing import Literal
 import numpy as np
 import torch
 
-from mtopt._errors import SolverError
+from mtopt.combiners._arguments import check_choice, check_interval, check_positive
 from mtopt.combiners._base import GramianCombiner
 from mtopt.combiners._losses import loss_values
 from mtopt.combiners._preference import Preference
 from mtopt.combiners._ray import check_ray, off_ray, unit_ray
 from mtopt.combiners._registry import register_combiner
-from mtopt.linalg import (
-    Array,
-    Precision,
-    average_norms,
-    make_tensor_like,
-    normalize_gramian,
-    read_coordinates,
-    read_gramian,
-)
-from mtopt.solvers import LOOSENING, Certificate, maximise_linear, min_norm
+from mtopt.linalg import make_tensor_like, read_gramian
+from mtopt.solvers import correct_towards, maximise_linear, min_norm, predict_along
 
 
 @register_combiner("pmgda")
@@ -70,80 +62,21 @@ class PMGDA(GramianCombiner):
         prediction: Literal["tangent", "mgda"] = "tangent",
     ) -> None:
         check_ray("PMGDA", preference)
-        if not h_eps > 0:
-            raise ValueError(f"h_eps must be positive, found {h_eps}")
-        if not 0 <= sigma <= 1:
-            raise ValueError(f"sigma must be in [0, 1], found {sigma}")
-        if prediction not in ("tangent", "mgda"):
-            raise ValueError(f"prediction must be 'tangent' or 'mgda', found {prediction!r}")
-        self.preference = preference
-        self.h_eps = h_eps
-        self.sigma = sigma
-        self.prediction = prediction
+        check_positive(h_eps=h_eps)
+        check_interval("[0, 1]", sigma=sigma)
+        check_choice("tangent", "mgda", prediction=prediction)
+        self.preference, self.h_eps, self.sigma, self.prediction = preference, h_eps, sigma, prediction
 
     def weights(self, gramian: torch.Tensor, losses: torch.Tensor | None = None) -> torch.Tensor:
         """The weights (K,) of the prediction or the correction for a Gramian (K, K) and losses (K,)."""
         matrix = read_gramian(gramian)
         values = loss_values(self._losses(losses, len(matrix)))
         off = off_ray(values, unit_ray(self.preference, *self.objectives_of_rows(len(matrix))))
-        distance = float(np.linalg.norm(off))
-        precision = self._precision(gramian)
-        if distance < self.h_eps and (distance == 0.0 or self.prediction == "mgda"):
-            weights, self.certificate = min_norm(matrix, precision)
-            return make_tensor_like(weights, gramian)
-        rows = read_coordinates(matrix)
-        normal = off / distance
-        gradient = normal @ rows
-        moduli = np.linalg.norm(rows, axis=1) @ np.abs(normal)
-        if gradient @ gradient <= precision.rank_share(len(matrix)) * moduli**2:
-            gradient = np.zeros_like(gradient)  # but for rounding
-        if distance < self.h_eps:
-            weights, self.certificate = _predicted(rows, normal, gradient, precision)
+        distance, precision = float(np.linalg.norm(off)), self._precision(gramian)
+        if distance >= self.h_eps:
+            weights, self.certificate = correct_towards(matrix, off / distance, self.sigma, precision, maximise_linear)
+        elif distance > 0.0 and self.prediction == "tangent":
+            weights, self.certificate = predict_along(matrix, off / distance, precision)
         else:
-            weights, self.certificate = _corrected(rows, normal, gradient, self.sigma)
+            weights, self.certificate = min_norm(matrix, precision)
         return make_tensor_like(weights, gramian)
-
-
-def _predicted(rows: Array, normal: Array, gradient: Array, precision: Precision) -> tuple[Array, Certificate]:
-    length = np.linalg.norm(gradient)
-    if length == 0.0:
-        return min_norm(rows @ rows.T, precision)
-    direction = gradient / length
-    tangent = rows - np.outer(rows @ direction, direction)
-    tangent -= np.outer(tangent @ direction, direction)
-    weights, certificate = min_norm(tangent @ tangent.T, precision)
-    return weights - (weights @ rows @ direction / length) * normal, certificate
-
-
-def _corrected(rows: Array, normal: Array, gradient: Array, sigma: float) -> tuple[Array, Certificate]:
-    """The linear program in m, m_0 and the pace t = t_+ - t_-: ``u_k . d - t / s_k >= 0``, norms s.
-
-    Zero rows have no pace to keep up with, and take no part.
-    """
-    moving = np.flatnonzero((rows != 0.0).any(axis=1))
-    weights = np.zeros(len(rows))
-    if not len(moving):
-        return weights, Certificate(0.0, 0.0, "zero rows")
-    rows, normal = rows[moving], normal[moving]
-    every = np.vstack([rows, gradient])
-    cosines, norms = normalize_gramian(every @ every.T)
-    live = norms > 0.0
-    cosines = cosines + LOOSENING * np.outer(live, live)
-    count = len(rows)
-    paces = np.where(live, norms, 1.0) / average_norms(norms[:count])
-    program = np.zeros((count + 1, count + 3))
-    program[:, : count + 1] = cosines
-    program[:count, count + 1] = -1.0 / paces[:count]
-    program[:count, count + 2] = 1.0 / paces[:count]
-    program[count, : count + 1] -= sigma * live[count]
-    objective, edge = np.zeros(count + 3), np.ones(count + 3)
-    objective[count + 1 :] = 1.0, -1.0
-    edge[count + 1 :] = 0.0
-    found, certificate = maximise_linear(objective, program, np.zeros(count + 1), edge)
-    if found is None:
-        raise SolverError(
-            "PMGDA's linear program has no solution, which it has for every Gramian; compute the Gramian in float64"
-        )
-    shares = np.divide(found[: count + 1], norms, out=np.zeros(count + 1), where=live)
-    weights[moving] = shares[:count] + shares[count] * normal
-    return weights, Certificate(certificate.residual, certificate.gap, f"correction, {certificate.method}")

@@ -9,11 +9,11 @@ import torch
 from mtopt.combiners._arguments import check_choice, check_non_negative
 from mtopt.combiners._base import JacobianCombiner
 from mtopt.combiners._registry import register_combiner
-from mtopt.combiners._roles import check_roles, rows_of_roles
+from mtopt.combiners._roles import RetainsAndForgets, check_roles
 
 
 @register_combiner("sago")
-class SAGO(JacobianCombiner):
+class SAGO(RetainsAndForgets, JacobianCombiner):
     """SAGO: the forget gradient, but the retain gradient at each coordinate where their signs differ.
 
     At a coordinate with ``g_R g_F < 0`` it is ``d = alpha g_R``, and ``d = gamma g_F`` at the others; with
@@ -34,8 +34,6 @@ class SAGO(JacobianCombiner):
     """
 
     shardable = True
-    symmetric = False
-    exact_objectives = 2
     search_space = {"alpha": ("log", 0.1, 10.0)}  # noqa: RUF012  (a class-level constant)
 
     def __init__(
@@ -54,7 +52,7 @@ class SAGO(JacobianCombiner):
 
     def direction(self, jacobian: torch.Tensor, losses: torch.Tensor | None = None) -> torch.Tensor:
         """``alpha g_R`` where the signs differ, ``gamma g_F`` elsewhere: (D,) for a Jacobian (2, D)."""
-        retain, forget = rows_of_roles("SAGO", *self.objectives_of_rows(len(jacobian)), self.retain, self.forget)
+        retain, forget = self.rows_of_roles(len(jacobian))
         nothing = torch.zeros_like(jacobian[0])
         kept = self.alpha * (nothing if retain is None else jacobian[retain])
         lost = self.gamma * (nothing if forget is None else jacobian[forget])

@@ -9,7 +9,7 @@ import torch
 
 from mtopt.combiners._base import Combiner
 from mtopt.combiners._exchange import Outcome
-from mtopt.combiners._wrapper import Wrapper
+from mtopt.combiners._wrapper import Wrapper, require_seen
 from mtopt.linalg import CHUNK, Gradients
 
 
@@ -119,8 +119,7 @@ class MultiNormalized(Wrapper):
         if isinstance(iterations, bool) or not isinstance(iterations, int) or iterations < 1:
             raise ValueError(f"iterations must be a positive int, found {iterations!r}")
         check_norms(norms)
-        if rule.draws > 1:
-            raise ValueError(f"{rule!r} weighs a draw it has not seen; MultiNormalized needs the gradients themselves")
+        require_seen(self, rule)
         self.iterations, self.norms = iterations, norms
         self._declare(
             needs="jacobian", features=False, on_features=False, weighted=False, non_conflicting=False, homogeneous=True

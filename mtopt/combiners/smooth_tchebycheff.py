@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 import torch
 
+from mtopt.combiners._arguments import check_positive_or_none, check_whole
 from mtopt.combiners._base import LossCombiner
 from mtopt.combiners._losses import (
     Reference,
@@ -68,8 +69,7 @@ class STCH(LossCombiner):
         warmup: int = 4,
         nadir: Reference = None,
     ) -> None:
-        if mu is not None and not mu > 0:
-            raise ValueError(f"mu must be positive, found {mu}")
+        check_positive_or_none(mu=mu)
         check_preference(preference)
         check_reference(reference)
         check_reference(nadir, "nadir")
@@ -77,10 +77,8 @@ class STCH(LossCombiner):
             raise ValueError("log=True has no preference and no reference: leave them out, or use log=False")
         if nadir is not None and not (log and bool((torch.as_tensor(nadir) > 0).all())):
             raise ValueError(f"nadir must be positive, and goes with log=True only; found {nadir!r} with log={log}")
-        if isinstance(window, bool) or not isinstance(window, int) or window < 1:
-            raise ValueError(f"window must be a whole number of steps >= 1, found {window!r}")
-        if isinstance(warmup, bool) or not isinstance(warmup, int) or warmup < 0:
-            raise ValueError(f"warmup must be a whole number of windows >= 0, found {warmup!r}")
+        check_whole(1, window=window)
+        check_whole(0, warmup=warmup)
         self.mu, self.preference, self.reference, self.log, self.window = mu, preference, reference, log, window
         self.warmup, self.nadir = warmup, nadir
         self.positive_losses = log
