@@ -32,11 +32,13 @@ def run_on_ranks(size: int, folder: Path, cases: Cases) -> dict[str, list[Any]]:
     """What each case gives on each rank: its result, or a :class:`Raised`."""
     context = torch.multiprocessing.get_context("spawn")
     results = context.SimpleQueue()
-    processes = [context.Process(target=_run, args=(rank, size, folder, cases, results)) for rank in range(size)]
+    done = context.Event()
+    processes = [context.Process(target=_run, args=(rank, size, folder, cases, results, done)) for rank in range(size)]
     for process in processes:
         process.start()
     # pickled by hand: torch would hand over tensors in shared memory, which ends with the process that made them
     found = dict(pickle.loads(results.get()) for _ in processes)
+    done.set()
     for process in processes:
         process.join()
     broken = [each for each in found.values() if isinstance(each, Raised)]
@@ -44,7 +46,7 @@ def run_on_ranks(size: int, folder: Path, cases: Cases) -> dict[str, list[Any]]:
     return {name: [found[rank][name] for rank in range(size)] for name in cases}
 
 
-def _run(rank: int, size: int, folder: Path, cases: Cases, results: Any) -> None:
+def _run(rank: int, size: int, folder: Path, cases: Cases, results: Any, done: Any) -> None:
     torch.set_num_threads(1)
     started = time.monotonic()
     try:
@@ -52,12 +54,12 @@ def _run(rank: int, size: int, folder: Path, cases: Cases, results: Any) -> None
         timeout = datetime.timedelta(seconds=180)  # a machine may be busy
         distributed.init_process_group("gloo", store=store, rank=rank, world_size=size, timeout=timeout)
         found = {name: _run_one(function, arguments) for name, (function, arguments) in cases.items()}
-        distributed.barrier()
-        distributed.destroy_process_group()
     except BaseException as error:  # handed to the test, whatever it is, and raised here
         results.put(pickle.dumps((rank, Raised(error, time.monotonic() - started))))
         raise
     results.put(pickle.dumps((rank, found)))
+    done.wait()  # a rank that goes takes its connections with it
+    distributed.destroy_process_group()
 
 
 def _run_one(function: Callable[..., Any], arguments: tuple[Any, ...]) -> Any:

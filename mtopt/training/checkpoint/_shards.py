@@ -10,6 +10,7 @@ import copy
 import hashlib
 import os
 import shutil
+import warnings
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
@@ -98,7 +99,9 @@ def with_shards(path: Path, rest: Mapping[str, Any], model: torch.nn.Module, pro
 
     state = _put_in({name: part for name, part in rest.items() if name != _FILES}, fill)
     known = {keys: tensor for keys, tensor in tensors.items() if not tensor.is_meta}
-    _files_of_torch().load(known, checkpoint_id=path, no_dist=not processes.several)
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "torch.distributed is disabled")  # one process means to be one
+        _files_of_torch().load(known, checkpoint_id=path, no_dist=not processes.several)
     rule = state["combiner"]
     if not any(tensor.is_meta for tensor in tensors.values()):  # else it is of another model, and refused as such
         rule = {**rule, "state": joined_state(rule["state"], params)}
