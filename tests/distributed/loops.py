@@ -167,10 +167,10 @@ def run_loaded(combiner: str, folder: Path) -> dict[str, Any]:
         layers = {"hidden_size": 16, "intermediate_size": 16, "num_hidden_layers": 2, "num_attention_heads": 2}
         model = LlamaForCausalLM(LlamaConfig(vocab_size=16, max_position_embeddings=8, **layers)).double()
         if size > 1:
-            own = folder / f"model-{place()[0]}"
-            model.save_pretrained(own)
+            model.save_pretrained(folder / "model")  # which writes on the first rank alone
+            torch.distributed.barrier()
             shards = DistributedConfig(fsdp_size=size)
-            model = LlamaForCausalLM.from_pretrained(own, distributed_config=shards, dtype=torch.float64)
+            model = LlamaForCausalLM.from_pretrained(folder / "model", distributed_config=shards, dtype=torch.float64)
         arguments = TrainingArguments(
             str(folder),
             per_device_train_batch_size=4 // size,
