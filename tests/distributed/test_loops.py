@@ -65,7 +65,8 @@ def test_a_loop_is_that_of_one_process(name: str, found: dict[str, list[Any]], t
     torch.testing.assert_close(first["end"], truth["end"], rtol=0.0, atol=1e-12)
     assert len(first["losses"]) == len(truth["losses"]) > 2
     for mine, one in zip(first["losses"], truth["losses"], strict=True):
-        assert mine == pytest.approx(one, rel=1e-6 if "transformers" in name else 1e-11)  # which logs float32 numbers
+        # transformers logs float32 numbers, of sums in which large ones cancel
+        assert mine == pytest.approx(one, rel=1e-11, abs=1e-6 if "transformers" in name else 1e-12)
     if "values" in truth:  # each of the examples once, though ranks take equally many
         names = [n for n in truth["values"] if n != "eval_loss"]
         assert [first["values"][n] for n in names] == pytest.approx([truth["values"][n] for n in names], rel=1e-11)
