@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import csv
 import re
 from pathlib import Path
 from typing import Any
@@ -68,6 +69,26 @@ def facts(rule: type[mtopt.Combiner]) -> list[str]:
     return ["| | |", "|---|---|", *named]
 
 
+def standings(docs: Path) -> dict[str, dict[str, str]]:
+    """The rows of the leaderboard, by the rule's name."""
+    with (docs / "leaderboard" / "verdict.csv").open(encoding="utf-8", newline="") as file:
+        return {row["rule"]: row for row in csv.DictReader(file)}
+
+
+def standing(row: dict[str, str]) -> str:
+    """A rule's row of the leaderboard in words."""
+    found = [f"Place {row['place']} of {row['of']} by mean rank ({float(row['mean_rank']):.1f})."]
+    if row["difference"]:
+        share, ahead, tasks, p = (float(row[name]) for name in ("difference", "ahead", "tasks", "p_holm"))
+        found.append(
+            f"Beside tuned static scalarization: {100 * share:+.1f} % of hypervolume in the middle, ahead on "
+            f"{ahead:.0f} of {tasks:.0f} tasks, p = {p:.2g} with Holm's correction."
+        )
+    if row["cost"] and row["rule"] != "linear":
+        found.append(f"Its training took {float(row['cost']):.1f} times the CPU time.")
+    return " ".join([*found, "See [the leaderboard](../../leaderboard.md)."])
+
+
 def guarantee(row: list[str]) -> str:
     """The promise of a rule in words, with what was measured."""
     promise, unit, promised, *found = row
@@ -109,7 +130,7 @@ PAGE = """\
 ```{{eval-rst}}
 .. autoclass:: mtopt.{name}
 ```
-{promise}
+{promise}{standing}
 ## Its direction
 
 On {gradients}, in a first step, drawn as long as the longest gradient; its own length is {length:.3g}.
@@ -122,7 +143,7 @@ and raises it where this is negative.
 """
 
 
-def page(rule: type[mtopt.Combiner], promised: dict[str, list[str]]) -> str:
+def page(rule: type[mtopt.Combiner], promised: dict[str, list[str]], placed: dict[str, dict[str, str]]) -> str:
     """The page in Markdown."""
     gradients, direction, _ = example(rule)
     three = len(gradients) == 3
@@ -131,6 +152,7 @@ def page(rule: type[mtopt.Combiner], promised: dict[str, list[str]]) -> str:
         rule=rule.name,
         facts="\n".join(facts(rule)),
         promise=f"\n## What it promises\n\n{guarantee(promised[rule.name])}\n" if rule.name in promised else "",
+        standing=f"\n## On the leaderboard\n\n{standing(placed[rule.name])}\n" if rule.name in placed else "",
         gradients="the same three gradients as every rule" if three else "the first two gradients of other pages",
         length=float(direction.norm()),
         slopes="\n".join(slopes(rule)),
@@ -139,13 +161,13 @@ def page(rule: type[mtopt.Combiner], promised: dict[str, list[str]]) -> str:
 
 def write_pages(app: Any) -> None:
     """Write every rule's page and figure, and the page that lists them."""
-    promised = promises(Path(app.srcdir))
+    promised, placed = promises(Path(app.srcdir)), standings(Path(app.srcdir))
     rules = [
         combiner_class(name) for name in mtopt.list_combiners() if combiner_class(name).__module__.startswith("mtopt.")
     ]
     for rule in rules:
         figure = Path(app.srcdir) / FOLDER / "rules" / f"{rule.name}.svg"
-        if write(app, f"rules/{rule.name}.md", page(rule, promised)) or not figure.exists():
+        if write(app, f"rules/{rule.name}.md", page(rule, promised, placed)) or not figure.exists():
             draw(rule, figure)
     rows = [f"| [{rule.__name__}]({rule.name}.md) | `{rule.name}` | {rule.needs} | {summary(rule)} |" for rule in rules]
     tree = "\n".join(["```{toctree}", ":hidden:", "", *(rule.name for rule in rules), "```"])
