@@ -59,10 +59,20 @@ class DenseFolder(Dataset[Pixels]):
             if values.shape[:2] != size:
                 raise ValueError(f"{path} is {values.shape[:2]}, and the image {size}; all of an item have one size")
             if name == "segmentation":
-                found[name] = torch.from_numpy(values.astype(np.int64))
+                found[name] = torch.from_numpy(_cast(path, values, np.int64))
             else:
-                found[name] = torch.from_numpy(np.moveaxis(values.astype(np.float32), -1, 0).copy())
+                found[name] = torch.from_numpy(np.moveaxis(_cast(path, values, np.float32), -1, 0).copy())
         return found
+
+
+def _cast(path: Path, values: npt.NDArray[np.generic], dtype: type[np.generic]) -> npt.NDArray[np.generic]:
+    """The values in another dtype, which must hold them."""
+    with np.errstate(all="ignore"):
+        found = values.astype(dtype)
+    held = np.isfinite(values) if dtype is np.int64 else np.isfinite(found) | ~np.isfinite(values)
+    if not held.all():
+        raise ValueError(f"{path} has numbers that {np.dtype(dtype)} cannot hold, such as {values[~held][0]}")
+    return found
 
 
 _CHANNELS = {"image": 3, "segmentation": 0, "depth": 1, "normal": 3}
