@@ -3,7 +3,7 @@
     python docs/make_leaderboard.py DIR
 
 Writes ``docs/leaderboard/scores.csv`` and ``verdict.csv``, the tables and the verdict between the marks of
-``docs/leaderboard.md``, and the figures of ranks and of cost. The pages of the rules take their rows from these files.
+``docs/leaderboard.md``, and the figure of ranks. The pages of the rules take their rows from these files.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ FINDING = (
     "p_value",
     "p_holm",
 )
-FIGURES = ("ranking", "cost")
+FIGURES = ("ranking",)
 
 
 def main(folder: str) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import weakref
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence, Set
 from dataclasses import dataclass, field
@@ -14,7 +15,6 @@ import torch
 from mtopt._errors import NonFiniteError
 from mtopt._losses import Batch
 from mtopt.autograd._call import Call, Private
-from mtopt.autograd._coordinates import note_coordinates
 from mtopt.autograd._reach import Group, Grouping, Reach
 from mtopt.autograd._record import StepRecord, Vector
 from mtopt.combiners import Combiner, Outcome
@@ -272,7 +272,7 @@ def ask_on_columns(
     cannot do with these."""
     shards = processes.shards
     if rule.stateful and rule.needs == "jacobian" and found[0].places is not None:
-        note_coordinates(rule, [place.parameter for place in found[0].places])
+        rule.owners.coordinates = [weakref.ref(place.parameter) for place in found[0].places]
     if shards is None or rule.shardable:
         return ask(found)
     assert found[0].places is not None

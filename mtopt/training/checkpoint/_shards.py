@@ -32,7 +32,7 @@ _FILES = "files"
 
 def holds_shards(state: Mapping[str, Any]) -> bool:
     """Whether a trainer's state is of sharded parameters."""
-    return is_sharded(value for value in state["model"].values() if isinstance(value, torch.Tensor))
+    return is_sharded(value for value in state.get("model", {}).values() if isinstance(value, torch.Tensor))
 
 
 def write_shards(path: Path, state: Mapping[str, Any], processes: Processes) -> None:

@@ -22,7 +22,7 @@ def whole_state(state: Mapping[str, Any], processes: Processes) -> Mapping[str, 
     Raises:
         ValueError: the rule keeps something of each process's shard, and mtopt is not told what.
     """
-    params = {name: value for name, value in state["model"].items() if is_sharded([value])}
+    params = {name: value for name, value in state.get("model", {}).items() if is_sharded([value])}
     if not params:
         return state
     rule = state["combiner"]
