@@ -64,7 +64,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog=f"python -m {__package__}.groups", description=__doc__.splitlines()[0])
     parser.add_argument("--models", nargs="+", choices=[*MODELS], default=[*TARGETS], help="(mlp transformer)")
     parser.add_argument("--rounds", type=int, default=41, metavar="N", help="timed rounds (%(default)s)")
-    parser.add_argument("--seconds", type=float, default=60.0, metavar="N", help="at most, a model (%(default)s)")
+    parser.add_argument("--seconds", type=float, default=60.0, metavar="N", help="at most for each model (%(default)s)")
     options = parser.parse_args(arguments)
     torch.set_num_threads(1)
     print("| model | target | groups | two batches by hand |\n|---|--:|--:|--:|")

@@ -265,7 +265,7 @@ def _parser() -> argparse.ArgumentParser:
     )
     parser.add_argument("--models", nargs="+", choices=list(CASES), default=list(CASES), help="default: all")
     parser.add_argument("--sizes", nargs="+", type=_positive, default=list(SIZES), metavar="B", help="%(default)s")
-    parser.add_argument("--rounds", type=_positive, default=15, metavar="N", help="samples a side (%(default)s)")
+    parser.add_argument("--rounds", type=_positive, default=15, metavar="N", help="samples of each side (%(default)s)")
     parser.add_argument("--seconds", type=float, default=20.0, metavar="S", help="stop a cell after (%(default)s)")
     parser.add_argument("--threads", type=_positive, default=1, metavar="N", help="of torch (%(default)s)")
     return parser

@@ -163,7 +163,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Print the table; the exit status."""
     parser = argparse.ArgumentParser(prog=f"python -m {__package__}.layers", description=__doc__.splitlines()[0])
     parser.add_argument("--rounds", type=int, default=15, metavar="N", help="timed rounds (%(default)s)")
-    parser.add_argument("--seconds", type=float, default=60.0, metavar="N", help="at most, a model (%(default)s)")
+    parser.add_argument("--seconds", type=float, default=60.0, metavar="N", help="at most for each model (%(default)s)")
     parser.add_argument("--only", default="", metavar="WORD", help="models whose title holds it")
     options = parser.parse_args(arguments)
     torch.set_num_threads(1)

@@ -70,7 +70,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     )
     parser.add_argument("--out", type=folder, default="mtopt-speed", metavar="DIR", help="folder (%(default)s)")
     parser.add_argument("--rounds", type=int, default=15, metavar="N", help="timed rounds (%(default)s)")
-    parser.add_argument("--seconds", type=float, default=8.0, metavar="N", help="at most, a point (%(default)s)")
+    parser.add_argument("--seconds", type=float, default=8.0, metavar="N", help="at most for each point (%(default)s)")
     options = parser.parse_args(arguments)
     torch.set_num_threads(1)
     found: dict[int, dict[float, dict[str, float]]] = {}

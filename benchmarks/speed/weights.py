@@ -131,7 +131,7 @@ def _parser() -> argparse.ArgumentParser:
         metavar="RULE",
         help=f"of: {', '.join(names)} (default: all)",
     )
-    parser.add_argument("--rounds", type=_positive, default=15, metavar="N", help="samples a side (%(default)s)")
+    parser.add_argument("--rounds", type=_positive, default=15, metavar="N", help="samples of each side (%(default)s)")
     parser.add_argument(
         "--seconds",
         type=float,

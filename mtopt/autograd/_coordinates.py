@@ -11,16 +11,6 @@ import torch
 from mtopt.combiners import Combiner
 
 
-def note_coordinates(rule: Combiner, params: Sequence[torch.Tensor]) -> None:
-    """``rule`` was asked on the coordinates of ``params``, in this order."""
-    rule.owners.coordinates = [weakref.ref(param) for param in params]
-
-
-def note_visited(rule: Combiner, params: Sequence[torch.Tensor]) -> None:
-    """``rule.visited`` holds values of ``params``, in this order."""
-    rule.owners.visited = [weakref.ref(param) for param in params]
-
-
 def kept_by_coordinate(rule: Combiner, names: Mapping[int, str]) -> list[dict[str, object]]:
     """What the state of a rule holds by coordinate, and of which parameters.
 
@@ -53,11 +43,11 @@ def note_kept(rule: Combiner, kept: Sequence[Mapping[str, Any]], params: Mapping
         of = [params[name] for name in entry["parameters"]]
         owner = rule.rules_of_groups[entry["at"][1]] if entry["at"][0] == "groups" else rule
         if entry["rows"]:
-            note_coordinates(owner, of)
+            owner.owners.note_coordinates(of)
         else:
             visited.setdefault(owner, []).extend(of)
     for owner, of in visited.items():
-        note_visited(owner, of)
+        owner.owners.note_visited(of)
 
 
 def _named(noted: Sequence[weakref.ref[torch.Tensor]], names: Mapping[int, str]) -> list[str] | None:

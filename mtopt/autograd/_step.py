@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import weakref
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence, Set
 from dataclasses import dataclass, field
@@ -18,7 +17,7 @@ from mtopt.autograd._call import Call, Private
 from mtopt.autograd._reach import Group, Grouping, Reach
 from mtopt.autograd._record import StepRecord, Vector
 from mtopt.combiners import Combiner, Outcome
-from mtopt.distributed import Processes, as_gradient_of
+from mtopt.distributed import Processes, as_gradient_of, cut_row
 from mtopt.linalg import (
     Gradients,
     are_finite,
@@ -272,7 +271,7 @@ def ask_on_columns(
     cannot do with these."""
     shards = processes.shards
     if rule.stateful and rule.needs == "jacobian" and found[0].places is not None:
-        rule.owners.coordinates = [weakref.ref(place.parameter) for place in found[0].places]
+        rule.owners.note_coordinates(place.parameter for place in found[0].places)
     if shards is None or rule.shardable:
         return ask(found)
     assert found[0].places is not None
@@ -281,7 +280,7 @@ def ask_on_columns(
     with columns_in_parts(None):
         outcome = ask(whole)
     direction = outcome.direction
-    return outcome if direction is None else Outcome(outcome.weights, shards.cut(direction, params))
+    return outcome if direction is None else Outcome(outcome.weights, cut_row(direction, params))
 
 
 def _share_products(evidence: Evidence, processes: Processes) -> None:

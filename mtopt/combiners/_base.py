@@ -74,7 +74,7 @@ class Combiner(MayKeepWeights, MayReevaluate, MayTakeDraws, MayRevisit, ChecksVe
             and sums over them by ``gramian_of`` and ``sum_parts`` of ``mtopt.linalg`` alone. Rows are gathered for a
             rule on coordinates that does not declare it.
         exact_objectives: the number of objectives that the rule is made for; None for any.
-        weighted: the answer has weights, one a row.
+        weighted: the answer has weights, one for each row.
         state: names of the attributes that ``state_dict`` saves.
         by_coordinate: those of them that are tensors (..., D), or lists of such, with an entry for each coordinate: a
             checkpoint of sharded parameters puts the parts together that a ``shardable`` rule has of them.

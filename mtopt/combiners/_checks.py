@@ -20,7 +20,7 @@ class ChecksVectors:
         if vector.dtype != torch.float64 or not vector.is_cpu:
             vector = vector.to("cpu", torch.float64)
         if vector.shape != (count,):
-            raise ValueError(f"losses must have shape ({count},), one a row, found {tuple(vector.shape)}")
+            raise ValueError(f"losses must have shape ({count},), one for each row, found {tuple(vector.shape)}")
         return vector
 
     def _weights(self, weights: torch.Tensor, count: int) -> torch.Tensor:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 import weakref
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any, ClassVar, Self
 
 import torch
@@ -28,6 +28,14 @@ class Owners:
     def __init__(self) -> None:
         self.coordinates: Sequence[weakref.ref[torch.Tensor]] = ()
         self.visited: Sequence[weakref.ref[torch.Tensor]] = ()
+
+    def note_coordinates(self, params: Iterable[torch.Tensor]) -> None:
+        """The rule was asked on the coordinates of ``params``, in this order."""
+        self.coordinates = [*map(weakref.ref, params)]
+
+    def note_visited(self, params: Iterable[torch.Tensor]) -> None:
+        """``rule.visited`` holds values of ``params``, in this order."""
+        self.visited = [*map(weakref.ref, params)]
 
     def __reduce__(self) -> tuple[type[Owners], tuple[()]]:
         return Owners, ()

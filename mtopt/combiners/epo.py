@@ -12,7 +12,7 @@ from mtopt.combiners._preference import Preference, preference_of
 from mtopt.combiners._ray import check_ray
 from mtopt.combiners._registry import register_combiner
 from mtopt.linalg import make_tensor_like, read_gramian
-from mtopt.solvers import balance_or_descend, maximise_linear
+from mtopt.solvers import balance_or_descend
 
 
 @register_combiner("epo")
@@ -76,6 +76,6 @@ class EPO(GramianCombiner):
         uneven = max(float(shares @ logs), 0.0)
         largest = weighted >= (1.0 - 1e-12) * weighted.max() if uneven > self.epsilon else None
         weights, self.certificate = balance_or_descend(
-            matrix, inverse * (logs - uneven), largest, self._precision(gramian), maximise_linear, relax=self.relax
+            matrix, inverse * (logs - uneven), largest, self._precision(gramian), relax=self.relax
         )
         return make_tensor_like(weights, gramian)

@@ -81,7 +81,7 @@ class GradVac(GramianCombiner):
         return make_tensor_like((turned * lengths[:, None] / lengths).sum(axis=0), gramian)
 
     def _turn(self, cosines: Array, live: npt.NDArray[np.bool_], targets: Array, precision: Precision) -> Array:
-        """Coefficients of each h_i, one a row; ``targets`` move in place."""
+        """Coefficients of each h_i, one in each row; ``targets`` move in place."""
         count = len(cosines)
         reachable = 1.0 - max(_NEAR_ONE, precision.products)
         share = count * precision.products

@@ -14,7 +14,7 @@ from mtopt.combiners._preference import Preference
 from mtopt.combiners._ray import check_ray, off_ray, unit_ray
 from mtopt.combiners._registry import register_combiner
 from mtopt.linalg import make_tensor_like, read_gramian
-from mtopt.solvers import correct_towards, maximise_linear, min_norm, predict_along
+from mtopt.solvers import correct_towards, min_norm, predict_along
 
 
 @register_combiner("pmgda")
@@ -74,7 +74,7 @@ class PMGDA(GramianCombiner):
         off = off_ray(values, unit_ray(self.preference, *self.objectives_of_rows(len(matrix))))
         distance, precision = float(np.linalg.norm(off)), self._precision(gramian)
         if distance >= self.h_eps:
-            weights, self.certificate = correct_towards(matrix, off / distance, self.sigma, precision, maximise_linear)
+            weights, self.certificate = correct_towards(matrix, off / distance, self.sigma, precision)
         elif distance > 0.0 and self.prediction == "tangent":
             weights, self.certificate = predict_along(matrix, off / distance, precision)
         else:

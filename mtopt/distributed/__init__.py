@@ -7,7 +7,7 @@ from mtopt.distributed._ranks import RankError, Ranks
 from mtopt.distributed._refused import refuse_ranks
 from mtopt.distributed._rows import as_rows_of, cut_rows, empty_rows_of, join_rows, part_rows
 from mtopt.distributed._sharded import is_sharded, refuse_sharded, shard_of
-from mtopt.distributed._shards import Shards, as_gradient_of, cut_part, shape_of_row
+from mtopt.distributed._shards import Shards, as_gradient_of, cut_part, cut_row, shape_of_row
 from mtopt.distributed._whole import cut_like, digest_of, load_whole, make_whole, release, reshard
 
 __all__ = [
@@ -23,6 +23,7 @@ __all__ = [
     "as_rows_of",
     "cut_like",
     "cut_part",
+    "cut_row",
     "cut_rows",
     "digest_of",
     "empty_rows_of",

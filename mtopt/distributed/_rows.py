@@ -8,8 +8,8 @@ from typing import Any
 
 import torch
 
-from mtopt.distributed._shards import cut_part, shape_of_row
-from mtopt.linalg import cut_to_shapes, view_reals
+from mtopt.distributed._shards import cut_row, shape_of_row
+from mtopt.linalg import view_reals
 
 
 def as_rows_of(param: torch.Tensor, rows: torch.Tensor) -> torch.Tensor:
@@ -65,10 +65,9 @@ def cut_rows(rows: torch.Tensor, params: Sequence[torch.Tensor]) -> torch.Tensor
     """
     shapes = [shape_of_row(param) for param in params]
     _require_length(rows, shapes)
-    if rows.ndim > 1:
-        return torch.stack([cut_rows(row, params) for row in rows]) if len(rows) else rows[:, :0]
-    wholes = cut_to_shapes(rows, shapes)
-    return torch.cat([cut_part(whole, param).reshape(-1) for param, whole in zip(params, wholes, strict=True)])
+    if rows.ndim == 1:
+        return cut_row(rows, params)
+    return torch.stack([cut_rows(row, params) for row in rows]) if len(rows) else rows[:, :0]
 
 
 def _require_length(rows: torch.Tensor, shapes: Sequence[torch.Size]) -> None:

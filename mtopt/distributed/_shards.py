@@ -98,11 +98,6 @@ class Shards:
             for param, pieces in zip(params, zip(*cut, strict=True), strict=True)
         ]
 
-    def cut(self, direction: torch.Tensor, params: Sequence[torch.Tensor]) -> torch.Tensor:
-        """What lies here of a whole direction (D,)."""
-        wholes = cut_to_shapes(direction, [shape_of_row(param) for param in params])
-        return torch.cat([cut_part(whole, param).reshape(-1) for param, whole in zip(params, wholes, strict=True)])
-
     def _shape_on(self, param: torch.Tensor, rank: int) -> torch.Size:
         shape = list(shape_of_row(param))
         shape[_dimension_of(param)] = _span_on(param, rank)[1]
@@ -127,7 +122,14 @@ def shape_of_row(param: torch.Tensor) -> torch.Size:
     return torch.Size([*param.shape, 2]) if param.is_complex() else param.shape
 
 
+def cut_row(row: torch.Tensor, params: Sequence[torch.Tensor]) -> torch.Tensor:
+    """What lies here of a whole row (D,)."""
+    wholes = cut_to_shapes(row, [shape_of_row(param) for param in params])
+    return torch.cat([cut_part(whole, param).reshape(-1) for param, whole in zip(params, wholes, strict=True)])
+
+
 def cut_part(whole: torch.Tensor, param: torch.Tensor) -> torch.Tensor:
+    """What lies here of the part of a whole row that belongs to a parameter, in its shape."""
     mesh = param.device_mesh  # type: ignore[attr-defined]
     return whole.narrow(_dimension_of(param), *_span_on(param, mesh.get_local_rank(mesh.ndim - 1)))
 

@@ -66,7 +66,9 @@ def recorded(
     count = len(next(iter(columns.values())))
     at = np.arange(1.0, count + 1) if steps is None else as_floats(steps, "steps")
     if at.shape != (count,) or not np.isfinite(at).all() or not (np.diff(at) > 0).all():
-        raise ValueError(f"steps must be {count} finite numbers that increase, one a row; found shape {at.shape}")
+        raise ValueError(
+            f"steps must be {count} finite numbers that increase, one for each row; found shape {at.shape}"
+        )
     marks = np.zeros(count) if skipped is None else as_floats(skipped, "skipped")
     if marks.shape != (count,):
         raise ValueError(f"skipped must have shape ({count},), one entry per step; found {marks.shape}")

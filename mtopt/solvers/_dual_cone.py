@@ -78,7 +78,9 @@ def project_dual_cone(
     precision = precision or Precision.behind(gramian)
     given = read_array(weights)
     if given.shape != matrix.shape[:1]:
-        raise ValueError(f"weights must have shape ({len(matrix)},), one a row of the Gramian, found {given.shape}")
+        raise ValueError(
+            f"weights must have shape ({len(matrix)},), one for each row of the Gramian, found {given.shape}"
+        )
     if len(matrix) == 2 and (within is None or len(within) == 2) and given.min() >= 0.0:
         projected, residual = _two(matrix, given, precision)
         return projected, Certificate(residual, 0.0, "closed form")

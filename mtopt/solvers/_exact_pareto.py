@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-from typing import NamedTuple
-
 import numpy as np
 import numpy.typing as npt
 
 from mtopt._errors import SolverError
 from mtopt.linalg import Array, Precision, average_norms, normalize_gramian, take_semidefinite_root
 from mtopt.solvers._certificate import Certificate
-from mtopt.solvers._linear_program import LOOSENING, Solver
+from mtopt.solvers._linear_program import LOOSENING, maximise_linear
 
 Solved = tuple[Array | None, Certificate]
 
@@ -20,7 +18,6 @@ def balance_or_descend(
     anchor: Array,
     largest: npt.NDArray[np.bool_] | None,
     precision: Precision,
-    solver: Solver,
     *,
     relax: bool,
 ) -> tuple[Array, Certificate]:
@@ -35,7 +32,6 @@ def balance_or_descend(
         anchor: a, (K,).
         largest: which losses are the largest, (K,), in balance; None for descent.
         precision: which rates can be told from rounding.
-        solver: of linear programs: ``maximise_linear``.
         relax: no balance in the descent.
 
     Returns:
@@ -53,14 +49,13 @@ def balance_or_descend(
     lengths = np.where(live, norms / average_norms(norms), 1.0)
     rates = _rates(cosines, np.where(live, lengths * anchor, 0.0), precision)
     falls = cosines + LOOSENING * live  # (G w)_k / s_k
-    best = _Best(lengths, solver)
     if largest is None:
-        found = _descent(cosines @ (live * lengths), falls[live], rates, np.where(live, lengths, 0.0), best, relax)
+        found = _descent(cosines @ (live * lengths), falls[live], rates, np.where(live, lengths, 0.0), lengths, relax)
     else:
         helped = rates > 0.0
         bounds = np.where(largest, 0.0, rates) if helped.any() else np.zeros_like(rates)
         kept = live & (largest | ~helped)
-        found = best(rates, falls[kept], bounds[kept], "balance")
+        found = _best(rates, falls[kept], bounds[kept], lengths, "balance")
     weights, certificate = found
     if weights is None:
         raise SolverError(
@@ -70,20 +65,14 @@ def balance_or_descend(
     return weights, certificate
 
 
-class _Best(NamedTuple):
-    """Programs in the weights w of gradients of these lengths, ``v = s w``."""
-
-    lengths: Array
-    solver: Solver
-
-    def __call__(self, objective: Array, rows: Array, bounds: Array, name: str) -> Solved:
-        """The w with the largest ``objective . v``, ``rows v >= bounds``; None where there are none."""
-        found, solved = self.solver(objective, rows, bounds, 1.0 / self.lengths)
-        certificate = Certificate(solved.residual, solved.gap, f"{name}, {solved.method}")
-        if found is None:
-            return None, certificate
-        weights = found / self.lengths
-        return weights / weights.sum(), certificate
+def _best(objective: Array, rows: Array, bounds: Array, lengths: Array, name: str) -> Solved:
+    """The w with the largest ``objective . v``, ``rows v >= bounds``, ``v = s w``; None where there are none."""
+    found, solved = maximise_linear(objective, rows, bounds, 1.0 / lengths)
+    certificate = Certificate(solved.residual, solved.gap, f"{name}, {solved.method}")
+    if found is None:
+        return None, certificate
+    weights = found / lengths
+    return weights / weights.sum(), certificate
 
 
 def _rates(cosines: Array, terms: Array, precision: Precision) -> Array:
@@ -93,18 +82,18 @@ def _rates(cosines: Array, terms: Array, precision: Precision) -> Array:
     return np.where(np.abs(rates) > rounding, rates, 0.0)
 
 
-def _descent(sums: Array, falls: Array, rates: Array, lengths: Array, best: _Best, relax: bool) -> Solved:
+def _descent(sums: Array, falls: Array, rates: Array, live: Array, lengths: Array, relax: bool) -> Solved:
     """The second program; where the balance cannot but get worse, it gets as little worse as can be."""
     bounds = np.zeros(len(falls))
     if relax:
-        return best(sums, falls, bounds, "descent")
+        return _best(sums, falls, bounds, lengths, "descent")
     rows = np.vstack([falls, rates + LOOSENING * np.abs(rates)])
-    least = min(float((lengths * rates).max()), 0.0)
-    found = best(sums, rows, np.append(bounds, least), "descent")
+    least = min(float((live * rates).max()), 0.0)
+    found = _best(sums, rows, np.append(bounds, least), lengths, "descent")
     if found[0] is not None:
         return found
-    balanced, certificate = best(rates, falls, bounds, "best balance")
+    balanced, certificate = _best(rates, falls, bounds, lengths, "best balance")
     if balanced is None:
         return None, certificate
-    least = min(float((rates - LOOSENING * np.abs(rates)) @ (best.lengths * balanced)), 0.0)
-    return best(sums, rows, np.append(bounds, least), "descent in best balance")
+    least = min(float((rates - LOOSENING * np.abs(rates)) @ (lengths * balanced)), 0.0)
+    return _best(sums, rows, np.append(bounds, least), lengths, "descent in best balance")

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-
 import numpy as np
 
 from mtopt._errors import SolverError
@@ -16,9 +14,6 @@ _FEW = 12
 
 _MANY = 72
 """Above this many variables whole numbers take minutes."""
-
-Solver = Callable[[Array, Array, Array, Array], tuple[Array | None, Certificate]]
-"""What solves a linear program, as :func:`maximise_linear` does."""
 
 LOOSENING = 1e-13
 """What callers add to the cosines in a row, so that rounding does not make a program infeasible that just is.

@@ -7,7 +7,7 @@ import numpy as np
 from mtopt._errors import SolverError
 from mtopt.linalg import Array, Precision, average_norms, normalize_gramian, read_coordinates
 from mtopt.solvers._certificate import Certificate
-from mtopt.solvers._linear_program import LOOSENING, Solver
+from mtopt.solvers._linear_program import LOOSENING, maximise_linear
 from mtopt.solvers._min_norm import min_norm
 
 
@@ -38,9 +38,7 @@ def predict_along(matrix: Array, normal: Array, precision: Precision) -> tuple[A
     return weights - (weights @ rows @ direction / length) * normal, certificate
 
 
-def correct_towards(
-    matrix: Array, normal: Array, sigma: float, precision: Precision, solver: Solver
-) -> tuple[Array, Certificate]:
+def correct_towards(matrix: Array, normal: Array, sigma: float, precision: Precision) -> tuple[Array, Certificate]:
     """Weights of ``d = sum_k m_k g_k / ||g_k|| + m_0 q / ||q||``, ``q = J' n``, with the largest ``min_k g_k . d``.
 
     m is in the simplex, and ``q . d >= sigma ||q||``. A linear program in m, m_0 and the pace t = t_+ - t_-:
@@ -51,7 +49,6 @@ def correct_towards(
         normal: n, (K,).
         sigma: in [0, 1].
         precision: of the gradients and the Gramian.
-        solver: of linear programs, such as ``maximise_linear``.
 
     Returns:
         The weights, (K,), and the certificate.
@@ -79,7 +76,7 @@ def correct_towards(
     objective, edge = np.zeros(count + 3), np.ones(count + 3)
     objective[count + 1 :] = 1.0, -1.0
     edge[count + 1 :] = 0.0
-    found, certificate = solver(objective, program, np.zeros(count + 1), edge)
+    found, certificate = maximise_linear(objective, program, np.zeros(count + 1), edge)
     if found is None:
         raise SolverError(
             "PMGDA's linear program has no solution, which it has for every Gramian; compute the Gramian in float64"

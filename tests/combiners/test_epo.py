@@ -10,9 +10,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from mtopt import SolverError
-from mtopt.combiners import Linear, epo
+from mtopt.combiners import Linear
 from mtopt.combiners.epo import EPO
-from mtopt.solvers import Certificate
+from mtopt.solvers import Certificate, _exact_pareto
 from tests.combiners.descents import (
     PREFERENCES,
     angle_to_ray,
@@ -150,7 +150,7 @@ def test_a_descent_without_solution_keeps_the_best_balance() -> None:
 
 
 def test_a_program_that_fails_raises(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(epo, "maximise_linear", lambda *_: (None, Certificate(0.0, None, "infeasible")))
+    monkeypatch.setattr(_exact_pareto, "maximise_linear", lambda *_: (None, Certificate(0.0, None, "infeasible")))
     gramian = torch.eye(2, dtype=torch.float64)
     for losses in ([1.0, 2.0], [1.0, 1.0]):
         with pytest.raises(SolverError, match="EPO's linear program has no solution"):

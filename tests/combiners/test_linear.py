@@ -31,7 +31,7 @@ def test_the_sum_with_an_equal_preference_is_the_plain_sum() -> None:
 def test_the_loss_values_do_not_matter_but_their_number_does() -> None:
     jacobian = drawn_jacobian(0, 2, 3)
     torch.testing.assert_close(Linear()(jacobian, torch.tensor([5.0, -7.0])), jacobian.mean(0))
-    with pytest.raises(ValueError, match=r"losses must have shape \(2,\), one a row, found \(3,\)"):
+    with pytest.raises(ValueError, match=r"losses must have shape \(2,\), one for each row, found \(3,\)"):
         Linear()(jacobian, torch.ones(3))
 
 

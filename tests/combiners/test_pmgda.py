@@ -10,9 +10,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from mtopt import SolverError
-from mtopt.combiners import MGDA, Linear, pmgda
+from mtopt.combiners import MGDA, Linear
 from mtopt.combiners.pmgda import PMGDA
-from mtopt.solvers import Certificate
+from mtopt.solvers import Certificate, _toward_ray
 from tests.combiners.descents import (
     PREFERENCES,
     angle_to_ray,
@@ -134,7 +134,7 @@ def test_degenerate_gradients() -> None:
 
 
 def test_a_program_that_fails_raises(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(pmgda, "maximise_linear", lambda *_: (None, Certificate(0.0, None, "infeasible")))
+    monkeypatch.setattr(_toward_ray, "maximise_linear", lambda *_: (None, Certificate(0.0, None, "infeasible")))
     with pytest.raises(SolverError, match="PMGDA's linear program has no solution"):
         PMGDA().weights(torch.eye(2), torch.tensor([1.0, 2.0]))
 

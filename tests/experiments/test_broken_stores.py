@@ -178,7 +178,7 @@ WRONG = {
     "a cell twice": ("request", ["cells", 1, "combiner"], "linear", "must be distinct"),
     "no baseline": ("request", ["cells", 0, "combiner"], "ngdiff", "lack linear, the baseline"),
 }
-"""A column, a place in it, what is put there in the run that is reported of the watched task, and what is told."""
+"""A column, a place in it, what is put there in the watched task's reported run, and what the message says."""
 
 
 @pytest.mark.parametrize("kind", WRONG)

@@ -22,7 +22,7 @@ class CelebA(Dataset[tuple[torch.Tensor, torch.Tensor]]):
     Args:
         root: the folder.
         part: ``"train"``, ``"validation"`` or ``"test"``, as the partition file says.
-        size: pixels a side.
+        size: pixels along each side.
 
     Raises:
         ValueError: a line of the files is not what it should be, ``part`` is none of the three, or, when an image is

@@ -16,7 +16,7 @@ Pixels = dict[str, torch.Tensor]
 
 
 class DenseFolder(Dataset[Pixels]):
-    """``ROOT/train`` or ``ROOT/val``, with a folder a kind and files ``0.npy``, ``1.npy``, ... in each.
+    """``ROOT/train`` or ``ROOT/val``, with a folder for each kind and files ``0.npy``, ``1.npy``, ... in each.
 
     ``image`` is (H, W, 3), labels (H, W) with -1 for none, ``depth`` (H, W, 1) with 0 for none, ``normal`` (H, W, 3)
     with a zero vector for none. An item has them as tensors, channels first, labels as int64 (H, W).

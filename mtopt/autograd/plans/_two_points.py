@@ -12,7 +12,6 @@ import torch
 from mtopt._losses import Batch, Losses, Objective, read_losses
 from mtopt._replay import Generators, buffers_kept
 from mtopt.autograd._call import Call
-from mtopt.autograd._coordinates import note_visited
 from mtopt.autograd._reach import Grouping
 from mtopt.autograd._rows import make_rows
 from mtopt.autograd._step import Evidence, ask_on_columns
@@ -69,7 +68,7 @@ class TwoPoints(KeptRows):
 
     def note_written(self, grouping: Grouping) -> None:
         self.call.rule.visited = self.here
-        note_visited(self.call.rule, self.call.params)
+        self.call.rule.owners.note_visited(self.call.params)
 
 
 def _combine(rule: Combiner, losses: torch.Tensor, points: Sequence[Gradients]) -> Outcome:

@@ -59,6 +59,17 @@ def parted_state(state: Mapping[str, Any], params: Mapping[str, torch.Tensor], p
     return found
 
 
+def sharded_params(state: Mapping[str, Any]) -> dict[str, torch.Tensor]:
+    """Those of the model in a trainer's state that are sharded, by name."""
+    return {name: value for name, value in state.get("model", {}).items() if is_sharded([value])}
+
+
+def with_parted_rule(state: Mapping[str, Any], processes: Processes) -> dict[str, Any]:
+    """A trainer's state with :func:`parted_state` of its rule."""
+    rule = state["combiner"]
+    return {**state, "combiner": {**rule, "state": parted_state(rule["state"], sharded_params(state), processes)}}
+
+
 def joined_state(state: Mapping[str, Any], params: Mapping[str, torch.Tensor]) -> Any:
     """The state as a rule has it, of whole parameters or of shards, where :func:`parted_state` has put lists."""
 

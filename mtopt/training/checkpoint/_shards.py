@@ -22,7 +22,7 @@ from mtopt._content import check_mapping
 from mtopt._errors import CheckpointError
 from mtopt.distributed import Processes, empty_rows_of, is_sharded, make_whole, reshard, shape_of_row, unwrapped
 from mtopt.training.checkpoint._position import of_all_ranks
-from mtopt.training.checkpoint._rule_state import KEY, joined_state, parted_state
+from mtopt.training.checkpoint._rule_state import KEY, joined_state, sharded_params, with_parted_rule
 
 REST = "state.pt"
 PARTIAL = ".partial"
@@ -32,7 +32,7 @@ _FILES = "files"
 
 def holds_shards(state: Mapping[str, Any]) -> bool:
     """Whether a trainer's state is of sharded parameters."""
-    return is_sharded(value for value in state.get("model", {}).values() if isinstance(value, torch.Tensor))
+    return bool(sharded_params(state))
 
 
 def write_shards(path: Path, state: Mapping[str, Any], processes: Processes) -> None:
@@ -41,11 +41,8 @@ def write_shards(path: Path, state: Mapping[str, Any], processes: Processes) -> 
     Raises:
         ValueError: the rule keeps something of each process's shard, and mtopt is not told what.
     """
-    params = {name: value for name, value in state["model"].items() if is_sharded([value])}
-    rule = state["combiner"]
-    state = {**state, "combiner": {**rule, "state": parted_state(rule["state"], params, processes)}}
-    tensors: dict[str, torch.Tensor] = {}
-    rest = make_whole(_taken_out(state, tensors, params), processes)
+    params, tensors = sharded_params(state), dict[str, torch.Tensor]()
+    rest = make_whole(_taken_out(with_parted_rule(state, processes), tensors, params), processes)
     rest = of_all_ranks(rest, processes)
     partial = path.with_name(path.name + PARTIAL)
     if processes.rank == 0:

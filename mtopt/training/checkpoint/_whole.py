@@ -13,7 +13,7 @@ import torch
 
 from mtopt._errors import CheckpointError
 from mtopt.distributed import Processes, cut_like, is_sharded, make_whole
-from mtopt.training.checkpoint._rule_state import joined_state, parted_state
+from mtopt.training.checkpoint._rule_state import joined_state, sharded_params, with_parted_rule
 
 
 def whole_state(state: Mapping[str, Any], processes: Processes) -> Mapping[str, Any]:
@@ -22,14 +22,12 @@ def whole_state(state: Mapping[str, Any], processes: Processes) -> Mapping[str, 
     Raises:
         ValueError: the rule keeps something of each process's shard, and mtopt is not told what.
     """
-    params = {name: value for name, value in state.get("model", {}).items() if is_sharded([value])}
+    params = sharded_params(state)
     if not params:
         return state
-    rule = state["combiner"]
-    parted = {**state, "combiner": {**rule, "state": parted_state(rule["state"], params, processes)}}
-    whole: Any = make_whole(parted, processes)
+    whole: Any = make_whole(with_parted_rule(state, processes), processes)
     if processes.rank == 0:
-        whole["combiner"] = {**rule, "state": joined_state(whole["combiner"]["state"], params)}
+        whole["combiner"]["state"] = joined_state(whole["combiner"]["state"], params)
     return whole  # type: ignore[no-any-return]
 
 

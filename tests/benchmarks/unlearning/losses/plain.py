@@ -43,7 +43,7 @@ def log_sigmoid(x):
 
 
 def by_token(values):
-    """The two reductions of values that are a list of arrays, one a row."""
+    """The two reductions of values that are a list of arrays, one for each row."""
     return np.concatenate(values).mean(), np.array([row.mean() for row in values])
 
 
