@@ -26,7 +26,7 @@ A rank holds weights, Adam's two moments and the gradient in float32, K rows, of
 what is gathered at once: the whole model between the passes of one graph, else two of its layers. Activations come on
 top; they are those of plain training, since passes run one after the other.
 
-A step takes at least the longer of computing (6 D operations a token, of which a pass back takes two thirds) and of
+A step takes at least the longer of computing (6 D operations per token, of which a pass back takes two thirds) and of
 sending, and at most their sum.
 """
 
