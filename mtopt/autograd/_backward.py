@@ -13,7 +13,6 @@ from mtopt.autograd._matrix_free_options import MatrixFree
 from mtopt.autograd._record import StepRecord
 from mtopt.autograd._step import Plan, run_step
 from mtopt.autograd.plans import (
-    ALIVE,
     Blockwise,
     Draws,
     FollowedDraws,
@@ -26,6 +25,7 @@ from mtopt.autograd.plans import (
     SeveralBatches,
     StreamedRows,
     TwoPoints,
+    alive_in_rounds,
 )
 from mtopt.combiners import Combiner, NormCombiner
 from mtopt.distributed import processes_of
@@ -162,7 +162,7 @@ def _by_layers(call: Call, batch: Batch) -> tuple[Layers | None, str]:
         return None, ""
     if short := _no_room(call, batch):
         layers, _ = Layers.of(call, batch, short)
-        return layers if layers is not None and layers.alive <= ALIVE * entries else None, ""
+        return layers if layers is not None and layers.alive <= alive_in_rounds(call.params, count) else None, ""
     layers, _ = Layers.of(call, batch)
     return layers if layers is not None and layers.spared > SPARED and layers.share < PAYS else None, ""
 

@@ -147,13 +147,13 @@ class MatrixGradients:
         strip = min(_strip(positions), max(1, 4 * BLOCK // max(positions, count * height)))
         for start in range(0, positions, strip):
             stop = min(start + strip, positions)
-            outputs = _in_double(self.outputs[start:], exact)
+            outputs = _in_double(self.outputs[start:stop], exact)
             between = self._similarity(start, stop, exact).to(outputs.dtype)
             between[:, : stop - start] *= 0.5  # the others stand for two each
-            seen = (between @ outputs.flatten(1)).view(stop - start, count, height)
+            seen = _product(between, self.outputs[start:].flatten(1)).view(stop - start, count, height)
             for first in range(0, height, SEGMENT):
                 columns = slice(first, first + SEGMENT)
-                found = torch.bmm(seen[..., columns], outputs[: stop - start, :, columns].mT)
+                found = torch.bmm(seen[..., columns], outputs[..., columns].mT)
                 total += found.sum(0, dtype=torch.float64)
         return (total + total.T).cpu()
 
@@ -189,6 +189,13 @@ def _strip(positions: int) -> int:
 def _in_double(tensor: torch.Tensor, exact: bool) -> torch.Tensor:
     """``tensor`` in float64 where that is asked for, or where products in float32 may be rounded to less."""
     return tensor.double() if exact or torch.get_float32_matmul_precision() != "highest" else tensor
+
+
+def _product(left: torch.Tensor, right: torch.Tensor) -> torch.Tensor:
+    """``left @ right`` in the precision of ``left``, without a copy of the whole of ``right`` in it."""
+    if left.dtype == right.dtype:
+        return left @ right
+    return torch.cat([left @ part.to(left) for part in torch.split(right, max(1, BLOCK // len(right)), 1)], 1)
 
 
 def _joined(tensors: Sequence[torch.Tensor]) -> torch.Tensor:

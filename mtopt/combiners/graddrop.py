@@ -22,7 +22,7 @@ _COLUMNS_ELSEWHERE = 1 << 22
 class GradDrop(JacobianCombiner):
     """GradDrop: at each coordinate only the gradients of one sign survive, drawn by how much of it there is.
 
-    At each coordinate, with ``P = (1 + sum_k g_k / sum_k |g_k|) / 2`` and ``u`` drawn uniformly from (0, 1]: if
+    At each coordinate, with ``P = (1 + sum_k g_k / sum_k |g_k|) / 2`` and ``u`` drawn uniformly from (0, 1): if
     ``P >= u`` the positive entries stay and the negative ones are dropped, else the other way round. What is left is
     added: ``d = sum_k (leak_k + (1 - leak_k) M_k) g_k`` with ``M_k`` the 0/1 mask.
 
@@ -39,7 +39,7 @@ class GradDrop(JacobianCombiner):
     Args:
         leak: share of a gradient that passes undropped, in [0, 1]: one number, or one an objective. 0 is the paper's
             default, 1 the plain sum.
-        seed: of ``u``, drawn anew in each step: D numbers, on the CPU, so that all ranks draw the same.
+        seed: of ``u``, drawn anew in each step: D numbers of 16 bits, on the CPU, so that all ranks draw the same.
         generator: a CPU generator to draw from instead of the rule's own.
     """
 
@@ -67,10 +67,13 @@ class GradDrop(JacobianCombiner):
         passing = jacobian.new_tensor(leaks, dtype=wide) if any(leaks) else None
         parts = _Parts(jacobian.new_empty((len(jacobian) + 3) * min(columns, len(direction)), dtype=wide))
         for block, out in zip(torch.split(jacobian, columns, 1), torch.split(direction, columns), strict=True):
-            # numbers that are drawn in parts are those that are drawn at once
-            drawn = torch.rand(len(out), generator=self._random, dtype=torch.float32).to(out.device)
-            out.copy_(parts.drop(block.to(wide), passing, drawn))
+            out.copy_(parts.drop(block.to(wide), passing, self._draw(len(out)).to(out.device)))
         return direction
+
+    def _draw(self, columns: int) -> torch.Tensor:
+        """``1 - u`` for each column, four of one number: drawn in parts they are those that are drawn at once."""
+        bits = torch.empty(-(-columns // 4), dtype=torch.int64).random_(-(2**63), None, generator=self._random)
+        return bits.view(torch.int16)[:columns].float().add_(2**15 + 0.5).div_(2**16)
 
     def _leaks(self, count: int) -> list[float]:
         """The leak of each row of this step."""
@@ -98,8 +101,8 @@ class _Parts:
         kept_positive = positive if leaks is None else (1.0 - leaks) @ part
         torch.sum(torch.clamp(block, max=0, out=part), 0, out=negative)
         kept_negative = negative if leaks is None else (1.0 - leaks) @ part
-        # P < u where |negative| - (1 - u) (positive + |negative|) > 0, which needs no epsilon: there 1, elsewhere 0
-        torch.sub(negative, positive, out=downward).mul_(drawn).sub_(negative).clamp_(0.0, 1.0).ceil_()
+        # P < u where (1 - u) (positive + |negative|) < |negative|, which needs no epsilon: there 1, elsewhere 0
+        torch.gt(torch.sub(negative, positive, out=downward).mul_(drawn), negative, out=downward)
         upward = torch.sub(1.0, downward, out=part[0])
-        kept = kept_positive.mul_(upward).add_(kept_negative.mul_(downward))
+        kept = kept_positive.mul_(upward).addcmul_(kept_negative, downward)
         return kept if leaks is None else kept.add_(leaks @ block)

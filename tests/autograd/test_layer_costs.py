@@ -67,6 +67,25 @@ def test_no_gradients_are_kept_where_they_are_to_be_recomputed(rule: str) -> Non
     close(flat_gradient(list(model.parameters())), expected, 1e-5)
 
 
+def test_recomputing_goes_by_layers_up_to_the_memory_of_rounds() -> None:
+    model, count = Wide(400), 8
+    whole, largest = 4 * sum(param.numel() for param in model.parameters()), 4 * 1024**2
+    assert count * largest > 2 * whole  # so a round of the first layer takes more than two gradients
+
+    def losses() -> list[torch.Tensor]:
+        outputs = model.body(model.inputs)
+        return [F.softplus(outputs * (k + 1) - k).mean() for k in range(count)]
+
+    expected = rows_of(losses, model, "mgda")
+    records: list[mtopt.StepRecord] = []
+    given = losses()
+    peak = peak_tensor_bytes(lambda: records.append(mtopt.backward(given, model, mtopt.MGDA(), store="recompute")))
+    assert records[0].plan.startswith("layer by layer, ")
+    assert records[0].backwards == count
+    assert peak <= 1.05 * (count * largest + whole)  # what a round takes, and the direction
+    close(flat_gradient(list(model.parameters())), expected, 1e-5)
+
+
 def test_rounds_recompute_where_output_gradients_are_no_smaller_than_two_gradients() -> None:
     model = Wide(1500)
     expected = rows_of(model.losses, model, "mgda")

@@ -2,6 +2,7 @@
 
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from hypothesis import given, settings
@@ -115,7 +116,10 @@ def test_many_columns_are_those_of_the_formula_on_all_of_them(dtype: torch.dtype
     columns = 3 * 32_768 + 5
     jacobian = torch.randn(3, columns, generator=torch.Generator().manual_seed(1)).to(dtype)
     found = GradDrop(seed=2, leak=leak).direction(jacobian)
-    drawn = 1.0 - torch.rand(columns, generator=torch.Generator().manual_seed(2)).double()
+    words = torch.empty(columns // 4 + 1, dtype=torch.int64).random_(
+        -(2**63), None, generator=torch.Generator().manual_seed(2)
+    )
+    drawn = 1.0 - torch.from_numpy((words.numpy().view(np.int16)[:columns] + (2**15 + 0.5)) / 2**16)
     rows = jacobian.double()
     chance = 0.5 * (1 + rows.sum(0) / rows.abs().sum(0))
     kept = torch.where(chance >= drawn, rows > 0, rows < 0)

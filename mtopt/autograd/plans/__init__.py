@@ -1,6 +1,6 @@
 """The ways to make a step: each says who reaches what, what the rule sees, and what its answer comes to."""
 
-from mtopt.autograd.plans._blockwise import ALIVE, Blockwise
+from mtopt.autograd.plans._blockwise import Blockwise, alive_in_rounds
 from mtopt.autograd.plans._kept_rows import KeptRows
 from mtopt.autograd.plans._layers import Layers
 from mtopt.autograd.plans._matrix_free import FollowedWeights
@@ -12,7 +12,6 @@ from mtopt.autograd.plans._two_points import TwoPoints
 from mtopt.autograd.plans._weighted import WHAT, KeptWeights, LossValues
 
 __all__ = [
-    "ALIVE",
     "WHAT",
     "Blockwise",
     "Draws",
@@ -26,4 +25,5 @@ __all__ = [
     "SeveralBatches",
     "StreamedRows",
     "TwoPoints",
+    "alive_in_rounds",
 ]

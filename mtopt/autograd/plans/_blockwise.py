@@ -15,7 +15,13 @@ from mtopt.autograd.plans._weighted import OnGraph
 from mtopt.linalg import Gradients, InnerProducts, view_reals
 
 ALIVE = 2
-"""How many whole gradients the blocks of parameters may take together."""
+"""How many whole gradients the K of a block of parameters may take."""
+
+
+def alive_in_rounds(params: Sequence[torch.Tensor], count: int) -> int:
+    """Numbers of gradients alive at once in rounds: a block's, or those of a parameter that is larger than a block."""
+    sizes = [param.numel() for param in params]
+    return max(ALIVE * sum(sizes), count * max(sizes))
 
 
 class Blockwise(OnGraph):
