@@ -27,6 +27,10 @@ STRIPS = 8
 """The products X X' are symmetric, and made in this many strips, each from the diagonal on; none of fewer rows than"""
 FEWEST = 64
 
+STRIPPED = 4 / 3
+"""The time of a multiplication in the products of a strip, over that of one in a gradient, which is a larger matrix:
+measured on one core."""
+
 TOUCHED_BY_PRODUCTS, TOUCHED_BY_DROPPED, TOUCHED_BY_KEPT, TOUCHED_BY_GATHERING = 6, 2, 3, 16
 """How often each number of the K output gradients, of the K gradients, and of a convolution's patches, is written or
 read: measured on one core."""
@@ -38,7 +42,8 @@ class MatrixCosts:
 
     With N positions, inputs of m and outputs of n numbers, and b the rows of a strip:
 
-    - products: ``N (N + b) / 2 (m + K n)`` of positions, ``K² N n`` of outputs, and ``N m n`` for the direction;
+    - products: ``N (N + b) / 2 (m + K n)`` of positions, each counted as ``STRIPPED``, ``K² N n`` of outputs, and
+      ``N m n`` for the direction;
     - dropped: ``K N m n`` for the gradients, ``K² m n`` for their products, and ``N m n`` for the direction;
     - kept: ``K N m n`` and ``K² m n``, and the traffic of K whole gradients.
 
@@ -65,7 +70,7 @@ class MatrixCosts:
         direction = gradient + TRAFFIC * (entries + gathered)
         products: float = count * outputs * (count + TOUCHED_BY_PRODUCTS * TRAFFIC)
         if not uses[0].indexed:
-            products += pairs * (width + count * height)
+            products += STRIPPED * pairs * (width + count * height)
         rows = count * gradient + count**2 * entries
         return cls(
             products + direction,

@@ -111,7 +111,7 @@ def multiplications(work: Callable[[], Any]) -> int:
 @pytest.mark.parametrize("rows", [8, 128, 640])
 @pytest.mark.parametrize("count", [2, 8])
 def test_the_costs_are_those_that_are_counted(rows: int, count: int) -> None:
-    """Without the traffic, which the model adds as multiplications."""
+    """Without the traffic and what strips take longer, which the model adds as multiplications."""
     torch.manual_seed(0)
     weight = torch.randn(192, 256)
     use = MatrixUse((None, 0), torch.randn(rows, 256), 256, 192)  # type: ignore[arg-type]
@@ -126,7 +126,9 @@ def test_the_costs_are_those_that_are_counted(rows: int, count: int) -> None:
         made = MatrixGradients.of([use], cotangents, way, torch.float32)
         found = multiplications(lambda: (made.gramian(), made.combined(weights, weight)))  # noqa: B023
         traffic = _matrix_gradients.TRAFFIC * (numbers[way] + weight.numel())
-        assert costs[way] - traffic == pytest.approx(found, rel=0.12)
+        pairs = rows * (rows + max(64, rows / 8)) / 2 if rows > 64 else rows**2
+        longer = pairs * (256 + count * 192) * (_matrix_gradients.STRIPPED - 1) if way == "products" else 0
+        assert costs[way] - traffic - longer == pytest.approx(found, rel=0.12)
 
 
 def test_a_tables_rows_and_tied_weights_cost_what_is_counted() -> None:
