@@ -108,9 +108,9 @@ SUBJECTS = {
         training_data=two_wordings.training_data,
         split=lambda split: two_wordings.known().splits[split].tensors,
         reference=(5.0, 5.0),
-        rates=(3e-4, 1e-3, 3e-3),
-        seeds=(1, 2, 3),
-        steps=60,
+        rates=(3e-5, 1e-4, 3e-4, 1e-3, 3e-3),
+        seeds=(1, 2, 3, 4, 5),
+        steps=300,
     ),
 }
 
@@ -159,7 +159,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description=str(__doc__).splitlines()[0])
     parser.add_argument("--on", choices=SUBJECTS, default="digits", help="what to train (default: %(default)s)")
     parser.add_argument("--models", nargs="+", metavar="NAME", help="some of them alone (default: all)")
-    parser.add_argument("--steps", type=int, help="of each training (default: 1500 on digits, 60 on wordings)")
+    parser.add_argument("--steps", type=int, help="of each training (default: 1500 on digits, 300 on wordings)")
     options = parser.parse_args(arguments)
     subject = SUBJECTS[options.on]
     steps = subject.steps if options.steps is None else options.steps

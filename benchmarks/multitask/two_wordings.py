@@ -31,7 +31,7 @@ from ..unlearning.corpus import CorpusConfig, draw_facts
 from ..unlearning.encoding import IGNORED, collate, encode_all
 from ..unlearning.models import FitConfig, ModelConfig, build, fit, train_tokenizer
 
-AUTHORS = {"train": range(16), "validation": range(16, 20), "test": range(20, 24)}
+AUTHORS = {"train": range(48), "validation": range(48, 56), "test": range(56, 64)}
 """Of whom the questions are; the model knows them all from before."""
 QUESTIONS = 8
 BATCH = 8

@@ -90,12 +90,19 @@ def peak_tensor_bytes(work: Callable[[], None]) -> int:
         profile.export_chrome_trace(str(path))
         events = read_json(path, kind=dict)["traceEvents"]
     changes = sorted(
-        (event["args"]["Ev Idx"], event["args"]["Bytes"]) for event in events if event.get("name") == "[memory]"
+        (event["args"]["Ev Idx"], event["args"]["Addr"], event["args"]["Bytes"])
+        for event in events
+        if event.get("name") == "[memory]"
     )
+    held: dict[int, int] = {}
     now = peak = 0
-    for _, change in changes:
-        now += change
-        peak = max(peak, now)
+    for _, address, change in changes:
+        if change > 0:
+            held[address] = change
+            now += change
+            peak = max(peak, now)
+        else:  # what an earlier profile saw allocated is reported, too, when it is freed
+            now -= held.pop(address, 0)
     return peak
 
 

@@ -91,6 +91,17 @@ def test_the_peak_counts_what_is_alive_together():
     assert 2_000_000 <= peak_tensor_bytes(work) < 2_001_000
 
 
+def test_what_an_earlier_measurement_left_does_not_count_when_it_is_freed():
+    kept = []
+    assert 1_000_000 <= peak_tensor_bytes(lambda: kept.append(torch.ones(250_000))) < 1_001_000
+
+    def work():
+        kept.clear()
+        torch.ones(250_000)
+
+    assert 1_000_000 <= peak_tensor_bytes(work) < 1_001_000
+
+
 def test_lines_have_names_of_their_own():
     found = _lines.lines(2, peers=False)
     assert len({line.name for line in found}) == len(found)
