@@ -47,8 +47,9 @@ class GradOPS(GramianCombiner):
         if len(cosines):
             lengths = norms[live] / average_norms(norms)
             kept = np.eye(len(cosines))  # row i: h_i in unit gradients, over ||g_i||
-            for i in np.flatnonzero((cosines < 0.0).any(axis=1)):
-                solved, independent = apply_pseudo_inverse(cosines, kept[i], self._precision(gramian))
+            precision = self._precision(gramian)
+            for i in np.flatnonzero(precision.conflicts(cosines).any(axis=1)):
+                solved, independent = apply_pseudo_inverse(cosines, kept[i], precision)
                 kept[i] = solved / solved[i] if independent else 0.0
             ratios = lengths * np.sqrt(np.maximum((kept @ cosines * kept).sum(axis=1), 0.0))
             shares = np.power(ratios, self.alpha, where=ratios > 0.0, out=np.zeros_like(ratios))

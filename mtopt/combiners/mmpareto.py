@@ -8,7 +8,7 @@ import torch
 from mtopt.combiners._arguments import check_positive
 from mtopt.combiners._base import GramianCombiner
 from mtopt.combiners._registry import register_combiner
-from mtopt.linalg import make_tensor_like, read_gramian
+from mtopt.linalg import make_tensor_like, normalize_gramian, read_gramian
 from mtopt.solvers import min_norm
 
 _VANISHING = 64.0
@@ -44,11 +44,10 @@ class MMPareto(GramianCombiner):
 
     def weights(self, gramian: torch.Tensor, losses: torch.Tensor | None = None) -> torch.Tensor:
         """``gamma`` each without a conflict, else the lengthened min-norm weights: (K,) for a Gramian (K, K)."""
-        matrix = read_gramian(gramian)
+        matrix, precision = read_gramian(gramian), self._precision(gramian)
         self.certificate = None
-        if matrix.min() >= 0.0:
+        if not precision.conflicts(normalize_gramian(matrix)[0]).any():
             return make_tensor_like(np.full(len(matrix), self.gamma), gramian)
-        precision = self._precision(gramian)
         shortest, self.certificate = min_norm(matrix, precision)
         shortest *= len(matrix)
         terms = float(shortest.dot(np.sqrt(matrix.diagonal())))

@@ -7,7 +7,10 @@ from dataclasses import dataclass
 from typing import Any, Self
 
 import numpy as np
+import numpy.typing as npt
 import torch
+
+from mtopt.linalg._arrays import Array
 
 _SINGLE = torch.finfo(torch.float32).eps
 
@@ -54,8 +57,12 @@ class Precision:
     @property
     def short(self) -> float:
         """Length that a combination of unit gradients may have whose squared length is nothing but rounding, over the
-        sum of the moduli of its weights: gradients that depend on each other do so to the rounding of their entries."""
-        return min(math.sqrt(self.products), 4.0 * self.rows)
+        sum of the moduli of its weights."""
+        return math.sqrt(self.products)
+
+    def conflicts(self, cosines: Array) -> npt.NDArray[np.bool_]:
+        """Which cosines (K, K) are below zero by more than the rounding of a product of orthogonal gradients."""
+        return cosines < -self.products
 
     def of_numbers(self) -> Self:
         """That of the numbers which the rows hold. Rows of 16 bits are taken as they are, with no more doubt than those

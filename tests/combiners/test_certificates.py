@@ -121,6 +121,29 @@ def test_upgrad_of_two_opposite_gradients_is_a_third_of_what_is_left_of_the_othe
         assert float((found - expected).norm()) <= 10.0 * TOLERANCE[dtype] * float(expected.norm())
 
 
+@pytest.mark.parametrize("name", ["cagrad", "mgda"])
+def test_certificates_of_float32_rows_given_in_float64(name: str) -> None:
+    """Opposite gradients that float32 rounded apart are independent in float64, which no Gramian can tell.
+
+    The seeds are those of two thousand that CAGrad's certificate was wrong at, and some others.
+    """
+    for seed in (*range(12), 1028, 1464, 1606):
+        jacobian = drawn("one pair beside others", seed, torch.float32, most=6).double()
+        assert not [fault for fault in faults(name, jacobian) if fault.startswith("the certificate")], seed
+
+
+@pytest.mark.parametrize(("name", "factor"), [("mmpareto", 1.5), ("gradops", 1.0)])
+@pytest.mark.parametrize("columns", [10, 3000])
+def test_orthogonal_gradients_do_not_conflict_by_rounding(columns: int, name: str, factor: float) -> None:
+    """Rows of c and -c whose products cancel, and one that agrees with both: d is their sum."""
+    for seed in range(40):
+        first = samplers.signs(seed, 1, columns)[0].float()
+        second = torch.cat([first[: columns // 2], -first[columns // 2 :]])
+        rows = torch.stack([first, second, first + second]) * (normal(seed, 3, 1).abs() + 0.1)
+        found = mtopt.create_combiner(name)(rows)
+        assert float((found - factor * rows.sum(0)).abs().max()) <= 1e-5 * float(rows.abs().sum(0).max())
+
+
 # -- unlearning --------------------------------------------------------------------------------------------------------
 
 

@@ -83,15 +83,22 @@ def shortest(rows: list[Row]) -> Truth:
     return Truth(rows, _longest(rows), exact.combination(exact.min_norm(rows), rows), True, error)
 
 
-def averse(rows: list[Row], radius: float = 0.4) -> Truth:
-    """In the ball, and no product below the best that the worst one can be."""
+def averse(rows: list[Row], rounding: float, radius: float = 0.4) -> Truth:
+    """In the ball, and no product below the best that the worst one can be.
+
+    What a direction may fall short of it by is what the rounding of the rows' entries alone moves the best value by: for
+    gradients that differ from a dependent set by no more, that is all there is of it.
+    """
     best = exact_programs.conflict_averse(rows, radius)
     norms = [exact.length(row) for row in rows]
 
     def error(vector: Row, weights: Row | None = None) -> float:
         outside = exact.length([a - b for a, b in zip(vector, best.mean, strict=True)]) - float(best.bound)
+        unknown = 0.0 if weights is not None else 4.0 * rounding * float(best.bound) * best.terms
         short = [
-            float(best.value - exact.dot(row, vector)) / norm for row, norm in zip(rows, norms, strict=True) if norm
+            (float(best.value - exact.dot(row, vector)) - unknown) / norm
+            for row, norm in zip(rows, norms, strict=True)
+            if norm
         ]
         return max(0.0, outside, *short)
 
@@ -140,18 +147,18 @@ def _longest(rows: list[Row]) -> float:
     return max(exact.length(row) for row in rows)
 
 
-TRUTHS: dict[str, Callable[[list[Row]], Truth]] = {
-    "upgrad": lambda rows: projected(rows, exact.upgrad(rows)),
-    "dualproj": lambda rows: projected(rows, exact.dualproj(rows)),
-    "gem": lambda rows: projected(rows, exact.gem(rows)),
-    "mgda": shortest,
-    "mgda_ub": shortest,
+TRUTHS: dict[str, Callable[[list[Row], float], Truth]] = {
+    "upgrad": lambda rows, _: projected(rows, exact.upgrad(rows)),
+    "dualproj": lambda rows, _: projected(rows, exact.dualproj(rows)),
+    "gem": lambda rows, _: projected(rows, exact.gem(rows)),
+    "mgda": lambda rows, _: shortest(rows),
+    "mgda_ub": lambda rows, _: shortest(rows),
     "cagrad": averse,
-    "gradops": lambda rows: Truth(rows, _longest(rows), None, False, rising(rows)),
-    "mmpareto": lengthened,
-    "nash_mtl": lambda rows: fair(rows, 1.0),
-    "munba": lambda rows: fair(rows, 1.0),
-    "fairgrad": lambda rows: fair(rows, 2.0),
+    "gradops": lambda rows, _: Truth(rows, _longest(rows), None, False, rising(rows)),
+    "mmpareto": lambda rows, _: lengthened(rows),
+    "nash_mtl": lambda rows, _: fair(rows, 1.0),
+    "munba": lambda rows, _: fair(rows, 1.0),
+    "fairgrad": lambda rows, _: fair(rows, 2.0),
 }
 
 
@@ -178,8 +185,8 @@ def faults(name: str, jacobian: torch.Tensor, rule: Combiner | None = None) -> I
     held against their exact combination.
     """
     rule = create_combiner(name) if rule is None else rule
-    truth = TRUTHS[name](exact.fractions_of(jacobian))
     dtype = jacobian.dtype
+    truth = TRUTHS[name](exact.fractions_of(jacobian), torch.finfo(dtype).eps)
     losses = torch.ones(len(jacobian), dtype=torch.float64)
     direction = exact.fractions_of(rule.fresh()(jacobian, losses)[None])[0]
     yield from _direction_faults(truth, direction, dtype)

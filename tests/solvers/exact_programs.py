@@ -8,7 +8,7 @@ from fractions import Fraction
 
 import mpmath
 
-from tests.solvers.exact import Row, combination, dot, mean_of, min_norm, project, root
+from tests.solvers.exact import Row, combination, dot, length, mean_of, min_norm, project, root
 
 PROVED = Fraction(1, 10**24)
 """Duality gap, over the value of the program, at which CAGrad's is solved."""
@@ -16,12 +16,16 @@ PROVED = Fraction(1, 10**24)
 
 @dataclass(frozen=True)
 class Averse:
-    """CAGrad's answer: ``value`` is the largest ``min_k g_k . d`` in the ball, attained by ``vector``."""
+    """CAGrad's answer: ``value`` is the largest ``min_k g_k . d`` in the ball, attained by ``vector``.
+
+    ``terms`` is what the lengths of the rows, each times its weight in the dual program, add up to.
+    """
 
     value: Fraction
     vector: Row
     mean: Row
     bound: Fraction
+    terms: float = 0.0
 
 
 def conflict_averse(rows: Sequence[Row], radius: float) -> Averse:
@@ -95,7 +99,8 @@ def _proved(rows: Sequence[Row], weights: Row, mean: Row, bound: Fraction) -> Av
     value, least = dot(pulled, mean) + bound * size, min(dot(row, vector) for row in rows)
     if value - least > PROVED * max(abs(value), bound * size):
         return None
-    return Averse(value, vector, mean, bound)
+    terms = sum(float(weight) * length(row) for weight, row in zip(weights, rows, strict=True))
+    return Averse(value, vector, mean, bound, terms)
 
 
 def fair_weights(rows: Sequence[Row], alpha: float, digits: int = 80) -> list[mpmath.mpf] | None:

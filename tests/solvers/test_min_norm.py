@@ -116,10 +116,13 @@ def test_two_gradients_have_a_closed_form(log_first: float, log_second: float, c
 @given(seeds, st.integers(2, 8), st.integers(1, 6))
 @settings(max_examples=200, deadline=None)
 def test_float32_gradients_that_depend_on_each_other_are_solved(seed: int, rows: int, rank: int) -> None:
-    """K > D and the like: rounding makes the Gramian of float32 rows indefinite by about 1e-7."""
+    """K > D and the like: rounding makes the Gramian of float32 rows indefinite by about 1e-7.
+
+    A point that vanishes has a length that products in float64 tell to 3e-8.
+    """
     jacobian = drawn_jacobian("rank_deficient", seed, rows, 2 * rank)
     weights, certificate = min_norm(gramian_of(torch.from_numpy(jacobian).float()))
-    assert certificate.residual <= 1e-10
+    assert certificate.residual <= 1e-7
     assert exact_residual(jacobian @ jacobian.T, weights) <= 1e-6
 
 
