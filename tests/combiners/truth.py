@@ -86,8 +86,8 @@ def shortest(rows: list[Row]) -> Truth:
 def averse(rows: list[Row], rounding: float, radius: float = 0.4) -> Truth:
     """In the ball, and no product below the best that the worst one can be.
 
-    What a direction may fall short of it by is what the rounding of the rows' entries alone moves the best value by: for
-    gradients that differ from a dependent set by no more, that is all there is of it.
+    What a direction may fall short of it by is what the rounding of the rows' entries alone moves the best value by:
+    for gradients that differ from a dependent set by no more, that is all there is of it.
     """
     best = exact_programs.conflict_averse(rows, radius)
     norms = [exact.length(row) for row in rows]
