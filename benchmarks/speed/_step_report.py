@@ -139,23 +139,42 @@ def write_json(path: Path, cells: Sequence[Cell], weighed: Weighed, settings: Ma
 
 _KINDS = {"plain": "by hand", "floor": "by hand", "own": "mtopt", "TorchJD": "TorchJD", "LibMTL": "LibMTL"}
 
+_DRAWN = {
+    "plain sum": "plain step, losses added up",
+    "linear": "a rule on losses (linear)",
+    "Every(mgda, 10)": "weights kept for ten steps",
+    "mgda, matrix-free displacement": "matrix-free, displacement",
+    "mgda, matrix-free exact": "matrix-free, exact",
+    "mgda": "MGDA by default",
+    "mgda, rows": "MGDA, rows kept",
+    "hand-written, mgda": "MGDA written by hand",
+    "mtl_backward, MGDA": "MGDA of TorchJD",
+    "LibMTL MGDA": "MGDA of LibMTL",
+}
+"""The steps in the figure, cheapest first, and what they are called there: one rule by every way that there is."""
+
 
 def draw(cells: Sequence[Cell], weighed: Weighed, chosen: Sequence[Line]) -> Any:
-    """One panel a model: time over a plain step, and below it tensors at once, with a mark for each K; the Figure."""
+    """A row of panels for each model: time over a plain step and tensors at once, with a mark for each K; the Figure.
+
+    Of several models only those that were weighed are drawn, if any was.
+    """
     import matplotlib.pyplot as plt
     from matplotlib.lines import Line2D
 
-    models = list(dict.fromkeys(cell.model for cell in cells))
-    heavy = [model for model in models if any(place[0] == model for place in weighed)]
-    shown = [line for line in chosen if line.kind != "part" and line.only is None and line.name in cells[0].seconds]
+    heavy = list(dict.fromkeys(model for model, _ in weighed))
+    models = heavy or list(dict.fromkeys(cell.model for cell in cells))
+    by_name = {line.name: line for line in chosen if line.name in cells[0].seconds}
+    shown = [by_name[name] for name in _DRAWN if name in by_name]
     counts = sorted({cell.tasks for cell in cells} | {tasks for _, tasks in weighed})
     looks = mtopt.plotting.series_styles(["by hand", "mtopt", "TorchJD", "LibMTL"])
     with mtopt.plotting.style():
         figure, panels = plt.subplots(
-            1 + bool(heavy),
             len(models),
-            figsize=(2.6 + 2.9 * len(models), (0.6 + 0.17 * len(shown)) * (1 + bool(heavy))),
+            1 + bool(heavy),
+            figsize=(4.6 + 2.8 * bool(heavy), (0.9 + 0.2 * len(shown)) * len(models) + 0.4),
             squeeze=False,
+            sharex="col",
             layout="constrained",
         )
         for place, model in enumerate(models):
@@ -166,24 +185,19 @@ def draw(cells: Sequence[Cell], weighed: Weighed, chosen: Sequence[Line]) -> Any
                 for line in shown
                 if (ratio := cell.ratio(line.name, "plain sum")) is not None
             }
-            _dots(panels[0, place], times, shown, looks, counts=counts, labelled=place == 0)
-            panels[0, place].set_title(f"{model}, {some[0].size / 1e6:.2f} M parameters")
-            panels[0, place].set_xlabel(f"time over a plain step ({clock(some[0].threads)})")
-            if not heavy:
-                continue
-            ax = panels[1, place]
-            found = {
-                (name, tasks): memory.tensors
-                for (mine, tasks), by_line in weighed.items()
-                if mine == model
-                for name, memory in by_line.items()
-            }
-            if not found:
-                ax.set_axis_off()
-                continue
-            kept = [line for line in shown if line.weighed]
-            _dots(ax, found, kept, looks, counts=counts, labelled=place == 0)
-            ax.set_xlabel("tensors allocated at once (MiB)")
+            _dots(panels[place, 0], times, shown, looks, counts=counts, labelled=True)
+            panels[place, 0].set_title(f"{model}, {some[0].size / 1e6:.2f} M parameters")
+            if heavy:
+                found = {
+                    (name, tasks): memory.tensors
+                    for (mine, tasks), by_line in weighed.items()
+                    if mine == model
+                    for name, memory in by_line.items()
+                }
+                _dots(panels[place, 1], found, shown, looks, counts=counts, labelled=False)
+        panels[-1, 0].set_xlabel(f"time over a plain step ({clock(cells[0].threads)})")
+        if heavy:
+            panels[-1, 1].set_xlabel("tensors allocated at once (MiB)")
         handles = [
             Line2D([], [], linestyle="", marker=_MARKS[index], color="#444444", label=f"K = {tasks}")
             for index, tasks in enumerate(counts[: len(_MARKS)])
@@ -222,6 +236,5 @@ def _dots(
     ax.xaxis.set_major_locator(LogLocator(10, subs=(1.0, 2.0, 5.0)))
     ax.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
     ax.xaxis.set_minor_formatter(NullFormatter())
-    ax.set_yticks(list(heights.values()), list(heights) if labelled else [""] * len(heights))
-    ax.tick_params(axis="y", labelsize=7)
+    ax.set_yticks(list(heights.values()), [_DRAWN[name] for name in heights] if labelled else [""] * len(heights))
     ax.grid(axis="y", visible=False)
