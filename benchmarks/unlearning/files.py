@@ -150,7 +150,7 @@ def _checked(path: Path, columns: tuple[str, ...]) -> list[Row]:
 
 def read_records(path: Path, column: str = "text") -> Iterator[tuple[Any, str]]:
     """Each record of a file with the words that name its place. Blank lines are passed over; a ``.txt`` file is one
-    record with one ``column``."""
+    record with one ``column``, and so is a JSON object over several lines."""
     content = path.read_bytes()
     if path.suffix == ".txt":
         if content.strip():
@@ -159,6 +159,9 @@ def read_records(path: Path, column: str = "text") -> Iterator[tuple[Any, str]]:
     if content.removeprefix(codecs.BOM_UTF8).lstrip().startswith(b"["):
         for number, record in enumerate(read_json(path, kind=list), start=1):
             yield record, f"{path}, row {number}"
+        return
+    if content.removeprefix(codecs.BOM_UTF8).split(maxsplit=1)[:1] == [b"{"]:
+        yield read_json(path, kind=dict), f"{path}"
         return
     for number, record in read_json_lines(path):
         yield record, f"{path}, line {number}"

@@ -61,7 +61,10 @@ def _samples_of(name: str, given: Any, count: int) -> torch.Tensor:
     if isinstance(given, slice):
         found = everyone[given]
     else:
-        chosen = torch.as_tensor(given, device="cpu")
+        try:
+            chosen = torch.as_tensor(given, device="cpu")
+        except (TypeError, ValueError, RuntimeError):  # no numbers, or rows of several lengths
+            chosen = torch.empty(1)
         is_mask = chosen.dtype == torch.bool
         fits = chosen.shape == (count,) if is_mask else chosen.ndim == 1 and not chosen.is_floating_point()
         if chosen.numel() and not (fits and (is_mask or -count <= int(chosen.min()) <= int(chosen.max()) < count)):

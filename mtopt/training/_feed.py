@@ -8,6 +8,7 @@ from typing import Any, Final
 
 from mtopt._content import content_of
 from mtopt._errors import CheckpointError
+from mtopt.combiners import Combiner
 from mtopt.training._random import (
     State,
     generator_state,
@@ -68,8 +69,10 @@ class Feed:
             self.consumed += 1
         return batch
 
-    def take(self, count: int, *, least: int) -> list[Any]:
+    def take(self, count: int, *, least: int, rule: Combiner) -> list[Any]:
         """The next ``count`` batches of the epoch. Fewer at its end, but not fewer than ``least``: rather none.
+
+        ``rule``: takes ``least`` of them; it is named in the error.
 
         Raises:
             ValueError: the whole epoch has fewer than ``least``, but some.
@@ -81,7 +84,7 @@ class Feed:
             return batches
         if batches and self.consumed == len(batches):
             raise ValueError(
-                f"data gave {len(batches)} batches in epoch {self.epoch + 1}, and one step takes {least}; "
+                f"data gave {len(batches)} batches in epoch {self.epoch + 1}, and a step of {rule!r} takes {least}; "
                 "give smaller batches or more of them, or another rule"
             )
         return []

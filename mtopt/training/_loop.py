@@ -136,7 +136,7 @@ def train(trainer: Fitting, feed: Feed, limits: Limits, folder: CheckpointFolder
 def _draw(trainer: Fitting, feed: Feed, processes: Processes) -> list[Any]:
     """The batches of the next step, as many on all ranks; none where the epoch is over on one of them."""
     least = least_batches(trainer)
-    batches = feed.take(trainer.batches_per_step, least=least)
+    batches = feed.take(trainer.batches_per_step, least=least, rule=trainer.combiner)
     if not processes.several:
         return batches
     holders = processes.count([n < len(batches) for n in range(trainer.batches_per_step)])

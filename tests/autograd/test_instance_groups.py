@@ -138,6 +138,8 @@ def test_samples_that_see_one_another_are_found() -> None:
         ({}, TypeError, "groups must be a mapping"),
         ({"none": []}, ValueError, r"groups\['none'\] holds none of the 6 samples"),
         ({"far": [5, 6]}, ValueError, r"groups\['far'\] must be a slice, positions or a mask of 6 samples"),
+        ({"none": None}, ValueError, r"groups\['none'\] must be a slice, positions or a mask of 6 samples, found None"),
+        ({"word": ["a"]}, ValueError, r"groups\['word'\] must be a slice, positions or a mask of 6 samples"),
         ({"a": slice(0, 4), "b": slice(3, 6)}, ValueError, "must not share samples"),
     ],
 )

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from typing import Any
 
 from mtopt._text import console, terminal_text
 from mtopt.experiments._results import Results
 from mtopt.experiments.presentation._static import tell_static
+
+_WIDTH = 12
+"""Letters of a score with its interval, or some more."""
 
 
 def print_table(comparison: Results, file: Any = None) -> None:
@@ -27,7 +31,7 @@ def print_table(comparison: Results, file: Any = None) -> None:
         table.add_column("mean rank", justify="right")
         tasks = list(suite["tasks"])
         for task in tasks:
-            table.add_column(terminal_text(f"{task['name']}{unit_of(task)}"), justify="right", overflow="fold")
+            table.add_column(_head(f"{task['name']}{unit_of(task)}"), justify="right", overflow="fold")
         table.add_column("passes", justify="right")
         for combiner, mean_rank in ranking.mean_ranks.items():
             cells = {
@@ -52,6 +56,16 @@ def print_table(comparison: Results, file: Any = None) -> None:
     for cell in comparison.cells:
         for trouble in cell.troubles:
             screen.print(terminal_text(f"{cell.combiner} failed on {cell.task['name']}: {trouble}"))
+
+
+def _head(name: str) -> Any:
+    """A task's name in lines of some ten letters, parted where its words are."""
+    lines = [""]
+    for word in re.findall(r"[^_/ -]+[_/ -]*", name):
+        if lines[-1] and len(lines[-1] + word.rstrip()) > _WIDTH:
+            lines.append("")
+        lines[-1] += word
+    return terminal_text("\n".join(line.rstrip(" ") for line in lines))
 
 
 def unit_of(task: Mapping[str, Any]) -> str:

@@ -107,6 +107,16 @@ def test_names_are_text_on_the_terminal(named, terminal, monkeypatch):
     assert r"_mine\x1b[31m" in shown
 
 
+def test_heads_of_columns_are_parted_between_words(tmp_path):
+    names = [f"forgotten_digits/{kind}" for kind in ("classes", "confusion", "everything", "nothing", "rotations")]
+    suite = Suite("long", [tiny.ParabolasTask(name) for name in names])
+    made = compare(suite, combiners=["mgda"], quick=True, out=tmp_path, jobs=1, progress=False)
+    text = StringIO()
+    made.print(text)
+    parts = {part for line in text.getvalue().splitlines() if line.startswith("┃") for part in line.strip("┃").split()}
+    assert {"forgotten_", "digits/", "confusion", "everything", "rank"} <= parts
+
+
 def test_what_a_notebook_shows_is_the_escaped_table(named):
     shown = named._repr_html_()
     assert "x[/y]" in shown
