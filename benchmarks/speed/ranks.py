@@ -14,17 +14,21 @@ plain, or a rule on losses
 rows
     DDP                       none            K r D       forward, K back
     FSDP2                     p (2 D - R)     K r D       forward, K back
+    FSDP2, freed by each pass p (D + K E)     K r D       forward, K back
+    FSDP2, freed by the last  p D             K r D       forward, K back
 rows of losses as callables
     FSDP2                     K p (2 D - R)   K r D       K forward, K back
 ============================  ==============  ==========  =================
 
-R are the parameters of the root's group, which torch keeps gathered after the forward. A ring sends the share
-(W - 1) / W of what is gathered or reduce-scattered, and twice that of what is all-reduced. ``Every(rule, n)`` takes
-rows in one step of n and a pass of the weighted sum in the others.
+R are the parameters of the root's group, which torch keeps gathered after the forward, and E = D - R the others; R is 0
+where the root, too, has ``reshard_after_forward=True``, by which layers are freed by the forward and by each pass. With
+False they are freed by the last pass alone. A ring sends the share (W - 1) / W of what is gathered or reduce-scattered,
+and twice that of what is all-reduced. ``Every(rule, n)`` takes rows in one step of n and a pass of the weighted sum in
+the others.
 
 A rank holds weights, Adam's two moments and the gradient in float32, K rows, of all these a W-th part under FSDP2, and
-what is gathered at once: the whole model between the passes of one graph, else two of its layers. Activations come on
-top; they are those of plain training, since passes run one after the other.
+what is gathered at once: the whole model between the passes of one graph, unless each of them frees it, else two of its
+layers. Activations come on top; they are those of plain training, since passes run one after the other.
 
 A step takes at least the longer of computing (6 D operations per token, of which a pass back takes two thirds) and of
 sending, and at most their sum.
@@ -36,8 +40,9 @@ import argparse
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-WAYS = ("plain", "rows", "callables")
-"""Ways of a step; the first is that of a rule on losses, too."""
+WAYS = ("plain", "rows", "rows, freed", "callables")
+"""Ways of a step; the first is that of a rule on losses, too. The table leaves out ``"rows, kept"``, which holds what
+``"rows"`` does and sends less."""
 
 GIB = float(1 << 30)
 
@@ -79,7 +84,7 @@ class Model:
     Attributes:
         parameters: D.
         layers: groups of parameters of about one size that are gathered one by one.
-        root: R, parameters of the group that stays gathered after the forward.
+        root: R, parameters of the group that stays gathered after the forward, and between passes.
         tokens: in the part of the batch of one rank.
         gathered, reduced: bytes of a number that is gathered, and of one that is reduced.
     """
@@ -94,31 +99,32 @@ class Model:
 
 def sent(model: Model, objectives: int, way: str, sharded: bool) -> Sent:
     """What a step puts into collectives; the small exchanges of numbers are not counted."""
-    passes = objectives if way in ("rows", "callables") else 1
+    passes = 1 if way == "plain" else objectives
     reduced = model.reduced * model.parameters * passes
     if not sharded:
         return Sent(reduced=reduced)
     forwards = objectives if way == "callables" else 1
-    once = model.gathered * (2.0 * model.parameters - model.root)
-    return Sent(gathered=forwards * once, scattered=reduced)
+    again = {"rows": 1, "rows, kept": 0}.get(way, passes)  # passes back that gather what the one before has freed
+    numbers = forwards * model.parameters + again * (model.parameters - model.root)
+    return Sent(gathered=model.gathered * numbers, scattered=reduced)
 
 
 def held(model: Model, objectives: int, way: str, ranks: int, sharded: bool) -> float:
     """Bytes that a rank holds, without activations."""
     share = ranks if sharded else 1
     numbers = 16.0 * model.parameters / share  # weights, two moments, gradient
-    rows = objectives if way in ("rows", "callables") else 0
+    rows = 0 if way == "plain" else objectives
     numbers += rows * 4.0 * model.parameters / share
     if not sharded:
         return numbers + model.gathered * model.parameters
-    whole = model.parameters if way == "rows" else model.root + 2.0 * (model.parameters - model.root) / model.layers
-    return numbers + model.gathered * whole
+    layers = model.root + 2.0 * (model.parameters - model.root) / model.layers
+    return numbers + model.gathered * (model.parameters if way in ("rows", "rows, kept") else layers)
 
 
 def computing(model: Model, objectives: int, way: str, machine: Machine) -> float:
     """Seconds of a rank's forwards and backwards."""
     forwards = objectives if way == "callables" else 1
-    backwards = objectives if way in ("rows", "callables") else 1
+    backwards = 1 if way == "plain" else objectives
     operations = (2.0 * forwards + 4.0 * backwards) * model.parameters * model.tokens
     return operations / (machine.operations * machine.reached)
 

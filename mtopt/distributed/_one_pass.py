@@ -8,6 +8,8 @@ from typing import Any
 
 import torch
 
+from mtopt.distributed._sharded import is_freed_after_use
+
 _SETTINGS = ("reduce_grads", "all_reduce_grads", "reshard_after_backward", "_reduce_dtype")
 
 _SHORT = (torch.bfloat16, torch.float16)
@@ -17,13 +19,13 @@ _SHORT = (torch.bfloat16, torch.float16)
 def reduced_at_once(groups: Sequence[Any], *, keep_whole: bool) -> Iterator[None]:
     """Gradients are reduced in this pass, in float32 at least unless the user has said in what.
 
-    ``keep_whole``: another pass is to come, and parameters stay gathered for it.
+    ``keep_whole``: another pass is to come, and parameters stay gathered for it where the user has not said otherwise.
     """
     before = [{name: getattr(group, name) for name in _SETTINGS} for group in groups]
     try:
         for group in groups:
             group.reduce_grads = group.all_reduce_grads = True
-            group.reshard_after_backward = not keep_whole
+            group.reshard_after_backward = not keep_whole or is_freed_after_use(group)
             if group._reduce_dtype is None and group.mp_policy.param_dtype in _SHORT:
                 group._reduce_dtype = torch.float32
         yield

@@ -76,6 +76,15 @@ def whole_of(holder: Holder) -> torch.Tensor | None:
     return found
 
 
+def is_freed_after_use(group: Any) -> bool:
+    """Whether the user has ``reshard_after_forward`` of ``fully_shard`` set for this group, and not left to torch.
+
+    ``set_reshard_after_backward(False)`` takes it back for what follows a backward pass.
+    """
+    by_torch = getattr(group.modules[0]._get_fsdp_state(), "_auto_reshard_after_forward", True)  # torch 2.8
+    return group.reshard_after_backward and not by_torch and group.post_forward_mesh_info is not None
+
+
 def is_sharded(params: Iterable[torch.Tensor]) -> bool:
     """Whether one of them is a DTensor, or the whole one of a shard."""
     tensors = sys.modules.get("torch.distributed.tensor")

@@ -157,7 +157,8 @@ def _require_holder(number: int, param: torch.Tensor) -> Holder:
         kind = "a DTensor that fully_shard does not hold" if hasattr(param, "placements") else "not sharded"
         raise ValueError(
             f"params[{number}] is {kind}, while others are sharded by fully_shard; apply fully_shard to the root "
-            "module, too, without ignored_params, and to no module that is tensor-parallel"
+            "module, too, without ignored_params, without a number for reshard_after_forward, and to no module that "
+            "is tensor-parallel"
         )
     return holder
 

@@ -70,12 +70,26 @@ def losses_of(model: nn.Module, inputs: torch.Tensor, targets: torch.Tensor) -> 
     return found
 
 
+SHARDED: dict[str, dict[str, Any]] = {
+    "fsdp": {},
+    "hsdp": {},
+    "copies": {},
+    "freed": {"reshard_after_forward": True},
+    "hsdp_freed": {"reshard_after_forward": True},
+    "freed_to_pairs": {"reshard_after_forward": 2},
+    "parts_freed": {},
+    "freed_in_forward": {"reshard_after_forward": True},
+    "kept": {"reshard_after_forward": False},
+}
+"""Ways to shard, and what ``fully_shard`` is given. Of two of them the rest is told to methods of the model."""
+
+
 def wrapped(model: nn.Module, wrap: str) -> nn.Module:
     """The model as it is, under DDP with settings that a user may have, or sharded on all ranks or on pairs of them."""
     if wrap == "bare" or not distributed.is_initialized():
         return model
-    if wrap in ("fsdp", "hsdp", "copies"):
-        return sharded(model, wrap)
+    if wrap in SHARDED:
+        return sharded(model, wrap, **SHARDED[wrap])
     options = {"find_unused_parameters": wrap == "unused", "gradient_as_bucket_view": wrap == "views"}
     return DistributedDataParallel(model, **options)
 
@@ -84,11 +98,15 @@ def sharded(model: nn.Module, wrap: str = "fsdp", **options: Any) -> nn.Module:
     """The model with its parts, and the rest, in groups of their own."""
     size = distributed.get_world_size()
     mesh = init_device_mesh("cpu", (size,))
-    if wrap in ("hsdp", "copies"):
-        shards = 2 if wrap == "hsdp" else 1
+    if wrap.startswith(("hsdp", "copies")):
+        shards = 1 if wrap == "copies" else 2
         mesh = init_device_mesh("cpu", (size // shards, shards), mesh_dim_names=("copies", "shards"))
     for part in (*model.parts(), model):  # type: ignore[operator]
         fully_shard(part, mesh=mesh, **options)  # type: ignore[arg-type]
+        if wrap == "parts_freed" and part is not model:
+            part.set_reshard_after_forward(True)
+    if wrap == "freed_in_forward":
+        model.set_reshard_after_backward(False)  # type: ignore[operator]
     return model
 
 

@@ -49,9 +49,9 @@ def run_listed(when: str) -> torch.Tensor:
     return torch.cat([whole(param.grad).reshape(-1) for _, param in before])  # type: ignore[arg-type]
 
 
-def run_accumulating() -> dict[str, Any]:
+def run_accumulating(wrap: str = "fsdp") -> dict[str, Any]:
     """Two steps without zeroing, and whether ``.grad`` stayed the tensor that it was; hooks see each direction once."""
-    model = wrapped(Shared(TASKS), "fsdp")
+    model = wrapped(Shared(TASKS), wrap)
     told: list[float] = []
     gain = model.gain
     if hasattr(gain, "placements"):
@@ -63,9 +63,9 @@ def run_accumulating() -> dict[str, Any]:
     return {"gradient": gradient_of(model), "same": same, "told": len(told)}
 
 
-def run_plain_after() -> dict[str, Any]:
+def run_plain_after(wrap: str = "fsdp") -> dict[str, Any]:
     """A step of the user's own after one of a rule with the graph retained."""
-    model = wrapped(Shared(TASKS), "fsdp")
+    model = wrapped(Shared(TASKS), wrap)
     step_on_tensors(model, mtopt.create_combiner("mgda"), 0, TASKS, retain_graph=True)
     torch.optim.SGD(model.parameters(), lr=0.1).step()
     model.zero_grad()
@@ -73,9 +73,9 @@ def run_plain_after() -> dict[str, Any]:
     return {"gradient": gradient_of(model), "end": weights_of(model)}
 
 
-def run_without_sync() -> torch.Tensor:
+def run_without_sync(wrap: str = "fsdp") -> torch.Tensor:
     """A step of a rule while the user accumulates without reduction, and the user's own gradient after it."""
-    model = wrapped(Shared(TASKS), "fsdp")
+    model = wrapped(Shared(TASKS), wrap)
     if hasattr(model, "set_requires_gradient_sync"):
         model.set_requires_gradient_sync(False)
     sum(losses_of(model, *batch_of(0, TASKS)).values()).backward()  # type: ignore[union-attr]
@@ -102,6 +102,10 @@ class Tied(nn.Module):
         self.first.bias.requires_grad_(False)
         self.double()
 
+    def parts(self) -> list[nn.Module]:
+        """Those that are sharded each by itself."""
+        return [self.first, self.frozen, *self.blocks]
+
     def forward(self, inputs: torch.Tensor) -> list[torch.Tensor]:
         hidden = self.frozen(self.first(inputs).tanh())
         for block in self.blocks:
@@ -109,13 +113,9 @@ class Tied(nn.Module):
         return [self.one(hidden).sum(1), self.other(hidden).sum(1)]
 
 
-def run_tied(rule: str) -> torch.Tensor:
+def run_tied(rule: str, wrap: str = "fsdp") -> torch.Tensor:
     """The direction of a model with shared and frozen parameters, under activation checkpoints."""
-    model = Tied()
-    if torch.distributed.is_initialized():
-        for block in (model.first, model.frozen, *model.blocks):
-            fully_shard(block)
-        fully_shard(model)
+    model = wrapped(Tied(), wrap)
     mtopt.backward(losses_of(model, *batch_of(0, 2)), model, mtopt.create_combiner(rule))
     return gradient_of(model)
 
@@ -164,6 +164,39 @@ def run_counted(rule: str) -> dict[str, Any]:
                 mtopt.backward(losses, model, combiner)
         found[name] = dict(counted.counts)
     return found
+
+
+def run_between(wrap: str) -> dict[str, list[Any]]:
+    """At the beginning of each pass of a step, and after it, which parts and rest are gathered, and collectives so far.
+
+    All but the last loss reach all groups.
+    """
+    model = wrapped(Shared(TASKS), wrap)
+    losses_of(model, *batch_of(0, TASKS))  # torch sets itself up in the first forward
+    model.reshard()  # type: ignore[operator]
+    held: list[list[bool]] = []
+    gathered: list[int] = []
+    with _Collectives() as counted:
+
+        def look(_: object = None) -> None:
+            held.append([_is_held(module) for module in (*model.parts(), model)])  # type: ignore[operator]
+            gathered.append(counted.counts["_allgather_base_"])
+
+        first, *others = losses_of(model, *batch_of(1, TASKS)).values()
+        losses = [*others, first]
+        for loss in losses:
+            loss.register_hook(look)
+        mtopt.backward(losses, model, mtopt.create_combiner("mgda"))
+        look()
+    return {"held": held, "gathered": gathered, "scattered": [counted.counts["_reduce_scatter_base_"]]}
+
+
+def _is_held(module: Any) -> bool:
+    """Whether there is memory behind the whole parameters of a module's group: of all of them, or of none."""
+    entries = module._get_fsdp_state()._fsdp_param_group.fsdp_params
+    sizes = [entry._unsharded_param.untyped_storage().nbytes() for entry in entries]
+    assert all(sizes) or not any(sizes), sizes
+    return any(sizes)
 
 
 def run_state(rule: str) -> list[int]:

@@ -23,7 +23,7 @@ UNWRAPPED = {"bare", "unused", "views"}
 """Ways to wrap replicas."""
 
 
-@pytest.mark.parametrize(("size", "wrap"), [(2, "fsdp"), (3, "fsdp"), (4, "fsdp"), (4, "hsdp")])
+@pytest.mark.parametrize(("size", "wrap"), [(2, "fsdp"), (2, "freed"), (3, "fsdp"), (4, "fsdp"), (4, "hsdp")])
 def test_everything(size: int, wrap: str, tmp_path: Any) -> None:
     """In one test, since ranks are started once for all of it."""
     tasks = {name: tasks_of(lambda name=name: rule_of(name)) for name in mtopt.list_combiners()}

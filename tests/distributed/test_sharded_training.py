@@ -21,6 +21,8 @@ TRAININGS: dict[str, tuple[str, str, dict[str, Any], int, bool]] = {
     "accumulated": ("ngdiff", "fsdp", {"accumulate": 2}, 2, False),
     "rate": ("ngdiff", "fsdp", {"gen": True}, 2, False),
     "rate and second look": ("famo", "fsdp", {"gen": True}, 1, False),
+    "freed after each pass": ("moco", "freed", {}, 2, False),
+    "rate, and kept after the forward": ("ngdiff", "kept", {"gen": True}, 2, False),
     "two dimensions": ("mgda", "copies", {"clip_norm": 0.1}, 1, False),
 }
 
