@@ -23,7 +23,10 @@ RATES = {
 """The eight starting rates over four decades, for all methods alike. AdamW's steps are a hundred times longer: it moves
 each of the weights by about the rate, and NGDiff's direction has a norm of at most two over all of them."""
 
-METHODS = ("GDiff(0.5)", "GDiff(0.9)", "NPO+NLL", "NGDiff", "NGDiff+GeN", "NGDiff+GeN(fresh)")
+METHODS = (
+    *("GDiff(0.5)", "GDiff(0.9)", "NPO+NLL", "NGDiff", "NGDiff+GeN", "NGDiff+GeN(fresh)"),
+    *("NGDiff+GeN(smoothed)", "NGDiff+GeN(fresh, smoothed)"),
+)
 """Who takes part by default; any name of :data:`mtopt_suites.unlearning.methods.METHODS` may."""
 
 SEEDS = 5
