@@ -56,7 +56,7 @@ def table(rows: Sequence[Row]) -> str:
 
 def draw(results: Mapping[Setting, Sequence[Row]], path: Path) -> Path:
     """A line for each method and a row of panels for each setting, the largest ToW on top; the dashed line is exact
-    retraining. Accuracies of every model are there as faint dots, so that two camps are not taken for one mean."""
+    retraining. Every model has a faint mark, so that two camps are not taken for one mean."""
     with style():
         figure, axes = plt.subplots(
             len(results),
