@@ -12,6 +12,7 @@ from matplotlib.legend import Legend
 from matplotlib.lines import Line2D
 
 from mtopt.plotting.arrays import FloatArray
+from mtopt.plotting.direct_labels import settle_names
 from mtopt.plotting.limits import Interval
 from mtopt.plotting.offscale import OFF_SCALE
 from mtopt.plotting.theme import FAINT, INK, style
@@ -135,14 +136,19 @@ def shared_legend(axes: Iterable[Axes], *, title: str | None = None) -> Legend:
             handles.setdefault("beyond the axes", key("beyond the axes", **arrow))
     if not handles:
         raise ValueError("axes must hold panels with labelled artists; found none: draw on them first")
+    figure = root_figure(panels[0])
     with style():
-        return root_figure(panels[0]).legend(
+        legend = figure.legend(
             handles=list(handles.values()),
             labels=list(handles),
             loc="outside right upper",
             title=title,
             alignment="left",
         )
+    figure.draw_without_rendering()  # the legend takes room from the panels, in which names are to stand free
+    for ax in panels:
+        settle_names(ax)
+    return legend
 
 
 def widen(ax: Axes, beside: Sequence[Artist]) -> None:

@@ -93,6 +93,18 @@ def series_styles(names: Iterable[str]) -> dict[str, Style]:
     return {name: _look(place) for place, name in enumerate(_checked(names))}
 
 
+def colors_apart(looks: Mapping[str, Style]) -> dict[str, Style]:
+    """The same looks, but where two share a colour the second has the first one that none of them has."""
+    taken = {look.color for look in looks.values()}
+    found: dict[str, Style] = {}
+    for name, look in looks.items():
+        if look.color in {other.color for other in found.values()}:
+            look = replace(look, color=next((color for color in COLORS if color not in taken), look.color))
+        taken.add(look.color)
+        found[name] = look
+    return found
+
+
 def styles_for(
     names: Iterable[str],
     styles: Mapping[str, Style] | None,

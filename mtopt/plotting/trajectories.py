@@ -1,6 +1,6 @@
 """The paths of the rules, over the contours of a two-parameter problem or in objective space."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from itertools import chain, cycle
 from typing import Any
 
@@ -13,6 +13,7 @@ from mtopt._text import figure_text
 from mtopt.plotting.arrays import Array, FloatArray, as_pieces, as_points, named_pieces
 from mtopt.plotting.canvas import canvas
 from mtopt.plotting.contours import Levels, draw_contours
+from mtopt.plotting.direct_labels import settle_names, write_names
 from mtopt.plotting.layout import (
     LegendPlace,
     Sense,
@@ -22,16 +23,20 @@ from mtopt.plotting.layout import (
     extended,
     key,
     label_objectives,
+    root_figure,
 )
 from mtopt.plotting.limits import Interval, Limits, full_interval, given_limits, padded, robust_interval
 from mtopt.plotting.marks import marker_look
-from mtopt.plotting.offscale import draw_offscale, in_view, offscale_note, with_note
+from mtopt.plotting.offscale import border_places, draw_offscale, in_view, offscale_note, with_note
 from mtopt.plotting.pieces import broken_line, front_line
-from mtopt.plotting.rule_style import Style, styles_for
+from mtopt.plotting.rule_style import Style, colors_apart, styles_for
 from mtopt.plotting.theme import INK
 
 TARGET = "#FFD166"
 """The fill of named points to compare with: unlike any rule's colour."""
+
+_BEHIND = "#BDBDBD"
+"""The grey of paths that are not highlighted: fainter than that of static scalarization."""
 
 _START: dict[str, Any] = {
     "marker": "o",
@@ -52,6 +57,7 @@ def plot_trajectories(
     limits: Limits = "robust",
     labels: Sequence[str] | None = None,
     senses: Sequence[Sense] = ("min", "min"),
+    highlight: Collection[str] | None = None,
     styles: Mapping[str, Style] | None = None,
     legend: LegendPlace = "outside",
     title: str | None = None,
@@ -77,6 +83,9 @@ def plot_trajectories(
         labels: the axis labels. Default: ``("x1", "x2")`` over contours and ``("f1", "f2")`` without.
         senses: ``"min"``, ``"max"`` or None (neither) of each axis in objective space, which its label says. Default:
             both minimised.
+        highlight: the rules to tell apart where there are many: each has a colour of its own and its name at the end of
+            its first path; all others are thin grey lines, which the limits may leave out of view. Default: all rules,
+            named in the legend.
         styles: the rules' looks. Default: ``rule_styles``, a rule's own in every figure.
         legend: ``"outside"``, ``"inside"`` (outside all the same if it would cover data) or None.
         title: the title. Default: none.
@@ -86,7 +95,8 @@ def plot_trajectories(
         The Axes.
 
     Raises:
-        ValueError: an argument has a wrong shape, or ``problem_levels`` returns other than M values or (M, K).
+        ValueError: an argument has a wrong shape, ``highlight`` names what is not drawn, or ``problem_levels`` returns
+            other than M values or (M, K).
     """
     paths = named_pieces(trajectories, "trajectories", (2,))
     for name, parts in paths.items():
@@ -104,13 +114,18 @@ def plot_trajectories(
     marked = {name: as_points(point, f"targets[{name!r}]", (2,)) for name, point in (targets or {}).items()}
     check_legend(legend)
     looks = styles_for(paths, styles)
-    intervals = limits_of_paths(limits, paths, [begin, *target, *marked.values()])
+    front, behind = _apart(paths, highlight)
+    if highlight is not None:
+        looks = colors_apart({name: looks[name] for name in front})
+    intervals = limits_of_paths(limits, front, [begin, *target, *marked.values()])
     with canvas(ax, (4.3, 3.5), title=title, legend=legend) as drawn:
         ax = drawn.ax
         intervals = extended(ax, intervals)
         surfaces = [] if problem_levels is None else draw_contours(ax, problem_levels, intervals)
         drawn.keys += [*surfaces, *_draw_target(ax, target, in_parameters)]
-        drawn.keys += _draw_paths(ax, paths, intervals, labels, looks)
+        drawn.keys += _draw_behind(ax, behind)
+        handles = _draw_paths(ax, front, intervals, labels, looks, in_legend=highlight is None)
+        drawn.keys += handles if highlight is None else []
         if len(begin):
             ax.plot(begin[:, 0], begin[:, 1], zorder=4, label="start", **_START)
             drawn.keys.append(key("start", **_START))
@@ -123,7 +138,43 @@ def plot_trajectories(
             label_objectives(ax, labels, senses)
         drawn.keys += _draw_marked(ax, marked)
         drawn.data = np.concatenate([*every_path, *target, *marked.values()])
+        if highlight is not None:
+            write_names(ax, _mark_of_each(front, intervals), looks)
+    if highlight is not None:
+        root_figure(ax).draw_without_rendering()
+        settle_names(ax)
     return ax
+
+
+def _apart(
+    paths: Mapping[str, list[FloatArray]], highlight: Collection[str] | None
+) -> tuple[Mapping[str, list[FloatArray]], list[FloatArray]]:
+    """The paths to tell apart, and those behind them."""
+    if highlight is None:
+        return paths, []
+    front = {name: parts for name, parts in paths.items() if name in highlight}
+    if isinstance(highlight, str) or not highlight or len(front) < len(set(highlight)):
+        raise ValueError(f"highlight must hold some of the rules that are drawn, {list(paths)}; found {highlight!r}")
+    return front, [path for name, parts in paths.items() if name not in front for path in parts]
+
+
+def _draw_behind(ax: Axes, paths: Sequence[FloatArray]) -> list[Line2D]:
+    look: dict[str, Any] = {"color": _BEHIND, "linewidth": 0.9}
+    for number, path in enumerate(paths):
+        ax.plot(path[:, 0], path[:, 1], zorder=2.2, label="others" if number == 0 else "_other", **look)
+    return [key("others", **look)] if paths else []
+
+
+def _mark_of_each(paths: Mapping[str, Sequence[FloatArray]], intervals: Sequence[Interval]) -> dict[str, FloatArray]:
+    """Where the first path of each rule ends: in view, or where its arrow stands."""
+    low, high = np.array(intervals, dtype=np.float64).T
+    marks = {}
+    for name, parts in paths.items():
+        path = parts[0][np.isfinite(parts[0]).all(axis=1)]
+        if len(path):
+            exits = exit_point(path, intervals)
+            marks[name] = low + border_places(exits, intervals)[0] * (high - low) if len(exits) else path[-1]
+    return marks
 
 
 def limits_of_paths(
@@ -206,6 +257,8 @@ def _draw_paths(
     intervals: Sequence[Interval],
     labels: Sequence[str],
     looks: Mapping[str, Style],
+    *,
+    in_legend: bool,
 ) -> list[Line2D]:
     handles = []
     for name, parts in paths.items():
@@ -218,7 +271,8 @@ def _draw_paths(
         }
         marks["markeredgewidth"] = 0.7
         for number, path in enumerate(parts):
-            ax.plot(path[:, 0], path[:, 1], zorder=3, label=figure_text(name) if number == 0 else f"_{name}", **line)
+            label = figure_text(name) if in_legend and number == 0 else f"_{name}"
+            ax.plot(path[:, 0], path[:, 1], zorder=3, label=label, **line)
         finite = [path[np.isfinite(path).all(axis=1)] for path in parts]
         ends = np.array([path[-1] for path in finite if len(path)]).reshape(-1, 2)
         ax.plot(ends[:, 0], ends[:, 1], linestyle="none", zorder=5, label=f"_ends of {name}", **marks)

@@ -196,6 +196,21 @@ def test_drawn_path_goes_from_the_start_through_the_means_over_seeds(finished):
     plt.close("all")
 
 
+def test_of_many_paths_the_baseline_the_untuned_and_the_best_are_named(tmp_path):
+    rules = ["heavy", "mgda", "pcgrad", "cagrad", "imtl_g", "upgrad", "linear(0.9)"]
+    many = compare(SUITE, combiners=rules, seeds=1, trials=2, out=tmp_path, jobs=1, progress=False)
+    (drawn,) = (drawn for drawn in all_figures(many) if drawn.kind == "paths")
+    scores = {found.combiner: np.mean(found.scores) for found in many.cells}
+    assert "all others are grey" in drawn.caption
+    for ax in drawn.figure.axes:
+        named = {text.get_text() for text in ax.texts if text.get_text()}
+        best = named - {"linear", "heavy"}
+        assert len(named) - len(best) == 2
+        assert len(best) == 3
+        assert min(scores[name] for name in best) >= max(scores[name] for name in scores if name not in named)
+    plt.close("all")
+
+
 def test_rule_of_a_module_needs_no_registry(tmp_path):
     name = "tests.experiments.test_contestants:Weighted"
     comparison = compare(SUITE, combiners=[name], seeds=1, trials=1, out=tmp_path, jobs=1, progress=False)

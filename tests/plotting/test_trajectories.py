@@ -4,8 +4,9 @@ import matplotlib.pyplot as plt
 import numpy as np
 import pytest
 import torch
+from matplotlib.text import Text
 
-from mtopt.plotting import plot_trajectories
+from mtopt.plotting import plot_trajectories, shared_legend
 from mtopt.plotting.offscale import OFF_SCALE
 from mtopt.plotting.trajectories import exit_point
 
@@ -123,6 +124,9 @@ def test_exit_point():
         ({"legend": "top"}, "legend"),
         ({"limits": "some"}, "limits"),
         ({"senses": ("min", "up")}, "senses must hold"),
+        ({"highlight": ["mgda", "nobody"]}, r"highlight must hold some of .*'mgda'.*nobody"),
+        ({"highlight": "mgda"}, "highlight must hold"),
+        ({"highlight": []}, "highlight must hold"),
         ({"targets": {"a": np.zeros((2, 3))}}, r"targets.*\(2, 3\)"),
         ({"problem_levels": lambda x: x.repeat(1, 3)}, r"problem_levels must return one value per row.*sum"),
     ],
@@ -146,3 +150,52 @@ def test_named_targets_are_marked_in_view_and_senses_labelled():
     assert set(targets) <= {text.get_text() for text in ax.get_legend().get_texts()}
     plain = plot_trajectories(PATHS, senses=(None, "max"), labels=("gap", "utility"))
     assert plain.get_xlabel() == "gap"
+
+
+MANY = {f"rule {n}": (1 - T) * np.array([3.0, n]) + T * np.array([0.1 * n, 0.2 * n]) for n in range(12)}
+
+
+def boxes(ax):
+    """The names written in the panel, with the room that each takes, in pixels."""
+    ax.figure.draw_without_rendering()
+    return {text.get_text(): Text.get_window_extent(text) for text in ax.texts if text.get_text()}
+
+
+def test_of_many_paths_the_highlighted_are_named_in_place_and_the_others_grey():
+    chosen = ["rule 3", "rule 7", "rule 9"]
+    ax = plot_trajectories(MANY, highlight=chosen)
+    assert sorted(boxes(ax)) == chosen
+    assert legend_text(ax) == ["others", "start"]
+    colors = {}
+    for name, path in MANY.items():
+        (line,) = (line for line in ax.lines if np.array_equal(line.get_xydata(), path))
+        colors[name] = line.get_color()
+    assert len({colors[name] for name in chosen}) == 3
+    assert len({colors[name] for name in MANY if name not in chosen}) == 1
+    assert {text.get_text(): text.get_color() for text in ax.texts if text.get_text()} == {n: colors[n] for n in chosen}
+
+
+def test_names_cover_neither_one_another_nor_the_marks_and_stay_in_the_panel():
+    ends = {f"contestant {n}": np.array([[3.0, 3.0], [0.02 * n, 0.03 * (n % 3)]]) for n in range(6)}
+    _, axes = plt.subplots(1, 2, figsize=(10, 4), layout="constrained")
+    for ax in axes:
+        plot_trajectories({**ends, "far": [[3.0, 3.0], [1.0, 2.0]]}, highlight=ends, legend=None, ax=ax)
+    shared_legend(axes)  # takes room from the panels
+    for ax in axes:
+        found = boxes(ax)
+        assert len(found) == 6
+        frame = ax.get_window_extent()
+        marks = ax.transData.transform([path[-1] for path in ends.values()])
+        for name, box in found.items():
+            assert not any(box.overlaps(other) for other_name, other in found.items() if other_name != name)
+            assert not any(box.contains(*mark) for mark in marks)
+            assert frame.contains(box.x0, box.y0)
+            assert frame.contains(box.x1, box.y1)
+
+
+def test_a_highlighted_path_that_leaves_the_picture_is_named_at_its_arrow():
+    ax = plot_trajectories({**MANY, "far": DIVERGED}, highlight=["rule 3", "rule 5", "far"], starts=[[3.0, 3.0]])
+    frame = ax.get_window_extent()
+    box = boxes(ax)["far"]
+    assert frame.contains(box.x0, box.y0)
+    assert frame.contains(box.x1, box.y1)

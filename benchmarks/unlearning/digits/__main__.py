@@ -15,11 +15,15 @@ from pathlib import Path
 
 import matplotlib.pyplot as plt
 import numpy as np
+import numpy.typing as npt
 import torch
 from matplotlib.axes import Axes
+from matplotlib.lines import Line2D
 
 from mtopt.files import write_text
-from mtopt.plotting import Style, rule_styles, save, shared_legend, style
+from mtopt.plotting import save, style
+from mtopt.plotting.rule_style import COLORS
+from mtopt.plotting.theme import INK
 
 from ..._command import folder, run_command
 from .comparison import METHODS, TRIALS, Row, compare_methods
@@ -27,6 +31,8 @@ from .settings import ClassForgetting, Confusion, Setting
 
 PERCENT = {"forget": "forget %", "retain": "retain %", "test": "test %"}
 PARTS = tuple(PERCENT)
+ACCURACIES = {"forget": "accuracy on the forget set (%)", "test": "accuracy on unseen images (%)"}
+_COLOR = COLORS[0]
 
 
 def table(rows: Sequence[Row]) -> str:
@@ -49,43 +55,63 @@ def table(rows: Sequence[Row]) -> str:
 
 
 def draw(results: Mapping[Setting, Sequence[Row]], path: Path) -> Path:
-    """Above, accuracies with the retrained models' as the target; below, KLoM with its floor."""
-    names = [row.method for row in next(iter(results.values()))]
-    known: Mapping[str, Style] = rule_styles([name for name in names if name not in ("original", "retrained")])
-    styles = {"original": Style("#888888", "h", "-"), "retrained": Style("black", "*", "-"), **known}
+    """A line for each method and a row of panels for each setting, the largest ToW on top; the dashed line is exact
+    retraining. Every model has a faint mark, so that two camps are not taken for one mean."""
     with style():
-        figure, axes = plt.subplots(2, len(results), figsize=(4.3 * len(results), 7.2), layout="constrained")
-        for column, (setting, rows) in zip(axes.T, results.items(), strict=True):
-            for row in rows:
-                _accuracies(column[0], row, styles[row.method])
-                look = styles[row.method]
-                place = row.divergences["KLoM, forget"], row.divergences["KLoM, retain"]
-                column[1].scatter(*place, color=look.color, marker=look.marker, s=45, zorder=3)
-            target = next(row for row in rows if row.method == "retrained")
-            column[0].axvline(100 * np.mean(target.values["forget"]), color="black", lw=0.7, ls=":")
-            column[0].axhline(100 * np.mean(target.values["test"]), color="black", lw=0.7, ls=":")
-            column[1].axvline(target.divergences["KLoM, forget"], color="black", lw=0.7, ls=":")
-            column[1].axhline(target.divergences["KLoM, retain"], color="black", lw=0.7, ls=":")
-            column[0].set_title(setting.title.removeprefix("Digits: "))
-            column[0].set_xlabel("accuracy, forget set (%)")
-            column[1].set_xlabel("KLoM, forget set (nats)")
-            column[1].set_xlim(left=0.0)
-            column[1].set_ylim(bottom=0.0)
-        axes[0, 0].set_ylabel("accuracy, test set (%)")
-        axes[1, 0].set_ylabel("KLoM, retain set (nats)")
+        figure, axes = plt.subplots(
+            len(results),
+            3,
+            figsize=(8.2, sum(0.7 + 0.17 * len(rows) for rows in results.values())),
+            width_ratios=(1.2, 1.2, 1),
+            height_ratios=[len(rows) for rows in results.values()],
+            sharey="row",
+            layout="constrained",
+            squeeze=False,
+        )
+        for panels, (setting, rows) in zip(axes, results.items(), strict=True):
+            ordered = sorted(rows, key=lambda row: (row.method != "retrained", -np.mean(row.values["ToW"])))
+            for ax, part in zip(panels, ACCURACIES, strict=False):
+                _accuracies(ax, [100 * np.array(row.values[part]) for row in ordered])
+            _klom(panels[-1], ordered)
+            panels[0].set_yticks(range(len(ordered)), [row.method for row in ordered])
+            panels[0].set_ylim(len(ordered) - 0.4, -0.6)
+            panels[0].set_title(setting.title.removeprefix("Digits: "))
+        for ax, label in zip(axes[-1], (*ACCURACIES.values(), "← KLoM (nats), lower is better"), strict=True):
+            ax.set_xlabel(label)
         models = len(next(iter(results.values()))[0].values["test"])
-        shared_legend(axes.ravel(), title=f"mean over {models} models,\nbars: ±1 standard deviation")
+        figure.legend(
+            handles=[
+                Line2D([], [], color=INK, ls="--", lw=0.9, label="retrained: nearer is better"),
+                Line2D([], [], color=_COLOR, marker="o", ls="none", ms=6, label=f"mean over {models} models"),
+                Line2D([], [], color=_COLOR, marker="|", ls="none", ms=6, alpha=0.5, label="each model"),
+                Line2D([], [], color=_COLOR, marker="D", ls="none", ms=5, label="KLoM, forget set"),
+                Line2D([], [], color=_COLOR, marker="D", mfc="white", ls="none", ms=5, label="KLoM, retain set"),
+            ],
+            loc="outside lower center",
+            ncols=5,
+            handlelength=1.6,
+        )
         (written,) = save(figure, path, formats=("png",))
         plt.close(figure)
     return written
 
 
-def _accuracies(ax: Axes, row: Row, look: Style) -> None:
-    x, y = (100 * np.array(row.values[name]) for name in ("forget", "test"))
-    ax.errorbar(
-        x.mean(), y.mean(), xerr=x.std(), yerr=y.std(), color=look.color, marker=look.marker, ms=6.5, lw=0.8, ls="none",
-        label=row.method,
-    )  # fmt: skip
+def _accuracies(ax: Axes, percentages: Sequence[npt.NDArray[np.float64]]) -> None:
+    """One line of marks for each method, the first of which is retrained."""
+    ax.axvline(percentages[0].mean(), color=INK, lw=0.9, ls="--", zorder=1)
+    for place, values in enumerate(percentages):
+        ax.plot(values, np.full(len(values), place), color=_COLOR, marker="|", ls="none", ms=6, alpha=0.25, zorder=2)
+        ax.plot(values.mean(), place, color=INK if place == 0 else _COLOR, marker="o", ls="none", ms=6, zorder=3)
+
+
+def _klom(ax: Axes, rows: Sequence[Row]) -> None:
+    for place, row in enumerate(rows):
+        forget, retain = (row.divergences[f"KLoM, {part}"] for part in ("forget", "retain"))
+        color = INK if place == 0 else _COLOR
+        ax.plot([forget, retain], [place, place], color="#BDBDBD", lw=1.2, zorder=1)
+        ax.plot(forget, place, color=color, marker="D", ls="none", ms=5, zorder=3)
+        ax.plot(retain, place, color=color, marker="D", mfc="white", ls="none", ms=5, zorder=3)
+    ax.set_xlim(left=0.0)
 
 
 def main() -> None:

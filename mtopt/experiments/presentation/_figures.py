@@ -12,6 +12,7 @@ import numpy as np
 import torch
 
 from mtopt._text import figure_label, figure_text, file_names
+from mtopt.experiments._baseline import BASELINE
 from mtopt.experiments._results import Cell, Results
 from mtopt.experiments.presentation._pieces import count
 from mtopt.experiments.presentation._summary import summary_figures
@@ -23,6 +24,9 @@ if TYPE_CHECKING:
 
 
 MOST_PATHS = 6
+
+MOST_NAMED = 6
+"""Rules whose paths can be told apart in one panel; of more, one less are named and the others grey."""
 
 STATIC = "linear, weights 0.1 to 0.9"
 """Legend entry of static scalarization at spread preferences."""
@@ -137,7 +141,7 @@ def _front_caption(cells: Sequence[Cell]) -> str:
 
 
 def _paths(cells: Sequence[Cell], styles: Mapping[str, Any]) -> Figure:
-    """Means over seeds at each evaluation, from where training begins to where it ends, a panel a view."""
+    """Means over seeds at each evaluation, from where training begins to where it ends, a panel for each view."""
     import matplotlib.pyplot as plt
 
     from mtopt.plotting import plot_trajectories, shared_legend
@@ -159,12 +163,25 @@ def _paths(cells: Sequence[Cell], styles: Mapping[str, Any]) -> Figure:
             labels=[labels.get(name, figure_text(name)) for name in view],
             senses=[senses.get(name) for name in view],
             limits="robust",
+            highlight=_highlighted(cells),
             styles=styles,
             legend=None,
             ax=ax,
         )
     shared_legend(axes[0])
     return figure
+
+
+def _highlighted(cells: Sequence[Cell]) -> list[str] | None:
+    """Of many rules the baseline, those that claim to need no tuning, and then the best; None where a few are all told
+    apart."""
+    if len(cells) <= MOST_NAMED:
+        return None
+    most = max(cell.tuned for cell in cells)
+    untuned = {cell.combiner for cell in cells if cell.tuned == 1 < most}
+    score = {cell.combiner: float(np.mean(cell.scores)) for cell in cells}
+    order = sorted(score, key=lambda name: (name != BASELINE, name not in untuned, -score[name]))
+    return order[: MOST_NAMED - 1]
 
 
 def _mean_path(cell: Cell, view: Sequence[str]) -> Any:
@@ -184,9 +201,12 @@ def _landmarks(cells: Sequence[Cell], view: Sequence[str]) -> dict[str, Any]:
 
 def _paths_caption(cells: Sequence[Cell]) -> str:
     steps = cells[0].runs[0]["result"]["paths"][0]["step"]
+    named = ""
+    if _highlighted(cells) is not None:
+        named = " Named are the baseline, what was not tuned, and the best by score; all others are grey."
     return (
         f"Where every {steps[0]} steps of training lead ({len(steps)} evaluations, the mark is the last): means over "
-        f"{count(max(len(cell.runs) for cell in cells), 'seed')}, on the test split."
+        f"{count(max(len(cell.runs) for cell in cells), 'seed')}, on the test split.{named}"
     )
 
 

@@ -13,6 +13,7 @@ from benchmarks.unlearning.digits.comparison import (
     METHODS,
     TUNING_SEEDS,
     Method,
+    Row,
     compare_methods,
     judge,
     tugs_of_war,
@@ -178,3 +179,26 @@ def test_the_command_prints_tables_and_draws(cache, tmp_path, monkeypatch, capsy
         shown = f"{np.mean(rows[2]['values']['ToW']):.3f} ± {np.std(rows[2]['values']['ToW']):.3f}"
         assert shown in printed
     assert (tmp_path / "class_unlearning.png").stat().st_size > 10_000
+
+
+def test_the_figure_shows_every_model_and_nothing_beyond_the_percentages_there_are(tmp_path, monkeypatch):
+    drawn = []
+    monkeypatch.setattr(__main__, "save", lambda found, path, formats: drawn.append(found) or [path])
+    accuracies = {"original": [1.0, 1.0, 1.0], "retrained": [0.0, 0.0, 0.0], "two camps": [0.0, 0.0, 1.0]}
+    rows = [
+        Row(
+            name,
+            {"forget": found, "test": [0.9] * 3, "ToW": found},
+            {"KLoM, forget": 2.0, "KLoM, retain": 1.0},
+            {},
+            0.0,
+        )
+        for name, found in accuracies.items()
+    ]
+    __main__.draw({CLASS: rows}, tmp_path)
+    panel = drawn[0].axes[0]
+    assert [label.get_text() for label in panel.get_yticklabels()] == ["retrained", "original", "two camps"]
+    marks = [line.get_xydata().tolist() for line in panel.lines[1:]]
+    assert [[0.0, 2.0], [0.0, 2.0], [100.0, 2.0]] in marks
+    assert [[pytest.approx(100 / 3), 2.0]] in marks
+    assert all(0.0 <= x <= 100.0 for points in marks for x, _ in points)

@@ -11,7 +11,7 @@ import torch
 import mtopt
 from benchmarks.unlearning.corpus import CorpusConfig
 from benchmarks.unlearning.models import FitConfig, ModelConfig, ReferenceConfig
-from benchmarks.unlearning.starting_rates import grid, worlds
+from benchmarks.unlearning.starting_rates import figure, grid, worlds
 from benchmarks.unlearning.starting_rates.__main__ import main
 from benchmarks.unlearning.starting_rates.grid import RATES, Grid, Rows, finished, run_missing
 from benchmarks.unlearning.starting_rates.results import arms_of, claim, standings
@@ -148,3 +148,23 @@ def test_the_command_goes_on_where_it_was_and_reports(tiny, tmp_path, monkeypatc
     assert printed.count("| NGDiff+GeN |") == 4
     assert (out / "starting_rates.png").stat().st_size > 0
     assert main(["--out", str(tmp_path / "empty"), "--quick", "--report-only"]) == 1
+
+
+def test_the_figure_has_constant_rates_in_grey_and_fills_what_most_seeds_forget(tmp_path, monkeypatch):
+    drawn = []
+    monkeypatch.setattr(figure, "save", lambda found, path, formats: drawn.append(found) or [path])
+    methods = {"NGDiff": None, "NGDiff+GeN": 0.5, "NGDiff+GeN(smoothed)": 0.6}
+    rows = [
+        row_of(method, rate, seed, equal=equal if seed < 2 else None)
+        for method, equal in methods.items()
+        for rate in (1e-3, 1e-2)
+        for seed in range(3)
+    ]
+    figure.draw(rows, tmp_path)
+    above = drawn[0].axes[0]
+    lines = [line for line in above.lines if len(line.get_xdata()) == 2]
+    assert [line.get_ydata()[0] for line in lines] == pytest.approx([0.0, 1.0 / 3, 0.4])
+    assert lines[0].get_color() == figure.CONSTANT
+    assert len({line.get_color() for line in lines}) == 3
+    marks = [line.get_markerfacecolor() for line in above.lines if len(line.get_xdata()) == 1]
+    assert marks == ["white"] * 2 + [lines[1].get_color()] * 2 + [lines[2].get_color()] * 2
