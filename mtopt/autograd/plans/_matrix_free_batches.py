@@ -15,10 +15,8 @@ from mtopt.autograd._matrix_free_options import MatrixFree
 from mtopt.autograd._reach import Group, Grouping
 from mtopt.autograd._step import Evidence, Plan
 from mtopt.autograd.plans._matrix_free import (
+    Point,
     kind_of,
-    multiply,
-    point_of,
-    product_of,
     require_module,
     run_batch,
     run_losses_of,
@@ -52,12 +50,12 @@ class FollowedDraws(OnGraph):
 
     def __init__(self, call: Call, draws: Sequence[object], last: Batch | None) -> None:
         assert call.free is not None
-        self.options, self.model, self.draws, self.last = call.free, require_module(call), draws, last
-        self.generators = Generators.of(self.model)
+        self.draws, self.last = draws, last
+        self.generators = Generators.of(require_module(call))
         self.first = _run_without_graph(draws[0], call)
         super().__init__(call, run_batch(draws[1], call))
         check_same(self.first, self.batch, 1)
-        self.description = f"matrix-free: one weighted backward on draws 1 and 2, one {kind_of(self.options)} on draw 0"
+        self.description = f"matrix-free: one weighted backward on draws 1 and 2, one {kind_of(call.free)} on draw 0"
 
     def evidence(self, grouping: Grouping) -> Iterator[Evidence]:
         second = self.batch
@@ -99,8 +97,8 @@ class FollowedDraws(OnGraph):
         length = float(self.call.processes.share(torch.tensor([length], dtype=torch.float64)))
         if not 0.0 < length < np.inf:
             return np.full(len(weights), 0.0 if length == 0.0 else np.nan)
-        point = point_of(self.call, self.model, self.first, self.generators, self.draws[0])
-        return multiply(product_of(self.options), point, self.call, group, gradients, length, weights)
+        point = Point(self.call, self.draws[0], self.first, self.generators)
+        return point.multiply(group, gradients, length, weights)
 
     def ask(self, grouping: Grouping, evidence: Evidence) -> list[Outcome]:
         each = zip(grouping.rules, self.followed, self.products, strict=True)
