@@ -27,7 +27,7 @@ Store = Literal["recompute"] | torch.dtype | None
 Private = Literal["own", "weighted", "combined"]
 
 SHORT = (torch.bfloat16, torch.float16)
-"""What rows may be kept in, besides their own dtype."""
+"""The dtypes of 16 bits, which rows may be kept in."""
 
 
 @dataclass(frozen=True, slots=True)

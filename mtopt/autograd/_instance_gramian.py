@@ -10,7 +10,7 @@ from mtopt.autograd._layer_gramians import gramian_of_parts, plain_arithmetic
 from mtopt.autograd._layer_hooks import LayerHooks
 from mtopt.autograd._layer_parts import Part
 from mtopt.autograd._parameter_uses import LossGraph, Use, refuse_batch_statistics, uses_of
-from mtopt.autograd._reach import Edge
+from mtopt.autograd._reach import Edge, require_dense
 from mtopt.linalg import CHUNK, gramian_of, split_complex, view_reals
 
 
@@ -129,7 +129,7 @@ def _rows(losses: torch.Tensor, params: Sequence[torch.Tensor], seeds: torch.Ten
     found: list[torch.Tensor] = []
     for k, seed in enumerate(seeds.diag()):
         row = list(torch.autograd.grad(losses, list(params), seed, retain_graph=True, allow_unused=True))
-        require_dense(row)
+        require_dense((f"loss_{k}",), row)
         for index, (gradient, param) in enumerate(zip(row, params, strict=True)):
             if k == 0:
                 like = view_reals(param)
@@ -138,15 +138,6 @@ def _rows(losses: torch.Tensor, params: Sequence[torch.Tensor], seeds: torch.Ten
             if gradient is not None:
                 found[index][k] = split_complex(gradient).reshape(-1)
     return found
-
-
-def require_dense(gradients: Sequence[torch.Tensor | None]) -> None:
-    for gradient in gradients:
-        if gradient is not None and gradient.layout != torch.strided:
-            raise TypeError(
-                f"a parameter of shape {tuple(gradient.shape)} has a sparse gradient; rules need dense ones: "
-                "build the embedding with sparse=False"
-            )
 
 
 def _require_samples_first(hooks: LayerHooks, graph: LossGraph, count: int) -> None:

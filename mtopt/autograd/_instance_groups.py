@@ -9,10 +9,11 @@ import torch
 
 from mtopt._losses import Batch, Objective
 from mtopt.autograd._call import Call
-from mtopt.autograd._instance_gramian import TakenApart, require_dense
+from mtopt.autograd._instance_gramian import TakenApart
 from mtopt.autograd._layer_gramians import plain_arithmetic
 from mtopt.autograd._layer_hooks import LayerHooks
 from mtopt.autograd._layer_parts import Factors, Part
+from mtopt.autograd._reach import require_dense
 from mtopt.autograd.plans import KeptRows
 from mtopt.linalg import Row, norm_of, split_complex
 
@@ -137,7 +138,7 @@ class GroupRows(KeptRows):
     ) -> Sequence[torch.Tensor | None]:
         params = [self.call.params[index] for index in indices]
         found = torch.autograd.grad(self.losses, params, seeds, retain_graph=keep, allow_unused=True)
-        require_dense(found)
+        require_dense(self.batch.names, found)
         return found
 
 

@@ -12,10 +12,10 @@ from torch import nn
 from mtopt._losses import Batch, Objective
 from mtopt.autograd._agreement import require_agreement
 from mtopt.autograd._call import Call, check_rule, weighs_by_products
-from mtopt.autograd._instance_gramian import InstancePass, require_dense
+from mtopt.autograd._instance_gramian import InstancePass
 from mtopt.autograd._instance_groups import GroupRows, SampleGroups
 from mtopt.autograd._layer_hooks import LayerHooks
-from mtopt.autograd._reach import Grouping, Reach, refuse_reentrant
+from mtopt.autograd._reach import Grouping, Reach, refuse_reentrant, require_dense
 from mtopt.autograd._record import StepRecord
 from mtopt.autograd._step import Evidence, Plan, Update, run_step
 from mtopt.autograd.plans import WHAT, LossValues
@@ -199,7 +199,7 @@ class _ByLayers(Plan):
             allow_unused=True,
         )
         self.backwards += 1
-        require_dense(direction)
+        require_dense(self.batch.names, direction)
         require_agreement(
             [piece for piece in direction if piece is not None],
             self.found.gramian,

@@ -50,7 +50,7 @@ def part_of(module: nn.Module, name: str, given: torch.Tensor, cotangent: torch.
     """
     partial = _partial_of(module)
     assert partial is not None
-    return partial(module, name, _wide(given) if given.is_floating_point() else given, _wide(cotangent))
+    return partial(module, name, widen(given) if given.is_floating_point() else given, widen(cotangent))
 
 
 def is_known(module: nn.Module) -> bool:
@@ -64,8 +64,8 @@ def is_batched(module: nn.Module, given: torch.Tensor) -> bool:
         return given.ndim >= 1
     if isinstance(module, nn.LayerNorm | nn.RMSNorm):
         return given.ndim > len(module.normalized_shape)
-    dimensions = next((n for kind, n in _SPATIAL.items() if isinstance(module, kind)), 0)
-    return given.ndim >= dimensions + 2
+    spatial = next((n for n, kinds in enumerate(_SPATIAL, start=1) if isinstance(module, kinds)), 0)
+    return given.ndim >= spatial + 2  # an input without samples has one dimension less
 
 
 def _partial_of(module: nn.Module) -> Partial | None:
@@ -79,7 +79,7 @@ def _partial_of(module: nn.Module) -> Partial | None:
     return None
 
 
-def _wide(tensor: torch.Tensor) -> torch.Tensor:
+def widen(tensor: torch.Tensor) -> torch.Tensor:
     """In float32 at least: single products are not rounded to 16 bits."""
     return tensor.to(torch.promote_types(tensor.dtype, torch.float32))
 
@@ -145,67 +145,39 @@ def patches_of(
     return padded.permute(order).reshape(batch, -1, math.prod(padded.shape[2 : 2 + count]))
 
 
-def _layer_norm(module: nn.LayerNorm, name: str, given: torch.Tensor, cotangent: torch.Tensor) -> Part:
+def _norm(module: Any, name: str, given: torch.Tensor, cotangent: torch.Tensor) -> Part:
     if name == "weight":
-        cotangent = cotangent * F.layer_norm(given, module.normalized_shape, eps=module.eps)
-    return _positions(cotangent, len(module.normalized_shape)).sum(1)
-
-
-def _rms_norm(module: nn.RMSNorm, name: str, given: torch.Tensor, cotangent: torch.Tensor) -> Part:
-    normalized = F.rms_norm(given, list(module.normalized_shape), eps=module.eps)
-    return _positions(cotangent * normalized, len(module.normalized_shape)).sum(1)
-
-
-def _group_norm(module: nn.GroupNorm, name: str, given: torch.Tensor, cotangent: torch.Tensor) -> Part:
-    if name == "weight":
-        cotangent = cotangent * F.group_norm(given, module.num_groups, eps=module.eps)
+        cotangent = cotangent * _normalized(module, given)
+    if isinstance(module, nn.LayerNorm | nn.RMSNorm):
+        return _positions(cotangent, len(module.normalized_shape)).sum(1)
     return cotangent.reshape(*cotangent.shape[:2], -1).sum(2)
 
 
-def _instance_norm(module: Any, name: str, given: torch.Tensor, cotangent: torch.Tensor) -> Part:
-    if name == "weight":
-        if module.training or not module.track_running_stats:
-            normalized = F.instance_norm(given, eps=module.eps)
-        else:
-            normalized = _by_running_statistics(module, given)
-        cotangent = cotangent * normalized
-    return cotangent.reshape(*cotangent.shape[:2], -1).sum(2)
-
-
-def _batch_norm(module: Any, name: str, given: torch.Tensor, cotangent: torch.Tensor) -> Part:
-    if name == "weight":  # in eval mode: in training mode the graph is refused
-        cotangent = cotangent * _by_running_statistics(module, given)
-    return cotangent.reshape(*cotangent.shape[:2], -1).sum(2)
-
-
-def _by_running_statistics(module: Any, given: torch.Tensor) -> torch.Tensor:
+def _normalized(module: Any, given: torch.Tensor) -> torch.Tensor:
+    """What a normalisation multiplies with its weight."""
+    if isinstance(module, nn.LayerNorm):
+        return F.layer_norm(given, module.normalized_shape, eps=module.eps)
+    if isinstance(module, nn.RMSNorm):
+        return F.rms_norm(given, list(module.normalized_shape), eps=module.eps)
+    if isinstance(module, nn.GroupNorm):
+        return F.group_norm(given, module.num_groups, eps=module.eps)
+    if isinstance(module, _INSTANCE_NORMS) and (module.training or not module.track_running_stats):
+        return F.instance_norm(given, eps=module.eps)
+    # by running statistics; batch normalisation is in eval mode, since in training mode the graph is refused
     mean, variance = module.running_mean.to(given), module.running_var.to(given)
     return F.batch_norm(given, mean, variance, training=False, eps=module.eps)
 
 
+_CONVOLUTIONS = (nn.Conv1d, nn.Conv2d, nn.Conv3d)
+_INSTANCE_NORMS = (nn.InstanceNorm1d, nn.InstanceNorm2d, nn.InstanceNorm3d)
+_OTHER_NORMS = (nn.LayerNorm, nn.RMSNorm, nn.GroupNorm, nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d)
+
 _PARTIALS: dict[type[nn.Module], Partial] = {
     nn.Linear: _linear,
     nn.Embedding: _embedding,
-    nn.Conv1d: _convolution,
-    nn.Conv2d: _convolution,
-    nn.Conv3d: _convolution,
-    nn.LayerNorm: _layer_norm,
-    nn.RMSNorm: _rms_norm,
-    nn.GroupNorm: _group_norm,
-    nn.InstanceNorm1d: _instance_norm,
-    nn.InstanceNorm2d: _instance_norm,
-    nn.InstanceNorm3d: _instance_norm,
-    nn.BatchNorm1d: _batch_norm,
-    nn.BatchNorm2d: _batch_norm,
-    nn.BatchNorm3d: _batch_norm,
+    **dict.fromkeys(_CONVOLUTIONS, _convolution),
+    **dict.fromkeys((*_INSTANCE_NORMS, *_OTHER_NORMS), _norm),
 }
 
-_SPATIAL: dict[type[nn.Module], int] = {
-    nn.Conv1d: 1,
-    nn.Conv2d: 2,
-    nn.Conv3d: 3,
-    nn.InstanceNorm1d: 1,
-    nn.InstanceNorm2d: 2,
-    nn.InstanceNorm3d: 3,
-}
-"""Dimensions behind that of the channels; an input without samples has one dimension less than one with."""
+_SPATIAL = tuple(zip(_CONVOLUTIONS, _INSTANCE_NORMS, strict=True))
+"""Layers by the number of dimensions behind that of the channels: one, two, three."""

@@ -13,7 +13,7 @@ import torch
 from torch import nn
 
 from mtopt.autograd._layer_hooks import LayerCall
-from mtopt.autograd._layer_parts import Factors, Part, is_batched, part_of
+from mtopt.autograd._layer_parts import Factors, Part, is_batched, part_of, widen
 from mtopt.autograd._reach import Edge, Node, edge_of
 
 _CAST = "ToCopyBackward0"
@@ -256,8 +256,7 @@ def _by_sample(rows: torch.Tensor, batch: int) -> torch.Tensor | None:
     width = rows.shape[-1]
     if rows.numel() % (batch * width) or (rows.ndim == 3 and rows.shape[1] != batch):
         return None
-    rows = rows.detach().to(torch.promote_types(rows.dtype, torch.float32))
-    return rows.reshape(-1, batch, width).transpose(0, 1)
+    return widen(rows.detach()).reshape(-1, batch, width).transpose(0, 1)
 
 
 # -- parameters that are added to something, or multiplied with it ------------------------------------------------
@@ -279,7 +278,7 @@ def _uses_by_itself(graph: LossGraph, node: Node, param: torch.Tensor, batch: in
 
 def _use_in_arithmetic(user: Node, factor: str | None, param: torch.Tensor, batch: int) -> Use:
     def part(cotangent: torch.Tensor) -> Part | None:
-        cotangent = cotangent.to(torch.promote_types(cotangent.dtype, torch.float32))
+        cotangent = widen(cotangent)
         if factor is not None:
             cotangent = cotangent * getattr(user, factor).detach()
         cotangents = _unexpanded(cotangent, param.shape, batch)

@@ -6,13 +6,12 @@ from collections.abc import Iterator, Mapping, Sequence
 
 import torch
 
+from mtopt.autograd._call import SHORT
 from mtopt.autograd._reach import Group, Grouping, Reach, reach_behind, reach_on_all
 from mtopt.autograd._rows import make_rows
 from mtopt.autograd._step import Evidence, Piece, Plan, Update, find_non_finite
 from mtopt.combiners import Outcome
 from mtopt.linalg import Gradients, Row, view_reals
-
-_LOW_PRECISION = (torch.float16, torch.bfloat16)
 
 
 class StreamedRows(Plan):
@@ -69,7 +68,7 @@ class StreamedRows(Plan):
         key = group.indices[0]
         self.bounds[key] = self.bounds.get(key, 0.0) + part.bound([weight])
         known = self.sums.get(key)
-        low = any(g.dtype in _LOW_PRECISION for g in part.rows[0])
+        low = any(g.dtype in SHORT for g in part.rows[0])
         if known is None and not low:
             self.sums[key] = part.combined(torch.tensor([weight], dtype=torch.float64), spend=True)
             return

@@ -9,7 +9,7 @@ from typing import Self
 import torch
 
 from mtopt._losses import Batch
-from mtopt.autograd._call import Call
+from mtopt.autograd._call import SHORT, Call
 from mtopt.autograd._reach import (
     Group,
     Grouping,
@@ -26,8 +26,6 @@ from mtopt.autograd._step import Evidence, Piece, Plan, Update, rules_of
 from mtopt.combiners import Outcome
 
 WHAT = "gradient of the weighted losses"
-
-_LOW_PRECISION = (torch.float16, torch.bfloat16)
 
 
 class LossValues(Plan):
@@ -245,7 +243,7 @@ def differentiate_weighted(
 
 def _is_divisible(weight: float, group: Group, call: Call) -> bool:
     """Whether a head's own gradient may be had from the weighted one: without loss, in its dtype."""
-    exact = all(call.params[index].dtype not in _LOW_PRECISION for index in group.indices)
+    exact = all(call.params[index].dtype not in SHORT for index in group.indices)
     return exact and 1e-3 <= abs(weight) <= 1e3
 
 
