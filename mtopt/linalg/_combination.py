@@ -43,13 +43,12 @@ def _add(result: list[torch.Tensor], rows: Sequence[Sequence[torch.Tensor]], coe
                 _add_in_chunks(total, parts, coefficients)
                 continue
         rest.append(index)
-    if len(rest) == len(result):
-        for row, coefficient in zip(rows, coefficients, strict=True):
-            torch._foreach_add_(result, list(row), alpha=coefficient)
-    elif rest:
-        totals = [result[index] for index in rest]
-        for row, coefficient in zip(rows, coefficients, strict=True):
-            torch._foreach_add_(totals, [row[index] for index in rest], alpha=coefficient)
+    if not rest:
+        return
+    if len(rest) < len(result):
+        result, rows = [result[index] for index in rest], [[row[index] for index in rest] for row in rows]
+    for row, coefficient in zip(rows, coefficients, strict=True):
+        torch._foreach_add_(result, list(row), alpha=coefficient)
 
 
 def _add_in_chunks(total: torch.Tensor, parts: Sequence[torch.Tensor], coefficients: Sequence[float]) -> None:

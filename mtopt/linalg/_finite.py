@@ -15,7 +15,7 @@ _JOINED = 8_192
 def are_finite(tensors: Sequence[torch.Tensor]) -> bool:
     """Whether no entry of the tensors is NaN or infinite."""
     kinds: dict[tuple[torch.device, torch.dtype], list[torch.Tensor]] = {}
-    for tensor in map(_values, tensors):
+    for tensor in map(entries_of, tensors):
         kinds.setdefault((tensor.device, tensor.dtype), []).append(tensor)
     return all(_are_finite(found, torch.promote_types(dtype, torch.float32)) for (_, dtype), found in kinds.items())
 
@@ -48,13 +48,13 @@ def sums_are_finite(added: Sequence[tuple[torch.Tensor, torch.Tensor, float]]) -
     unknown = [tensor for _, tensor, bound in added if not math.isfinite(bound)]
     if _largest([held for held, _, _ in added]) + known + _largest(unknown) < limit:
         return True
-    return all(bool(_values(_sum(held, tensor)).isfinite().all()) for held, tensor, _ in added)
+    return all(bool(entries_of(_sum(held, tensor)).isfinite().all()) for held, tensor, _ in added)
 
 
 def _largest(tensors: Sequence[torch.Tensor]) -> float:
     """What no modulus of an entry is larger than; NaN or infinity where there is one."""
     by_device: dict[torch.device, list[torch.Tensor]] = {}
-    for tensor in map(_values, tensors):
+    for tensor in map(entries_of, tensors):
         if tensor.numel():
             by_device.setdefault(tensor.device, []).append(tensor)
     found = [torch._foreach_norm(group, math.inf) for group in by_device.values()]
@@ -66,7 +66,7 @@ def _sum(held: torch.Tensor, added: torch.Tensor) -> torch.Tensor:
     return dense_first.to(held.dtype)
 
 
-def _values(tensor: torch.Tensor) -> torch.Tensor:
+def entries_of(tensor: torch.Tensor) -> torch.Tensor:
     """The entries of a tensor, those that are not zero of a sparse one, both parts of complex ones."""
     dense = tensor.detach() if tensor.layout == torch.strided else tensor.detach().coalesce().values()
     return torch.view_as_real(dense.resolve_conj()) if dense.is_complex() else dense

@@ -222,12 +222,8 @@ class Gradients:
         total = torch.zeros_like(like, dtype=torch.promote_types(like.dtype, dtype))
         for row, coefficient in zip(self.rows, coefficients, strict=True):
             total.add_(row[index], alpha=coefficient)
-        return total.to(like.dtype if self.places is None else _real_dtype(self.places[index].parameter.dtype))
-
-
-def _real_dtype(dtype: torch.dtype) -> torch.dtype:
-    """Of the pairs of reals that the gradients of a complex parameter are."""
-    return dtype.to_real() if dtype.is_complex else dtype
+        # of a complex parameter the gradients are pairs of reals
+        return total.to(like.dtype if self.places is None else self.places[index].parameter.dtype.to_real())
 
 
 class InnerProducts(Gradients):
@@ -260,3 +256,15 @@ class InnerProducts(Gradients):
     def combined(self, weights: torch.Tensor | Sequence[float], *, spend: bool = False) -> NoReturn:
         """There is nothing to combine: a weighted backward makes the sum."""
         self.jacobian()
+
+
+def rescale_rows(gradients: Gradients, factors: torch.Tensor) -> Gradients:
+    """The rows ``factors[k] g_k``, free of a GradScaler's factor; those of 16 bits become float32."""
+    if gradients.factors is not None:
+        factors = factors * torch.tensor(gradients.factors, dtype=torch.float64)
+    rows = []
+    for row, factor in zip(gradients.rows, (factors / gradients.scale).tolist(), strict=True):
+        # in float64, since the factor of a short row may be too large for float32
+        products = ((tensor.double() * factor).to(torch.promote_types(tensor.dtype, torch.float32)) for tensor in row)
+        rows.append(list(products))
+    return Gradients(rows, objectives=gradients.objectives, total=gradients.total, places=gradients.places)

@@ -7,6 +7,7 @@ from collections.abc import Iterable, Sequence
 
 import torch
 
+from mtopt.linalg._finite import entries_of
 from mtopt.linalg._sizes import CHUNK
 
 
@@ -45,10 +46,7 @@ def _parts(tensors: Iterable[torch.Tensor]) -> list[torch.Tensor]:
     found: list[torch.Tensor] = []
     small: dict[tuple[torch.dtype, torch.device], list[torch.Tensor]] = {}
     for tensor in tensors:
-        values = tensor.detach()
-        if values.is_sparse:
-            values = values.coalesce().values()
-        flat = (torch.view_as_real(values.resolve_conj()) if values.is_complex() else values).reshape(-1)
+        flat = entries_of(tensor).reshape(-1)
         if len(flat) > CHUNK:
             found.append(flat)
         elif len(flat):

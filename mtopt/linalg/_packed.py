@@ -23,7 +23,8 @@ class PackedTensors(NamedTuple):
 
     def combined(self, coefficients: Sequence[float]) -> torch.Tensor:
         """``sum_k coefficients[k] * row_k`` (n,)."""
-        if self.matrix.is_cpu and products_are_exact("cpu"):
+        # else a float32 product might be one of the 16 bits, or of the TF32, that the user allowed for the model
+        if self.matrix.is_cpu and not torch.is_autocast_enabled("cpu") and not rounds_products("cpu"):
             return torch.mv(self.matrix.T, torch.tensor(coefficients, dtype=self.matrix.dtype))
         total = self.matrix[0] * coefficients[0]
         for row, coefficient in zip(self.matrix[1:], coefficients[1:], strict=True):
@@ -35,11 +36,6 @@ def cut_to_shapes(vector: torch.Tensor, shapes: Sequence[torch.Size]) -> list[to
     """``vector`` in parts, one after the other, of these shapes: views."""
     pieces = vector.split_with_sizes([shape.numel() for shape in shapes])
     return [piece.reshape(shape) for piece, shape in zip(pieces, shapes, strict=True)]
-
-
-def products_are_exact(device_type: str) -> bool:
-    """Whether a float32 matrix product is one here, and not of the 16 bits that the user allowed for the model."""
-    return not torch.is_autocast_enabled(device_type) and not rounds_products(device_type)
 
 
 def rounds_products(device_type: str) -> bool:
