@@ -52,9 +52,7 @@ class KeptRows(Plan):
         """The rows, in the form that they are kept in."""
         call, batch, count = self.call, self.batch, len(self.batch.present)
         batched = call.plan == "batched"
-        source, self.trunk, self.description = make_rows(
-            batch, call.params, call.features, batched=batched, processes=call.processes
-        )
+        source, self.trunk, self.description = make_rows(batch, call, batched=batched)
         self.description += self.why
         if isinstance(call.store, torch.dtype):
             rows, self.factors = store_short(source, call.store)

@@ -18,10 +18,18 @@ from mtopt.autograd._layer_gramians import plain_arithmetic
 from mtopt.autograd._matrix_gradients import MatrixGradients, Way
 from mtopt.autograd._matrix_uses import ConvolutionUse, MatrixUse, PackedError, matrix_uses_of
 from mtopt.autograd._parameter_uses import LossGraph
-from mtopt.autograd._reach import Edge, Group, Reach, losses_on_graph, reach_of_rows, require_dense
+from mtopt.autograd._reach import (
+    Edge,
+    Group,
+    Reach,
+    losses_on_graph,
+    reach_of_rows,
+    reach_on_graph,
+    require_dense,
+    trunk_of_call,
+)
 from mtopt.autograd._tied_gradients import TiedGradients, costs_of, gradients_by_factors
 from mtopt.autograd.plans._kept_rows import KeptRows
-from mtopt.autograd.plans._weighted import reach_on_graph, trunk_of_call
 from mtopt.combiners import Outcome
 from mtopt.linalg import (
     STAYS_APART,
@@ -64,7 +72,7 @@ class Layers(KeptRows):
 
     def __init__(self, call: Call, batch: Batch, short: str = "") -> None:
         super().__init__(call, batch, why=short and f"; no gradients of a matrix are kept: {short}")
-        self.losses = losses_on_graph(batch, call.params, call.processes)
+        self.losses = losses_on_graph(batch, call)
         self.reaches = reach_on_graph(self.losses, call, batch)
         self.trunk = trunk_of_call(call)
         self.matrices: dict[int, Matrix] = {}

@@ -66,10 +66,7 @@ class FollowedWeights(OnGraph):
             main = dict(zip(each[0][1].reach, self.weights[0].tolist(), strict=True)) if each else {}
             own = self.own_factors(grouping, main)
             keep = number + 1 < rounds
-            self.found = differentiate_weighted(
-                self.losses, grouping, self.weights, own, self.call, self.batch, retain_graph=keep
-            )
-            self.backwards += self.found.backwards
+            self.found = differentiate_weighted(self, self.losses, grouping, self.weights, own, retain_graph=keep)
             directions = [[g for g in gradients if g is not None] for gradients in self.found.shared]
             lengths = [norm_of(each) / self.call.scale if each else 0.0 for each in directions]
             self.lengths = self.call.processes.share(torch.tensor(lengths, dtype=torch.float64)).tolist()

@@ -69,8 +69,7 @@ class FollowedDraws(OnGraph):
         rules = [cast(FollowingDraws, rule) for rule in grouping.rules]
         weights = [rule.weights_to_follow(each) for rule, each in zip(rules, self.followed, strict=True)]
         shared = Grouping(grouping.shared)
-        along = differentiate_weighted(self.losses, shared, weights, {}, self.call, second)
-        self.backwards += along.backwards
+        along = differentiate_weighted(self, self.losses, shared, weights, {})
         self.products = [
             self._product(group, gradients, given.numpy())
             for group, gradients, given in zip(grouping.shared, along.shared, weights, strict=True)

@@ -43,9 +43,9 @@ class Representation(KeptRows):
                 "plan='features' weighs by the gradients of a representation: give features, the trunk's output, and "
                 "losses that were computed from it, as tensors"
             )
-        self.losses = losses_on_graph(batch, call.params, call.processes)
+        self.losses = losses_on_graph(batch, call)
         self.boundary = boundary_of(call.features)
-        self.trunk, self.obstacle = trunk_of(self.boundary, self.losses, call.params, call.processes)
+        self.trunk, self.obstacle = trunk_of(self.boundary, self.losses, call)
         self.carried: Sequence[Group] = ()  # heads that get the trunk's weights
 
     def group(self) -> Grouping:

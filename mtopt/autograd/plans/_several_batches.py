@@ -10,11 +10,11 @@ import torch
 
 from mtopt._losses import Batch, Losses, NoLossError, without_nan
 from mtopt.autograd._call import Call
-from mtopt.autograd._reach import Grouping, Reach, losses_on_graph, reach_of_rows
+from mtopt.autograd._reach import Grouping, Reach, losses_on_graph, reach_of_rows, reach_on_graph
 from mtopt.autograd._rows import make_rows
 from mtopt.autograd._step import Evidence, Plan, Update, ask_on_columns, name_non_finite, tell_non_finite
 from mtopt.autograd.plans._kept_rows import KeptRows
-from mtopt.autograd.plans._weighted import WHAT, KeptWeights, reach_on_graph, realise_by_pass
+from mtopt.autograd.plans._weighted import WHAT, KeptWeights, realise_by_pass
 from mtopt.combiners import Combiner, Outcome
 from mtopt.linalg import Row
 
@@ -58,7 +58,7 @@ class SeveralBatches(KeptRows):
     def reach(self) -> Sequence[Reach]:
         if self.rows is not None:
             return reach_of_rows(self.rows)
-        self.losses = losses_on_graph(self.batch, self.call.params, self.call.processes)
+        self.losses = losses_on_graph(self.batch, self.call)
         return reach_on_graph(self.losses, self.call, self.batch)
 
     def evidence(self, grouping: Grouping) -> Iterator[Evidence]:
@@ -105,7 +105,7 @@ class SeveralBatches(KeptRows):
 
 def rows_of(batch: Batch, call: Call) -> list[Row]:
     """The rows of one mini-batch."""
-    return list(make_rows(batch, call.params, None, processes=call.processes)[0])
+    return list(make_rows(batch, call)[0])
 
 
 def draws_of(draws: object, rule: Combiner) -> Sequence[Any]:

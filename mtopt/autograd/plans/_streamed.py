@@ -23,7 +23,7 @@ class StreamedRows(Plan):
 
     def reach(self) -> Sequence[Reach]:
         call, batch = self.call, self.batch
-        self.source, self.trunk, description = make_rows(batch, call.params, call.features, processes=call.processes)
+        self.source, self.trunk, description = make_rows(batch, call)
         self.description = f"{description}, added up as they come: the rule weighs each by its own norm"
         found = reach_behind([batch.given[k] for k in batch.present])  # type: ignore[misc]
         self.sums: dict[int, list[torch.Tensor]] = {}  # by the group's first parameter

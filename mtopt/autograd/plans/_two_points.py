@@ -30,13 +30,13 @@ class TwoPoints(KeptRows):
     def __init__(self, call: Call) -> None:
         visits = _Visits(call)
         batch = Batch(visits.first(), call.scale, processes=call.processes)
-        source, _, self.description = make_rows(batch, call.params, None, processes=call.processes)
+        source, _, self.description = make_rows(batch, call)
         rows = list(source)
         self.before: list[Row] | None = None
         if call.rule.visited is not None:
             with _at(call, call.rule.visited), buffers_kept():
                 again = Batch(visits.second(), call.scale, processes=call.processes)
-                self.before = list(make_rows(again, call.params, None, processes=call.processes)[0])
+                self.before = list(make_rows(again, call)[0])
                 if (again.objectives, again.present) != (batch.objectives, batch.present):  # known only now
                     raise ValueError(
                         f"losses must be the same whenever they are run, found {batch.names}, then {again.names}"

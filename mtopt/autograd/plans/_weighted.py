@@ -14,13 +14,12 @@ from mtopt.autograd._reach import (
     Group,
     Grouping,
     Reach,
-    boundary_of,
     leaves_behind,
     losses_on_graph,
-    reach_behind,
-    reach_on_all,
+    on_all,
+    reach_on_graph,
     require_dense,
-    unreached,
+    trunk_of_call,
 )
 from mtopt.autograd._step import Evidence, Piece, Plan, Update, rules_of
 from mtopt.combiners import Outcome
@@ -35,7 +34,7 @@ class LossValues(Plan):
     late = True
 
     def reach(self) -> Sequence[Reach]:
-        self.losses = losses_on_graph(self.batch, self.call.params, self.call.processes)
+        self.losses = losses_on_graph(self.batch, self.call)
         return [(0,)] * len(self.call.params)  # whichever it is: all count as shared
 
     def evidence(self, grouping: Grouping) -> Iterator[Evidence]:
@@ -60,10 +59,8 @@ class LossValues(Plan):
         return Update([(range(len(gradients)), gradients)], what=WHAT, borrowed=True)
 
     def reached(self, grouping: Grouping) -> Iterable[torch.Tensor]:
-        behind = leaves_behind(self.losses)
-        found = [(0,) if id(param) in behind else () for param in self.call.params]
-        reaches = reach_on_all(found, 1, self.call.processes)
-        return [param for param, reach in zip(self.call.params, reaches, strict=True) if reach]
+        behind = on_all(leaves_behind(self.losses), self.call)
+        return [param for param in self.call.params if id(param) in behind]
 
 
 class OnGraph(Plan):
@@ -76,7 +73,7 @@ class OnGraph(Plan):
     losses: list[torch.Tensor]
 
     def reach(self) -> Sequence[Reach]:
-        self.losses = losses_on_graph(self.batch, self.call.params, self.call.processes)
+        self.losses = losses_on_graph(self.batch, self.call)
         self.trunk = trunk_of_call(self.call)
         return reach_on_graph(self.losses, self.call, self.batch)
 
@@ -138,29 +135,8 @@ def realise_by_pass(
 ) -> Update:
     """The update of one backward pass of the losses, weighted as a rule said."""
     given = [outcome.weights for outcome in outcomes if outcome.weights is not None]
-    made = differentiate_weighted(losses, grouping, given, plan.own_factors(grouping, weights), plan.call, plan.batch)
-    plan.backwards += made.backwards
+    made = differentiate_weighted(plan, losses, grouping, given, plan.own_factors(grouping, weights))
     return Update(made.pieces(grouping), what=WHAT, borrowed=True)
-
-
-def trunk_of_call(call: Call) -> set[int] | None:
-    """The ids of what is behind the features of a call; None without any."""
-    if call.features is None:
-        return None
-    trunk = leaves_behind(boundary_of(call.features))
-    found = reach_on_all([(0,) if id(param) in trunk else () for param in call.params], 1, call.processes)
-    return {id(param) for param, reach in zip(call.params, found, strict=True) if reach}
-
-
-def reach_on_graph(losses: Sequence[torch.Tensor], call: Call, batch: Batch) -> list[Reach]:
-    """Which losses reach each parameter, as their graph tells."""
-    found = reach_behind(losses)
-    reaches = list(reach_on_all([found.get(id(param), ()) for param in call.params], len(losses), call.processes))
-    reached = set().union(*reaches)
-    for k, name in enumerate(batch.names):
-        if k not in reached:
-            raise ValueError(unreached(name))
-    return reaches
 
 
 @dataclass(slots=True)
@@ -170,7 +146,6 @@ class WeightedGradients:
     shared: list[list[torch.Tensor | None]]
     indices: list[int] = field(default_factory=list)
     own: list[torch.Tensor | None] = field(default_factory=list)
-    backwards: int = 0
 
     def pieces(self, grouping: Grouping) -> list[Piece]:
         found: list[Piece] = [
@@ -180,12 +155,11 @@ class WeightedGradients:
 
 
 def differentiate_weighted(
+    plan: Plan,
     losses: Sequence[torch.Tensor],
     grouping: Grouping,
     weights: Sequence[torch.Tensor],
     own: Mapping[int, float],
-    call: Call,
-    batch: Batch,
     *,
     retain_graph: bool | None = None,
 ) -> WeightedGradients:
@@ -196,6 +170,7 @@ def differentiate_weighted(
     the weight; where that would lose digits (weights below 1e-3 or above 1e3, parameters of 16 bits) they take one pass
     together, which ends at these parameters. The graph is freed, unless ``retain_graph`` or the batch says otherwise.
     """
+    call, batch = plan.call, plan.batch
     by_group = [
         dict(zip(group.reach, given.tolist(), strict=True))
         for group, given in zip(grouping.shared, weights, strict=True)
@@ -238,7 +213,8 @@ def differentiate_weighted(
     if along:
         end = len(grouping.shared[0].indices)
         heads, shared[0] = [*heads, *shared[0][end:]], shared[0][:end]
-    return WeightedGradients(shared, [*apart, *along], heads, len(passes))
+    plan.backwards += len(passes)
+    return WeightedGradients(shared, [*apart, *along], heads)
 
 
 def _is_divisible(weight: float, group: Group, call: Call) -> bool:
