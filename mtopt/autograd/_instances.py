@@ -120,11 +120,17 @@ class Instances:
         """
         self._check(losses)
         check_rule(combiner, None)
-        _require_one_batch(combiner)
-        if groups is None:
-            _require_gramian_rule(combiner)
-        options: dict[str, Any] = {"scaler": scaler, "strict": strict, "takes_absent": False, "what": WHO}
-        call = Call.of(losses, self._model, combiner, retain_graph=retain_graph, **options)
+        _require_fitting(combiner, grouped=groups is not None)
+        call = Call.of(
+            losses,
+            self._model,
+            combiner,
+            scaler=scaler,
+            strict=strict,
+            takes_absent=False,
+            retain_graph=retain_graph,
+            what=WHO,
+        )
         self._hooks.listening = False
         if groups is not None:
             return self._of_groups(call, losses, SampleGroups(groups, len(losses)))
@@ -212,17 +218,13 @@ class _ByLayers(Plan):
         return Update([(indices, direction)], what=WHAT, borrowed=True)
 
 
-def _require_one_batch(combiner: Combiner) -> None:
-    """Raise for a rule on several mini-batches or points."""
+def _require_fitting(combiner: Combiner, *, grouped: bool) -> None:
+    """Raise for a rule on several mini-batches or points, and for one that needs coordinates of single instances."""
     if combiner.draws > 1:
         raise ValueError(f"{combiner!r} takes {combiner.draws} mini-batches a step, and instances are those of one")
     if combiner.revisits:
         raise ValueError(f"{combiner!r} looks at a second point, and instances are those of one forward pass")
-
-
-def _require_gramian_rule(combiner: Combiner) -> None:
-    """Raise unless ``combiner`` answers with weights for inner products, norms or losses."""
-    if not weighs_by_products(combiner):
+    if not (grouped or weighs_by_products(combiner)):
         raise ValueError(
             f"{combiner!r} works on the coordinates of the gradients, which are never made for single instances; take "
             "a rule on inner products, norms or losses (mtopt.list_combiners(needs='gramian')), or give "

@@ -23,11 +23,9 @@ PRODUCTS = {"AddmmBackward0": (1, "_saved_mat1"), "MmBackward0": (0, "_saved_sel
 
 @dataclass(frozen=True, slots=True)
 class Use:
-    """One use of a parameter.
+    """One use of a parameter: the result in the graph whose gradient is wanted, and what makes the part of it.
 
-    Attributes:
-        edge: the result in the graph whose gradient is wanted.
-        part: from that gradient to the part; None where it has no samples along its first dimension after all.
+    There is no part where the gradient has no samples along its first dimension after all.
     """
 
     edge: Edge
@@ -80,20 +78,15 @@ def refuse_batch_statistics(graph: LossGraph) -> None:
     """Raise for batch normalisation in training mode: sample i's loss depends on all the others' activations."""
     for node in graph.users:
         name = node.name()
-        if "BatchNorm" in name:
-            _refuse_statistics_of(node, name)
-
-
-def _refuse_statistics_of(node: Node, name: str) -> None:
-    # instance normalisation is batch normalisation of a batch of one with B times the channels
-    alone = getattr(node, "_saved_training", False) and len(node._saved_input) == 1  # type: ignore[attr-defined]
-    if "SyncBatchNorm" in name or (getattr(node, "_saved_training", False) and not alone):
-        raise ValueError(
-            "losses come through batch normalisation in training mode, where the loss of each sample depends on all "
-            "samples of the batch, so that no layer's gradient falls apart into samples: put these layers into "
-            "eval mode (module.eval()), use GroupNorm, or give mtopt.backward(list(losses), ...), which takes one "
-            "backward pass per loss"
-        )
+        training = "BatchNorm" in name and getattr(node, "_saved_training", False)
+        # instance normalisation is batch normalisation of a batch of one with B times the channels
+        if "SyncBatchNorm" in name or (training and len(node._saved_input) != 1):  # type: ignore[attr-defined]
+            raise ValueError(
+                "losses come through batch normalisation in training mode, where the loss of each sample depends on "
+                "all samples of the batch, so that no layer's gradient falls apart into samples: put these layers "
+                "into eval mode (module.eval()), use GroupNorm, or give mtopt.backward(list(losses), ...), which "
+                "takes one backward pass per loss"
+            )
 
 
 def uses_of(
@@ -116,9 +109,10 @@ def uses_of(
             found[id(param)] = []
             continue
         of_layers = [entry for entry in by_param.get(id(param), ()) if node in entry[2]]
-        uses = (
-            _uses_in_layers(graph, node, of_layers, batch) if of_layers else _uses_by_itself(graph, node, param, batch)
-        )
+        if of_layers:
+            uses = _uses_in_layers(graph, node, of_layers, batch)
+        else:
+            uses = _uses_by_itself(graph, node, param, batch)
         if uses is not None:
             found[id(param)] = uses
     return found
@@ -225,7 +219,7 @@ def _uses_in_attention(graph: LossGraph, node: Node, name: str, region: set[Node
         if name.endswith("bias"):
             if user.name() not in ("AddmmBackward0", "AddBackward0"):
                 return None
-            uses.append(Use((user, 0), lambda cotangent: _sum_of_rows(cotangent, batch)))
+            uses.append(_use_in_sum(user, batch))
         elif user.name() == "TBackward0":
             for product, _ in graph.users_past_casts(user):
                 operand, saved = PRODUCTS.get(product.name(), (0, ""))
@@ -246,9 +240,12 @@ def _use_in_product(product: Node, saved: str, batch: int) -> Use:
     return Use((product, 0), part)
 
 
-def _sum_of_rows(cotangent: torch.Tensor, batch: int) -> torch.Tensor | None:
-    rows = _by_sample(cotangent, batch)
-    return None if rows is None else rows.sum(1)
+def _use_in_sum(user: Node, batch: int) -> Use:
+    def part(cotangent: torch.Tensor) -> Part | None:
+        rows = _by_sample(cotangent, batch)
+        return None if rows is None else rows.sum(1)
+
+    return Use((user, 0), part)
 
 
 def _by_sample(rows: torch.Tensor, batch: int) -> torch.Tensor | None:
