@@ -9,13 +9,8 @@ import torch
 
 
 class PackedTensors(NamedTuple):
-    """Some of the tensors of K rows, which are, one after the other, the rows of a matrix.
-
-    Attributes:
-        positions: of these tensors in each row, in order.
-        shapes: of each.
-        matrix: (K, n).
-    """
+    """Some of the tensors of K rows, by their positions in order, which are, one after the other, the rows of a matrix
+    (K, n)."""
 
     positions: Sequence[int]
     shapes: Sequence[torch.Size]
