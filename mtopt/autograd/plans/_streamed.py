@@ -48,7 +48,7 @@ class StreamedRows(Plan):
             assert outcome.weights is not None
             self._add(group, part, float(outcome.weights))
         for group, part in own:
-            self._add(group, part, self.own_factors(grouping, weights, group.loss)[group.loss])
+            self._add(group, part, self.own_factor(group.loss, weights))
         made = [group for group in (*grouping.shared, *grouping.own) if group.indices[0] in self.sums]
         pieces: list[Piece] = [(group.indices, self.sums[group.indices[0]]) for group in made]
         return Update(pieces, [self.bounds[group.indices[0]] for group in made])
