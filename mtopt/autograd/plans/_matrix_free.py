@@ -58,34 +58,36 @@ class FollowedWeights(OnGraph):
     def evidence(self, grouping: Grouping) -> Iterator[Evidence]:
         self.point = Point(self.call, self.call.losses, self.batch, self.generators)
         total = len(self.batch.objectives)
-        each = list(zip(grouping.rules, grouping.shared, strict=True))
-        self.keeps = [rule.kept_weights(self.objectives(group), total) is not None for rule, group in each]
+        self.rules = [cast(Following, rule) for rule in grouping.rules]  # of a kind with the one that was looked at
+        objectives = [self.objectives(group) for group in grouping.shared]
+        kept = [rule.kept_weights(of, total) for rule, of in zip(grouping.rules, objectives, strict=True)]
+        self.keeps = [weights is not None for weights in kept]
         rounds = 1 if all(self.keeps) else self.options.iterations
         for number in range(rounds):
-            self.weights = [_follows(rule).weights_to_follow(self.objectives(group)) for rule, group in each]
-            main = dict(zip(each[0][1].reach, self.weights[0].tolist(), strict=True)) if each else {}
+            self.weights = [rule.weights_to_follow(of) for rule, of in zip(self.rules, objectives, strict=True)]
+            main = dict(zip(grouping.shared[0].reach, self.weights[0].tolist(), strict=True)) if objectives else {}
             own = self.own_factors(grouping, main)
             keep = number + 1 < rounds
-            self.found = differentiate_weighted(self, self.losses, grouping, self.weights, own, retain_graph=keep)
-            directions = [[g for g in gradients if g is not None] for gradients in self.found.shared]
-            lengths = [norm_of(each) / self.call.scale if each else 0.0 for each in directions]
+            self.pieces = differentiate_weighted(self, self.losses, grouping, self.weights, own, retain_graph=keep)
+            found = [[g for g in gradients if g is not None] for _, gradients in self.pieces]
+            lengths = [
+                norm_of(direction) / self.call.scale if direction else 0.0 for direction in found[: len(objectives)]
+            ]
             self.lengths = self.call.processes.share(torch.tensor(lengths, dtype=torch.float64)).tolist()
-            if not all(map(math.isfinite, self.lengths)) or not are_finite(
-                [g for g in self.found.own if g is not None]
-            ):
+            if not (all(map(math.isfinite, self.lengths)) and all(map(are_finite, found[len(objectives) :]))):
                 yield Evidence(bad=f"non-finite {WHAT}")
                 return
             yield Evidence()
 
     def ask(self, grouping: Grouping, evidence: Evidence) -> list[Outcome]:
         self.factors = []
-        for number, (rule, group) in enumerate(zip(grouping.rules, grouping.shared, strict=True)):
+        for number, (rule, group) in enumerate(zip(self.rules, grouping.shared, strict=True)):
             objectives, length = self.objectives(group), self.lengths[number]
             if self.keeps[number]:
-                factor = _follows(rule).lengthening(objectives, length * length)
+                factor = rule.lengthening(objectives, length * length)
             else:
-                products = self._products(group, self.found.shared[number], length, self.weights[number].numpy())
-                factor, _ = _follows(rule).follow(objectives, products, length * length, rate=self.options.rate)
+                products = self._products(group, self.pieces[number][1], length, self.weights[number].numpy())
+                factor, _ = rule.follow(objectives, products, length * length, rate=self.options.rate)
             self.factors.append(factor)
         each = zip(self.weights, self.factors, strict=True)
         return [Outcome(weights if factor == 1.0 else weights * factor) for weights, factor in each]
@@ -110,12 +112,14 @@ class FollowedWeights(OnGraph):
         return products / along  # exact along w: the part of the error that all the losses share is gone
 
     def realise(self, grouping: Grouping, outcomes: Sequence[Outcome], weights: Mapping[int, float]) -> Update:
-        for number, factor in enumerate(self.factors):
-            if factor != 1.0:
-                self.found.shared[number] = _lengthened(self.found.shared[number], factor)
-                if number == 0 and self.private == "weighted":  # heads are to be in proportion
-                    self.found.own = _lengthened(self.found.own, factor)
-        return Update(self.found.pieces(grouping), what=WHAT, borrowed=True, obstacle=self.obstacle)
+        # heads that are weighted are to be in proportion
+        of_heads = self.factors[0] if self.factors and self.private == "weighted" else 1.0
+        factors = [*self.factors, *[of_heads] * (len(self.pieces) - len(self.factors))]
+        pieces = [
+            (indices, gradients if factor == 1.0 else _lengthened(gradients, factor))
+            for (indices, gradients), factor in zip(self.pieces, factors, strict=True)
+        ]
+        return Update(pieces, what=WHAT, borrowed=True, obstacle=self.obstacle)
 
     def note_written(self, grouping: Grouping) -> None:
         for rule, group, keeps in zip(grouping.rules, grouping.shared, self.keeps, strict=True):
@@ -161,10 +165,6 @@ def _require_following(rule: Combiner) -> None:
             f"plan='matrix_free' takes a rule that follows its weights by products of the Gramian with a vector, and "
             f"{rule!r} does not: one of {names}, or Every around one"
         )
-
-
-def _follows(rule: Combiner) -> Following:
-    return cast(Following, rule)  # one of a kind with the rule that was looked at in the beginning
 
 
 def _counted(count: int, what: str) -> str:
@@ -237,18 +237,15 @@ class Point:
                     f"{str(error).splitlines()[0]} Use plan=mtopt.MatrixFree(product='displacement'), which needs no "
                     "derivative"
                 ) from error
-        self._require_same(self._means([loss.primal for loss in found]))
-        tangents = [torch.zeros_like(loss.primal) if loss.tangent is None else loss.tangent for loss in found]
-        return self._means(tangents) * (length / size)
-
-    def _require_same(self, values: Array) -> None:
-        change = float(np.linalg.norm(values - self.values))
+        change = float(np.linalg.norm(self._means([loss.primal for loss in found]) - self.values))
         if change > 1e-2 * float(np.linalg.norm(self.values)):
             raise ValueError(
                 f"losses must give the same values when they are run again, found a change of {change:.2g}: draw the "
                 "batch outside of them, and random numbers from torch's, numpy's or Python's global generators; where "
                 "fused attention drops out on a GPU, train with SDPBackend.MATH or use product='displacement'"
             )
+        tangents = [torch.zeros_like(loss.primal) if loss.tangent is None else loss.tangent for loss in found]
+        return self._means(tangents) * (length / size)
 
     def _displace(self, moves: Sequence[Move], length: float, size: float) -> Array:
         """``(L(x) - L(x - e d)) / e``: one more forward, without a graph.

@@ -14,15 +14,9 @@ from mtopt.autograd._call import Call
 from mtopt.autograd._matrix_free_options import MatrixFree
 from mtopt.autograd._reach import Group, Grouping
 from mtopt.autograd._step import Evidence, Plan
-from mtopt.autograd.plans._matrix_free import (
-    Point,
-    kind_of,
-    require_module,
-    run_batch,
-    run_losses_of,
-)
-from mtopt.autograd.plans._several_batches import check_same, draws_of
-from mtopt.autograd.plans._weighted import WHAT, KeptWeights, OnGraph, differentiate_weighted
+from mtopt.autograd.plans._matrix_free import Point, kind_of, require_module, run_batch, run_losses_of
+from mtopt.autograd.plans._several_batches import check_same, draws_of, kept_on_last
+from mtopt.autograd.plans._weighted import WHAT, OnGraph, differentiate_weighted
 from mtopt.combiners import Combiner, FollowingDraws, Outcome, list_combiners
 from mtopt.linalg import Array, norm_of
 
@@ -40,13 +34,8 @@ class FollowedDraws(OnGraph):
         _require_following(call.rule, call.free)
         require_module(call)
         draws = draws_of(call.losses, call.rule)
-        last: Batch | None = None
-        if call.rule.kept_weights((), 0) is not None:  # the last draw is all that such a step looks at
-            last = run_batch(draws[-1], call)
-            kept = KeptWeights.of(call, last)
-            if kept is not None:
-                return kept
-        return cls(call, draws, last)
+        last, kept = kept_on_last(call, lambda: run_batch(draws[-1], call))
+        return kept or cls(call, draws, last)
 
     def __init__(self, call: Call, draws: Sequence[object], last: Batch | None) -> None:
         assert call.free is not None
@@ -72,7 +61,7 @@ class FollowedDraws(OnGraph):
         along = differentiate_weighted(self, self.losses, shared, weights, {})
         self.products = [
             self._product(group, gradients, given.numpy())
-            for group, gradients, given in zip(grouping.shared, along.shared, weights, strict=True)
+            for group, (_, gradients), given in zip(grouping.shared, along, weights, strict=True)
         ]
         if not all(np.isfinite(product).all() for product in self.products):
             yield Evidence(bad=f"non-finite {WHAT}, or product with it")

@@ -31,23 +31,18 @@ class SeveralBatches(KeptRows):
     def of_draws(cls, call: Call) -> Plan:
         """The plan for a call with several draws; where the rule keeps weights, that of the last one alone."""
         draws = [draw if call.absent is None else without_nan(draw) for draw in draws_of(call.losses, call.rule)]
-        last: Batch | None = None
-        if call.rule.kept_weights((), 0) is not None:  # the last draw is all that such a step looks at
-            last = read_draw(draws, len(draws) - 1, call, retain_graph=call.retain_graph)
-            kept = KeptWeights.of(call, last)
-            if kept is not None:
-                return kept
-        return cls(call, draws, last)
+        last, kept = kept_on_last(call, lambda: _read_last(draws, call))
+        return kept or cls(call, draws, last)
 
     def __init__(self, call: Call, draws: Draws, last: Batch | None) -> None:
         self.draws: list[tuple[Batch, list[Row]]] = []
         for number in range(len(draws) - 1):
             batch = read_draw(draws, number, call)
-            self.draws.append((batch, rows_of(batch, call)))
+            self.draws.append((batch, list(make_rows(batch, call)[0])))
             if call.absent is None:
                 check_same(self.draws[0][0], batch, number)
-        last = last or read_draw(draws, len(draws) - 1, call, retain_graph=call.retain_graph)
-        super().__init__(call, last, None if last.all_tensors else rows_of(last, call))
+        last = last or _read_last(draws, call)
+        super().__init__(call, last, None if last.all_tensors else list(make_rows(last, call)[0]))
         if call.absent is not None:
             _keep_common([*self.draws, (last, self.rows or [])])
         check_same(self.draws[0][0], last, len(draws) - 1)
@@ -103,11 +98,6 @@ class SeveralBatches(KeptRows):
         )
 
 
-def rows_of(batch: Batch, call: Call) -> list[Row]:
-    """The rows of one mini-batch."""
-    return list(make_rows(batch, call)[0])
-
-
 def draws_of(draws: object, rule: Combiner) -> Sequence[Any]:
     """``draws`` itself, once it is as many collections of losses as the rule takes."""
     wanted = f"{rule!r} takes {rule.draws} independent mini-batches a step: losses must be a sequence of "
@@ -119,6 +109,18 @@ def draws_of(draws: object, rule: Combiner) -> Sequence[Any]:
     ):
         raise ValueError(f"{wanted}; found {len(draws)}: {', '.join(type(draw).__name__ for draw in draws)}")
     return draws
+
+
+def kept_on_last(call: Call, read: Callable[[], Batch]) -> tuple[Batch | None, Plan | None]:
+    """The last draw, where the rule may keep weights: it is all that such a step looks at; and the plan of the step."""
+    if call.rule.kept_weights((), 0) is None:
+        return None, None
+    last = read()
+    return last, KeptWeights.of(call, last)
+
+
+def _read_last(draws: Draws, call: Call) -> Batch:
+    return read_draw(draws, len(draws) - 1, call, retain_graph=call.retain_graph)
 
 
 def read_draw(draws: Draws, number: int, call: Call, *, retain_graph: bool = False) -> Batch:

@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
-from typing import Self
+from typing import Any, Self
 
 import torch
 
@@ -47,10 +46,7 @@ class LossValues(Plan):
     def realise(self, grouping: Grouping, outcomes: Sequence[Outcome], weights: Mapping[int, float]) -> Update:
         self.backwards = 1
         gradients = self.call.processes.differentiate(
-            self.losses,
-            self.call.params,
-            seeds_of(self.losses, weights.values()),
-            retain_graph=self.batch.retain_graph,
+            self.losses, self.call.params, seeds_of(self.losses, weights.values()), retain_graph=self.batch.retain_graph
         )
         gradients = self.call.processes.sum_gradients(WHAT, gradients, self.call.params)
         if all(gradient is None for gradient in gradients):
@@ -135,23 +131,8 @@ def realise_by_pass(
 ) -> Update:
     """The update of one backward pass of the losses, weighted as a rule said."""
     given = [outcome.weights for outcome in outcomes if outcome.weights is not None]
-    made = differentiate_weighted(plan, losses, grouping, given, plan.own_factors(grouping, weights))
-    return Update(made.pieces(grouping), what=WHAT, borrowed=True)
-
-
-@dataclass(slots=True)
-class WeightedGradients:
-    """Gradients of weighted losses: of each shared group, and of the others together."""
-
-    shared: list[list[torch.Tensor | None]]
-    indices: list[int] = field(default_factory=list)
-    own: list[torch.Tensor | None] = field(default_factory=list)
-
-    def pieces(self, grouping: Grouping) -> list[Piece]:
-        found: list[Piece] = [
-            (group.indices, gradients) for group, gradients in zip(grouping.shared, self.shared, strict=True)
-        ]
-        return [*found, (self.indices, self.own)] if self.indices else found
+    pieces = differentiate_weighted(plan, losses, grouping, given, plan.own_factors(grouping, weights))
+    return Update(pieces, what=WHAT, borrowed=True)
 
 
 def differentiate_weighted(
@@ -162,8 +143,8 @@ def differentiate_weighted(
     own: Mapping[int, float],
     *,
     retain_graph: bool | None = None,
-) -> WeightedGradients:
-    """Each shared group's gradient with its weights (K,), the others' times ``own``, by their losses.
+) -> list[Piece]:
+    """Each shared group's gradient with its weights (K,), then the others', times ``own``, by their losses.
 
     One pass does for all parameters that share their weights. Parameters that only some of the losses reach take a pass
     for each set of losses. Those of single losses that get their own gradients are had from the main pass, divided by
@@ -192,29 +173,26 @@ def differentiate_weighted(
     passes = [(group.indices, of_losses) for group, of_losses in zip(grouping.shared, by_group, strict=True)]
     if along:
         passes[0] = [*passes[0][0], *along], main
-    # the main pass is the last, which frees the graph: it is the longest
-    passes = [*([(apart, factors)] if apart else []), *reversed(passes)]
+    if apart:
+        passes.append((apart, factors))
     keep = batch.retain_graph if retain_graph is None else retain_graph
-    found: list[list[torch.Tensor | None]] = []
-    for number, (indices, of_losses) in enumerate(passes, start=1):
+    pieces: list[Piece] = []
+    # the main pass is the last, which frees the graph: it is the longest
+    for number, (indices, of_losses) in reversed(list(enumerate(passes))):
         outputs = [losses[k] for k in of_losses]
         params = [call.params[index] for index in indices]
         gradients = call.processes.differentiate(
-            outputs,
-            params,
-            seeds_of(outputs, of_losses.values()),
-            retain_graph=keep or number < len(passes),
+            outputs, params, seeds_of(outputs, of_losses.values()), retain_graph=keep or number > 0
         )
         gradients = call.processes.sum_gradients(WHAT, gradients, params)
         require_dense([batch.names[k] for k in of_losses], gradients)
-        found.append(_corrected(indices, gradients, corrections) if corrections else list(gradients))
-    heads = found.pop(0) if apart else []
-    shared = found[::-1]
-    if along:
-        end = len(grouping.shared[0].indices)
-        heads, shared[0] = [*heads, *shared[0][end:]], shared[0][:end]
+        pieces.insert(0, (indices, _corrected(indices, gradients, corrections) if corrections else gradients))
     plan.backwards += len(passes)
-    return WeightedGradients(shared, [*apart, *along], heads)
+    if along:
+        (indices, gradients), end = pieces[0], len(grouping.shared[0].indices)
+        pieces[0] = indices[:end], gradients[:end]
+        pieces.append((indices[end:], gradients[end:]))
+    return pieces
 
 
 def _is_divisible(weight: float, group: Group, call: Call) -> bool:
@@ -228,15 +206,12 @@ def _corrected(
 ) -> list[torch.Tensor | None]:
     """``gradients``, those of some parameters times a factor."""
     found = list(gradients)
-    chosen = [
-        (n, g, factors[i])
-        for n, (i, g) in enumerate(zip(indices, found, strict=True))
-        if i in factors and g is not None
-    ]
+    chosen = [n for n, index in enumerate(indices) if index in factors and found[n] is not None]
     if chosen:
-        places, given, by = zip(*chosen, strict=True)
-        for place, product in zip(places, torch._foreach_mul(list(given), list(by)), strict=True):
-            found[place] = product
+        given: list[Any] = [found[n] for n in chosen]
+        products = torch._foreach_mul(given, [factors[indices[n]] for n in chosen])
+        for n, product in zip(chosen, products, strict=True):
+            found[n] = product
     return found
 
 
