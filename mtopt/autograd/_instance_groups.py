@@ -19,12 +19,7 @@ from mtopt.linalg import Row, norm_of, split_complex
 
 
 class SampleGroups:
-    """K objectives over B samples, each the mean of some of their losses.
-
-    Args:
-        groups: by name, or by ``Objective``: a slice, positions, or a mask (B,). A sample is in one group at most.
-        count: B.
-    """
+    """K objectives over ``count`` samples, each the mean of the losses of a group; a sample is in one group at most."""
 
     def __init__(self, groups: Mapping[Any, Any], count: int) -> None:
         if not isinstance(groups, Mapping) or not groups:
@@ -76,8 +71,7 @@ def _samples_of(name: str, given: Any, count: int) -> torch.Tensor:
 class GroupRows(KeptRows):
     """A row for each group, layer by layer, from one pass.
 
-    Attributes:
-        checked: a second pass holds the rows against autograd's gradient, and shows samples that see one another.
+    ``checked``: a second one holds the rows against autograd's gradient, and shows samples that see one another.
     """
 
     def __init__(

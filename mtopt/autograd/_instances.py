@@ -132,21 +132,17 @@ class Instances:
             what=WHO,
         )
         self._hooks.listening = False
-        if groups is not None:
-            return self._of_groups(call, losses, SampleGroups(groups, len(losses)))
+        samples = None if groups is None else SampleGroups(groups, len(losses))
         if combiner.needs == "losses":
-            return run_step(call, LossValues(call, Batch(losses, call.scale, retain_graph=retain_graph)))
+            each = losses if samples is None else dict(zip(samples.objectives, samples.losses(losses), strict=True))
+            return run_step(call, LossValues(call, Batch(each, call.scale, retain_graph=retain_graph)))
+        if samples is not None:
+            record = run_step(call, GroupRows(call, losses, samples, self._hooks, checked=not self._has_checked))
+            self._has_checked = True
+            return record
         record = run_step(call, _ByLayers(call, losses, self._hooks))
         if not retain_graph:
             self._hooks.found = []
-        return record
-
-    def _of_groups(self, call: Call, losses: torch.Tensor, groups: SampleGroups) -> StepRecord:
-        if call.rule.needs == "losses":
-            each = dict(zip(groups.objectives, groups.losses(losses), strict=True))
-            return run_step(call, LossValues(call, Batch(each, call.scale, retain_graph=call.retain_graph)))
-        record = run_step(call, GroupRows(call, losses, groups, self._hooks, checked=not self._has_checked))
-        self._has_checked = True
         return record
 
     def _check(self, losses: torch.Tensor) -> None:

@@ -40,13 +40,10 @@ Partial = Callable[[Any, str, torch.Tensor, torch.Tensor], Part]
 
 
 def part_of(module: nn.Module, name: str, given: torch.Tensor, cotangent: torch.Tensor) -> Part:
-    """The part of the parameter ``name`` of ``module`` in one call.
+    """The part of the parameter ``name`` (weight or bias) of a module that :func:`is_known`, in one call.
 
-    Args:
-        module: one that :func:`is_known`.
-        name: ``"weight"`` or ``"bias"``.
-        given: the call's input, samples along the first dimension.
-        cotangent: the gradient of sample i's loss by sample i's output, samples along the first dimension.
+    ``given``, the call's input, and ``cotangent``, the gradient of sample i's loss by sample i's output, have samples
+    along the first dimension.
     """
     partial = _partial_of(module)
     assert partial is not None
@@ -113,19 +110,14 @@ def _convolution(module: Any, name: str, given: torch.Tensor, cotangent: torch.T
     left = cotangent.flatten(2)  # (B, out, T)
     if name == "bias":
         return left.sum(2)
-    patches = _patches(module, given)  # (B, in * kernel, T)
+    mode = "constant" if module.padding_mode == "zeros" else module.padding_mode
+    padding = module._reversed_padding_repeated_twice  # as F.pad takes it, for "same" and "valid", too
+    padded = F.pad(given, padding, mode=mode) if any(padding) else given
+    patches = patches_of(padded, module.kernel_size, module.stride, module.dilation)  # (B, in * kernel, T)
     if module.groups == 1:
         return Factors(left.mT, patches.mT, module.out_channels)
     groups = (len(given), module.groups, -1, left.shape[2])
     return (left.reshape(groups) @ patches.reshape(groups).mT).flatten(1)
-
-
-def _patches(module: Any, given: torch.Tensor) -> torch.Tensor:
-    """What the kernel sees at each of T output positions: (B, in * kernel, T)."""
-    mode = "constant" if module.padding_mode == "zeros" else module.padding_mode
-    padding = module._reversed_padding_repeated_twice  # as F.pad takes it, for "same" and "valid", too
-    padded = F.pad(given, padding, mode=mode) if any(padding) else given
-    return patches_of(padded, module.kernel_size, module.stride, module.dilation)
 
 
 def patches_of(

@@ -53,12 +53,9 @@ class LossGraph:
                 self.users[behind].append(node)
 
     def region(self, call: LayerCall) -> set[Node]:
-        """The nodes between a call's inputs and its output."""
+        """The nodes between a call's inputs and its output, which is in this graph."""
         stops = {node for node, _ in call.inputs}
-        top = call.edge[0]
-        if top not in self.users:
-            return set()
-        found, pending = {top}, [top]
+        found, pending = {call.edge[0]}, [call.edge[0]]
         while pending:
             for behind, _ in pending.pop().next_functions:
                 if behind is not None and behind not in stops and behind not in found:
@@ -174,15 +171,10 @@ def _use_in_layer(graph: LossGraph, call: LayerCall, name: str, batch: int) -> U
         return Use(call.edge, part)
     # Made once for all samples, as positions are: the samples come in where it is added to something of theirs. There
     # it shows, too, whether an embedding of as many positions as there are samples is one of samples.
-    added = _added_to_samples(graph, call.output[0])
-    if added is not None and shape:
-        return Use(added, part)
+    users = graph.users.get(call.output[0], [])
+    if shape and len(users) == 1 and _passes_on(users[0], call.output[0]):
+        return Use((users[0], 0), part)
     return Use(call.edge, part) if has_samples else None
-
-
-def _added_to_samples(graph: LossGraph, node: Node) -> Edge | None:
-    users = graph.users.get(node, [])
-    return (users[0], 0) if len(users) == 1 and _passes_on(users[0], node) else None
 
 
 def _passes_on(user: Node, node: Node) -> bool:

@@ -97,19 +97,13 @@ def _size(group: Group, places: Sequence[Place]) -> int:
 
 def reach_of_rows(rows: Sequence[Row], matrix: RowMatrix | None = None) -> list[Reach]:
     """Which losses reach each parameter, as their gradients tell."""
-    masks = [0] * len(rows[0])  # one bit per loss
-    if matrix is not None:
-        for index in matrix.columns:
-            masks[index] = (1 << len(rows)) - 1
-        for k, index in matrix.absent:
-            masks[index] -= 1 << k
+    reaches: list[list[int]] = [[] for _ in rows[0]]
+    stored, absent = ((), ()) if matrix is None else (matrix.columns, matrix.absent)
     for k, row in enumerate(rows):
-        bit = 1 << k
         for index, gradient in enumerate(row):
-            if gradient is not None:
-                masks[index] |= bit
-    members = {mask: tuple([k for k in range(len(rows)) if mask >> k & 1]) for mask in set(masks)}
-    return [members[mask] for mask in masks]
+            if gradient is not None or (index in stored and (k, index) not in absent):
+                reaches[index].append(k)
+    return [tuple(reach) for reach in reaches]
 
 
 def leaves_behind(tensors: Iterable[torch.Tensor], *, stop_at: Iterable[torch.Tensor] = ()) -> set[int]:

@@ -126,12 +126,7 @@ def _make_in_batch(losses: Sequence[torch.Tensor], call: Call, heads: HeadRows |
 
 
 def row_of(
-    name: str,
-    loss: torch.Tensor,
-    params: Sequence[torch.Tensor],
-    *,
-    retain_graph: bool,
-    processes: Processes = ALONE,
+    name: str, loss: torch.Tensor, params: Sequence[torch.Tensor], *, retain_graph: bool, processes: Processes = ALONE
 ) -> Row:
     """The gradient of ``loss`` with respect to ``params``; that of a complex one as pairs of reals."""
     return _require_dense_row(name, processes.differentiate([loss], list(params), retain_graph=retain_graph))
@@ -144,13 +139,8 @@ def _require_dense_row(name: str, gradients: Sequence[torch.Tensor | None]) -> R
 
 @dataclass(frozen=True, slots=True)
 class HeadRows:
-    """The heads' part of the rows: gradients of each loss with respect to ``features`` and to what is beside the trunk.
-
-    Attributes:
-        features: the trunk's outputs.
-        inside: the parameters of the trunk; ``outside``: the others.
-        rows: for each loss the gradients of the features, then those of ``outside``.
-    """
+    """The heads' part of the rows: for each loss the gradients of ``features``, the trunk's outputs, then those of the
+    parameters ``outside`` of the trunk; the others are ``inside``."""
 
     features: Sequence[torch.Tensor]
     inside: Sequence[torch.Tensor]
