@@ -103,7 +103,6 @@ def _parts(tensors: Iterable[torch.Tensor]) -> list[torch.Tensor]:
 
 
 def by_device(tensors: Iterable[torch.Tensor]) -> Iterable[list[torch.Tensor]]:
-    """The tensors of each device."""
     found: dict[torch.device, list[torch.Tensor]] = {}
     for tensor in tensors:
         found.setdefault(tensor.device, []).append(tensor)

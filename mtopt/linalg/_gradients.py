@@ -10,9 +10,8 @@ from typing import NamedTuple, NoReturn, Self
 import numpy as np
 import torch
 
-from mtopt.linalg._combination import add_up, exceed_float32
+from mtopt.linalg._combination import PackedTensors, add_up, cut_to_shapes, exceed_float32
 from mtopt.linalg._inner_products import Block, cut_into_blocks, sum_products
-from mtopt.linalg._packed import PackedTensors, cut_to_shapes
 from mtopt.linalg._precision import Precision
 from mtopt.linalg._sizes import CHUNK
 

@@ -11,7 +11,6 @@ import torch
 from mtopt.linalg._arrays import load_lapack
 from mtopt.linalg._entries import by_device
 from mtopt.linalg._gramian import normalize_gramian
-from mtopt.linalg._packed import rounds_products
 from mtopt.linalg._parts import sum_parts
 from mtopt.linalg._sizes import CHUNK, SEGMENT
 
@@ -96,6 +95,15 @@ def _sum_in(blocks: Iterator[Block], *, exact: bool) -> tuple[torch.Tensor, bool
         return products[0].cpu(), all_double
     totals = [torch.stack(found).sum(0).cpu() for found in by_device(products)]  # one transfer a device
     return totals[0] if len(totals) == 1 else torch.stack(totals).sum(0), all_double
+
+
+def rounds_products(device_type: str) -> bool:
+    """Whether float32 matrix products may be TF32 or bfloat16 ones, autocast apart."""
+    backend = {"cpu": torch.backends.mkldnn, "cuda": torch.backends.cuda}.get(device_type)
+    precision = getattr(getattr(backend, "matmul", None), "fp32_precision", None)
+    if precision is not None:  # the settings of PyTorch 2.9; the older function reads them, too, but not every mixture
+        return precision not in ("none", "ieee")
+    return torch.get_float32_matmul_precision() != "highest"
 
 
 def _multiply(block: Block, in_double: bool) -> torch.Tensor:

@@ -8,9 +8,9 @@ from dataclasses import dataclass, replace
 
 import torch
 
+from mtopt.linalg._combination import PackedTensors
 from mtopt.linalg._complex import view_reals, view_shard
 from mtopt.linalg._gradients import Place
-from mtopt.linalg._packed import PackedTensors
 
 Row = list[torch.Tensor | None]
 """One loss's gradient, one tensor per parameter; None where the loss does not reach the parameter."""
@@ -135,7 +135,6 @@ def _lay_out(row: Row, count: int, below: float) -> RowMatrix | None:
 
 
 def _move(row: Row, matrix: RowMatrix, number: int, params: Sequence[torch.Tensor], scale: float) -> None:
-    """Move a row's tensors to the matrix."""
     pieces = []
     for index in matrix.columns:
         gradient = row[index]

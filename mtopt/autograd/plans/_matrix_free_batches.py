@@ -55,8 +55,8 @@ class FollowedDraws(OnGraph):
             return
         self.batch = second
         self.followed = [self.objectives(group) for group in grouping.shared]
-        rules = [cast(FollowingDraws, rule) for rule in grouping.rules]
-        weights = [rule.weights_to_follow(each) for rule, each in zip(rules, self.followed, strict=True)]
+        self.rules = [cast(FollowingDraws, rule) for rule in grouping.rules]
+        weights = [rule.weights_to_follow(each) for rule, each in zip(self.rules, self.followed, strict=True)]
         shared = Grouping(grouping.shared)
         along = differentiate_weighted(self, self.losses, shared, weights, {})
         self.products = [
@@ -89,8 +89,8 @@ class FollowedDraws(OnGraph):
         return point.multiply(group, gradients, length, weights)
 
     def ask(self, grouping: Grouping, evidence: Evidence) -> list[Outcome]:
-        each = zip(grouping.rules, self.followed, self.products, strict=True)
-        return [Outcome(cast(FollowingDraws, rule).weights_of_product(known, product)) for rule, known, product in each]
+        each = zip(self.rules, self.followed, self.products, strict=True)
+        return [Outcome(rule.weights_of_product(known, product)) for rule, known, product in each]
 
 
 def _run_without_graph(losses: object, call: Call) -> Batch:
