@@ -60,12 +60,8 @@ class TakenApart:
         return plan
 
 
-class InstancePass:
-    """The Gramian (B, B) of all losses, without ``scale``.
-
-    ``reached``: the ids of the parameters that they reach; the other attributes are as in :class:`TakenApart`, and in
-    the record.
-    """
+class InstancePass(TakenApart):
+    """The same with one pass per loss for the rest, and the Gramian (B, B) of the losses without ``scale``."""
 
     def __init__(self, hooks: LayerHooks, losses: torch.Tensor, scale: float) -> None:
         count = len(losses)
@@ -74,14 +70,12 @@ class InstancePass:
         factors = torch.tensor([0.5 if bin(k).count("1") % 2 else 1.0 for k in range(count)], dtype=torch.float64)
         factors *= scale
         seeds = factors.to(losses.device, losses.dtype)
-        found = TakenApart(hooks, losses, seeds)
-        self.reached, self.dtype, self.plan = set(found.params), found.dtype, found.tell("loss")
-        rest = list(found.rest.values())
-        self.backwards = found.backwards + (count if rest else 0)
+        super().__init__(hooks, losses, seeds)
+        self.backwards += count if self.rest else 0
         with plain_arithmetic(losses):
             gramian = torch.zeros(count, count, dtype=torch.float64)
-            dense = _rows(losses, rest, seeds) if rest else []
-            for parts in found.parts.values():
+            dense = _rows(losses, list(self.rest.values()), seeds) if self.rest else []
+            for parts in self.parts.values():
                 if len(parts) == 1 and isinstance(parts[0], torch.Tensor):
                     dense.append(parts[0])
                 elif parts:

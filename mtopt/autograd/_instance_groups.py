@@ -40,7 +40,6 @@ class SampleGroups:
         ]
 
     def losses(self, losses: torch.Tensor) -> list[torch.Tensor]:
-        """The mean of each group."""
         return [losses[chosen].mean() for chosen in self.chosen]
 
     def seeds(self, losses: torch.Tensor, factors: Sequence[float]) -> torch.Tensor:

@@ -180,8 +180,8 @@ class _ByLayers(Plan):
         if self.batch.non_finite():  # all that the step might have written to
             return [(0,)] * len(self.call.params)
         found = self.found = InstancePass(self.hooks, self.losses, self.call.scale)
-        self.description, self.backwards = found.plan, found.backwards
-        return [(0,) if id(param) in found.reached else () for param in self.call.params]
+        self.description, self.backwards = found.tell("loss"), found.backwards
+        return [(0,) if id(param) in found.params else () for param in self.call.params]
 
     def evidence(self, grouping: Grouping) -> Iterator[Evidence]:
         assert self.found is not None

@@ -93,10 +93,9 @@ def uses_of(
 
     A parameter that the losses do not reach has an empty list.
     """
-    calls = [call for call in calls if call.edge[0] in graph.users]
-    regions = [graph.region(call) for call in calls]
     by_param: dict[int, list[tuple[LayerCall, str, set[Node]]]] = {}
-    for call, region in zip(calls, regions, strict=True):
+    for call in calls:
+        region = graph.region(call) if call.edge[0] in graph.users else set()
         for name, param in call.parameters.items():
             by_param.setdefault(id(param), []).append((call, name, region))
     found: dict[int, list[Use]] = {}

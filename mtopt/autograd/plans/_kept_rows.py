@@ -24,20 +24,18 @@ class KeptRows(Plan):
     followed, in words.
     """
 
-    def __init__(self, call: Call, batch: Batch, rows: list[Row] | None = None, why: str = "") -> None:
+    def __init__(self, call: Call, batch: Batch, rows: Sequence[Row] = (), why: str = "") -> None:
         super().__init__(call, batch)
         self.rows, self.why = rows, why
         self.matrix: RowMatrix | None = None
         self.factors: Sequence[float] | None = None
 
     def reach(self) -> Sequence[Reach]:
-        if self.rows is None:
-            self.rows = self._make_rows()
+        self.rows = self.rows or self._make_rows()
         self.backwards = self.backwards or len(self.rows)
         return reach_of_rows(self.rows, self.matrix)
 
     def _make_rows(self) -> list[Row]:
-        """The rows, in the form that they are kept in."""
         call, batch, count = self.call, self.batch, len(self.batch.present)
         batched = call.plan == "batched"
         source, self.trunk, self.description = make_rows(batch, call, batched=batched)
@@ -55,7 +53,6 @@ class KeptRows(Plan):
         return rows
 
     def evidence(self, grouping: Grouping) -> Iterator[Evidence]:
-        assert self.rows is not None
         self.gradients = [self.gradients_of(group, self.rows) for group in grouping.shared]
         self.own = OwnRows(self, grouping.own, self.rows)
         self.matrix = None

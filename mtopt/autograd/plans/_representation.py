@@ -59,14 +59,14 @@ class Representation(KeptRows):
         seen = [tuple([k for k, row in enumerate(ends) if any(g is not None for g in row[:width])])]
         (reach,) = reach_on_all(seen, len(ends), self.call.processes)
         of_heads = iter([(name, row[width:]) for (name, _), row in zip(named, ends, strict=True)])
-        self.rows = []
+        self.rows = rows = []
         for k, (name, row) in enumerate(self.call.processes.sum_rows(of_heads, heads)):
             if k not in reach:
                 require_reach(name, row)
             spread: Row = [None] * len(params)
             for index, gradient in zip(outside, row, strict=True):
                 spread[index] = gradient
-            self.rows.append(spread)
+            rows.append(spread)
         self.representation = self._representation([ends[k][:width] for k in reach], reach)
         main = Group(reach, True, [index for index, param in enumerate(params) if id(param) in self.trunk])
         found = Grouping.of(self.reach(), self.call.places, len(ends), combined=self.private == "combined", trunk=set())
@@ -77,7 +77,6 @@ class Representation(KeptRows):
         return Grouping([main])
 
     def reach(self) -> Sequence[Reach]:
-        assert self.rows is not None
         return reach_of_rows(self.rows)
 
     def _representation(self, rows: Sequence[Row], reach: Reach) -> Gradients:
@@ -93,7 +92,6 @@ class Representation(KeptRows):
         return found
 
     def evidence(self, grouping: Grouping) -> Iterator[Evidence]:
-        assert self.rows is not None
         self.heads = [self.gradients_of(group, self.rows) for group in (*grouping.shared[1:], *grouping.own)]
         self.carried_rows = [self.gradients_of(group, self.rows) for group in self.carried]
         single = list(zip(grouping.own, self.heads[len(grouping.shared) - 1 :], strict=True))

@@ -42,16 +42,17 @@ class SeveralBatches(KeptRows):
             if call.absent is None:
                 check_same(self.draws[0][0], batch, number)
         last = last or _read_last(draws, call)
-        super().__init__(call, last, None if last.all_tensors else list(make_rows(last, call)[0]))
+        rows = [] if last.all_tensors else list(make_rows(last, call)[0])
         if call.absent is not None:
-            _keep_common([*self.draws, (last, self.rows or [])])
+            _keep_common([*self.draws, (last, rows)])
+        super().__init__(call, last, rows)
         check_same(self.draws[0][0], last, len(draws) - 1)
         count = len(last.present)
-        of_last = "one weighted backward" if self.rows is None else f"{count} backwards"
+        of_last = f"{count} backwards" if self.rows else "one weighted backward"
         self.description = f"{count} backwards on each of {len(draws) - 1} draws, and {of_last} on the last"
 
     def reach(self) -> Sequence[Reach]:
-        if self.rows is not None:
+        if self.rows:
             return reach_of_rows(self.rows)
         self.losses = losses_on_graph(self.batch, self.call)
         return reach_on_graph(self.losses, self.call, self.batch)
@@ -84,7 +85,7 @@ class SeveralBatches(KeptRows):
         return outcomes
 
     def realise(self, grouping: Grouping, outcomes: Sequence[Outcome], weights: Mapping[int, float]) -> Update:
-        if self.rows is None:
+        if not self.rows:
             return realise_by_pass(self, self.losses, grouping, outcomes, weights)
         self.backwards += len(self.rows)
         given = [outcome.weights for outcome in outcomes if outcome.weights is not None]
@@ -124,7 +125,6 @@ def _read_last(draws: Draws, call: Call) -> Batch:
 
 
 def read_draw(draws: Draws, number: int, call: Call, *, retain_graph: bool = False) -> Batch:
-    """The losses of one draw."""
     try:
         return Batch(draws[number], call.scale, retain_graph=retain_graph, processes=call.processes)
     except (TypeError, ValueError) as error:

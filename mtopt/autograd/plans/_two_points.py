@@ -47,11 +47,7 @@ class TwoPoints(KeptRows):
         self.backwards = len(rows) * (1 if self.before is None else 2)
 
     def evidence(self, grouping: Grouping) -> Iterator[Evidence]:
-        bad = {
-            k
-            for k, row in enumerate(self.before or ())
-            if not are_finite([gradient for gradient in row if gradient is not None])
-        }
+        bad = {k for k, row in enumerate(self.before or ()) if not are_finite([g for g in row if g is not None])}
         if names := [self.batch.names[k] for k in sorted(self.on_all(bad))]:
             yield Evidence(bad=f"non-finite gradient at the parameters of the step before: {', '.join(names)}")
             return
@@ -94,18 +90,16 @@ class _Visits:
                 )
 
     def run(self, *, again: bool) -> Losses:
-        how = self._replayed if again else self._remembered
+        how = partial(self._run_one, again)
         found = how(None, self.losses) if callable(self.losses) else self.losses
         pairs = zip(*read_losses(found, some=self.some), strict=True)
         return {objective: partial(how, objective, value) if callable(value) else value for objective, value in pairs}
 
-    def _remembered(self, objective: Objective | None, loss: Callable[[], Any]) -> Any:
-        self.generators[objective] = Generators(self.devices)
-        with self.generators[objective].recorded():
-            return loss()
-
-    def _replayed(self, objective: Objective | None, loss: Callable[[], Any]) -> Any:
-        with self.generators[objective].replayed():
+    def _run_one(self, again: bool, objective: Objective | None, loss: Callable[[], Any]) -> Any:
+        if not again:
+            self.generators[objective] = Generators(self.devices)
+        generators = self.generators[objective]
+        with generators.replayed() if again else generators.recorded():
             return loss()
 
 

@@ -204,7 +204,6 @@ def _is_divisible(weight: float, group: Group, call: Call) -> bool:
 def _corrected(
     indices: Sequence[int], gradients: Sequence[torch.Tensor | None], factors: Mapping[int, float]
 ) -> list[torch.Tensor | None]:
-    """``gradients``, those of some parameters times a factor."""
     found = list(gradients)
     chosen = [n for n, index in enumerate(indices) if index in factors and found[n] is not None]
     if chosen:
