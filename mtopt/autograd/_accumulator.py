@@ -125,12 +125,9 @@ class JacobianAccumulator:
         require_reach(objective.name, row)
         number = given.detach().reshape(()).double()
         self._backwards += 1
-        if index in self._rows:
-            self._rows[index] = [_sum(total, part) for total, part in zip(self._rows[index], row, strict=True)]
-            self._values[index] = self._values[index] + number
-        else:
-            self._rows[index] = [_sum(None, part) for part in row]
-            self._values[index] = number
+        totals = self._rows.get(index, [None] * len(row))
+        self._rows[index] = [_sum(total, part) for total, part in zip(totals, row, strict=True)]
+        self._values[index] = self._values.get(index, 0.0) + number
 
     def combine(self, combiner: Combiner, *, private: Private | None = None, strict: bool = False) -> StepRecord:
         """Apply the rule to the summed gradients, add the direction to ``.grad``, and start anew.

@@ -10,29 +10,6 @@ import torch
 from mtopt.linalg import SEGMENT, norm_of
 
 
-def _length_of(direction: Sequence[torch.Tensor]) -> float:
-    """The norm of all entries to 1e-7, in one look: float32 squares of short segments, added in float64."""
-    squares = [square.to(direction[0].device) for piece in direction for square in _squares(piece)]
-    length = math.sqrt(float(torch.stack(squares).sum())) if squares else 0.0
-    return length if 1e-15 < length < 1e15 or math.isnan(length) else norm_of(direction)
-
-
-def _least_length(direction: Sequence[torch.Tensor]) -> float:
-    """The norm of entries that are all the least number there is: what is shorter may come out as zero."""
-    least = (torch.finfo(piece.dtype) for piece in direction)
-    return math.hypot(
-        *(math.sqrt(piece.numel()) * kind.tiny * kind.eps for piece, kind in zip(direction, least, strict=True))
-    )
-
-
-def _squares(piece: torch.Tensor) -> list[torch.Tensor]:
-    flat = piece.detach().reshape(-1)
-    end = len(flat) // SEGMENT * SEGMENT
-    parts = [part for part in (flat[:end].view(-1, SEGMENT), flat[end:].unsqueeze(0)) if part.numel()]
-    dtype = torch.promote_types(flat.dtype, torch.float32)
-    return [torch.linalg.vector_norm(part, dim=1, dtype=dtype).double().square().sum() for part in parts]
-
-
 def require_agreement(
     direction: Sequence[torch.Tensor],
     gramian: torch.Tensor,
@@ -45,11 +22,7 @@ def require_agreement(
 ) -> None:
     """Raise unless ``||d||² = w' G w``, to the rounding of ``dtype`` and to what is too small for d's own.
 
-    Args:
-        direction: d times ``scale``.
-        gramian, weights: G (K, K) and w (K,), float64.
-        what: whose inner products they are, and
-        advice: what to do, for the error.
+    ``direction``: d times ``scale``. ``what``: whose inner products they are; ``advice``: what to do; for the error.
     """
     length = _length_of(direction) / scale
     square = length**2
@@ -64,3 +37,24 @@ def require_agreement(
             f"the inner products of {what} do not belong to the direction: its squared length is "
             f"{square:.6g}, and they say {expected:.6g}. {advice}"
         )
+
+
+def _length_of(direction: Sequence[torch.Tensor]) -> float:
+    """The norm of all entries to 1e-7, in one look: float32 squares of short segments, added in float64."""
+    squares = [square.to(direction[0].device) for piece in direction for square in _squares(piece)]
+    length = math.sqrt(float(torch.stack(squares).sum())) if squares else 0.0
+    return length if 1e-15 < length < 1e15 or math.isnan(length) else norm_of(direction)
+
+
+def _squares(piece: torch.Tensor) -> list[torch.Tensor]:
+    flat = piece.detach().reshape(-1)
+    end = len(flat) // SEGMENT * SEGMENT
+    parts = [part for part in (flat[:end].view(-1, SEGMENT), flat[end:].unsqueeze(0)) if part.numel()]
+    dtype = torch.promote_types(flat.dtype, torch.float32)
+    return [torch.linalg.vector_norm(part, dim=1, dtype=dtype).double().square().sum() for part in parts]
+
+
+def _least_length(direction: Sequence[torch.Tensor]) -> float:
+    """The norm of entries that are all the least number there is: what is shorter may come out as zero."""
+    kinds = [(piece.numel(), torch.finfo(piece.dtype)) for piece in direction]
+    return math.hypot(*(math.sqrt(count) * kind.tiny * kind.eps for count, kind in kinds))

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch
@@ -19,32 +19,20 @@ def batched_rows(
     outputs: Sequence[torch.Tensor],
     cotangents: Sequence[torch.Tensor],
     params: Sequence[torch.Tensor],
-    reaches: Sequence[Sequence[int]],
-    count: int,
+    reached: Mapping[int, Sequence[int]],
 ) -> list[Row]:
-    """``count`` rows at once: row k is the gradient of ``outputs`` with ``cotangents[...][k]``.
+    """K rows at once: row k is the gradient of ``outputs`` with ``cotangents[...][k]``.
 
-    Args:
-        outputs: where the backward starts.
-        cotangents: one for each output, (count, *shape of the output).
-        params: what is differentiated by.
-        reaches: for each parameter the rows that reach it; a batch has zeros where a row does not.
-        count: the number of rows.
-
-    The graph is kept: autograd frees nothing on the way, so that the rows can be made one by one if this fails. A
-    result in the graph that retains its gradient gets the sum of the K, as from K backwards: autograd would leave it a
-    tensor of the batch, which nothing can be done with once the batch is over.
-
-    Raises:
-        NotBatchedError: a function in the graph has no batching rule, or the batch does not fit in memory.
+    ``reached``: by the parameters' ids, the rows that reach each; a batch has zeros where a row does not.
     """
     found = batched_gradients(outputs, cotangents, params)
+    reaches = [reached.get(id(param), ()) for param in params]
     return [
         [
             None if batch is None or k not in reach else split_complex(batch[k])
             for batch, reach in zip(found, reaches, strict=True)
         ]
-        for k in range(count)
+        for k in range(len(cotangents[0]))
     ]
 
 
@@ -53,7 +41,15 @@ def batched_gradients(
     cotangents: Sequence[torch.Tensor],
     inputs: Sequence[torch.Tensor | torch.autograd.graph.GradientEdge],
 ) -> Sequence[torch.Tensor | None]:
-    """For each of ``inputs``, parameters or places in the graph, the gradients of all rows, (count, ...)."""
+    """For each of ``inputs``, parameters or places in the graph, the gradients of all K rows, (K, ...).
+
+    The graph is kept: autograd frees nothing on the way, so that the rows can be made one by one if this fails. A
+    result in the graph that retains its gradient gets the sum of the K, as from K backwards: autograd would leave it a
+    tensor of the batch, which nothing can be done with once the batch is over.
+
+    Raises:
+        NotBatchedError: a function in the graph has no batching rule, or the batch does not fit in memory.
+    """
     retained = retained_behind(outputs)
     wanted: list[Any] = [*inputs, *retained]
     try:

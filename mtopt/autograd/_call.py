@@ -27,7 +27,7 @@ Store = Literal["recompute"] | torch.dtype | None
 Private = Literal["own", "weighted", "combined"]
 
 SHORT = (torch.bfloat16, torch.float16)
-"""What rows may be kept in, besides their own dtype."""
+"""The dtypes of 16 bits, which rows may be kept in."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -96,19 +96,11 @@ class Call:
             check_plan(plan, store, rule)
         if processes is None:
             refuse_ranks(what)
-        _check_together(rule, plan, features, store, absent, free, retain_graph)
         params = unwrapped(params)
         places = trainable(params, processes or ALONE)
         scale, scaled = factor_of(scaler, places[0].parameter.device)
-        if absent is not None and rule.draws == 1:
-            losses = without_nan(losses)
-        if processes is not None and processes.shards is not None:
-            _check_sharded(rule, plan, features, store, free)
-        if processes is not None and processes.several:
-            note_call(processes, places, rule, scale)
-            processes.note("the arguments of mtopt.backward", (private, strict, plan, store, absent, features is None))
-        return cls(
-            losses,
+        call = cls(
+            losses if absent is None or rule.draws > 1 else without_nan(losses),
             places,
             [place.parameter for place in places],
             rule,
@@ -126,6 +118,52 @@ class Call:
             retain_graph,
             processes or ALONE,
         )
+        call._check_together()
+        if call.processes.shards is not None:
+            call._check_sharded()
+        if call.processes.several:
+            note_call(call.processes, places, rule, scale)
+            arguments = (private, strict, plan, store, absent, features is None)
+            call.processes.note("the arguments of mtopt.backward", arguments)
+        return call
+
+    def _check_together(self) -> None:
+        """Raise for arguments that do not go together."""
+        rule, matrix_free = self.rule, self.free is not None
+        if self.retain_graph and (matrix_free or rule.revisits):
+            what = "plan='matrix_free'" if matrix_free else repr(rule)
+            raise ValueError(
+                f"{what} runs the losses anew, at other parameters too, and keeps no graph of the caller's; "
+                "leave retain_graph out"
+            )
+        if matrix_free and self.absent is not None and rule.draws > 1:
+            raise ValueError(
+                f"plan='matrix_free' takes the same losses from all of {rule!r}'s mini-batches; leave "
+                f"absent={self.absent!r} out, or the plan"
+            )
+        if rule.draws > 1 and self.features is not None:
+            raise ValueError(f"features belong to one mini-batch, and {rule!r} takes {rule.draws}; leave it out")
+        as_usual = self.features is None and self.plan in ("auto", "loop") and self.store is None
+        if rule.revisits and not (matrix_free or as_usual):
+            raise ValueError(
+                f"{rule!r} takes one backward pass per loss at each of two points; leave features, plan and store out"
+            )
+
+    def _check_sharded(self) -> None:
+        """Raise for what needs whole parameters or gradients in each process, where ``fully_shard`` holds them."""
+        on_features = self.rule.on_features and self.features is not None
+        refused = {
+            "plan='features'": self.plan == "features",
+            f"features= for {self.rule!r}, which weighs by them,": on_features,
+            "plan='matrix_free'": self.free is not None,
+            "store=torch.float16": self.store == torch.float16,
+        }
+        for what, asked in refused.items():
+            if asked:
+                raise ValueError(
+                    f"params are sharded by fully_shard, with which {what} does not work; see docs/distributed.md for "
+                    "what does, or leave fully_shard out (DistributedDataParallel takes every plan)"
+                )
 
 
 def note_call(processes: Processes, places: Sequence[Place], rule: Combiner, scale: float) -> None:
@@ -146,14 +184,12 @@ def factor_of(scaler: Any, device: torch.device) -> tuple[float, bool]:
 
 def check_rule(combiner: object, private: object) -> None:
     """Raise for what is no rule, and for a word that ``private`` does not know."""
+    if isinstance(combiner, type):
+        raise TypeError(f"combiner must be a Combiner, found a class; create it: {combiner.__name__}()")
     if not isinstance(combiner, Combiner):
-        if isinstance(combiner, type):
-            raise TypeError(f"combiner must be a Combiner, found a class; create it: {combiner.__name__}()")
-        hint = (
-            f"; create it once, before the loop: mtopt.create_combiner({combiner!r})"
-            if isinstance(combiner, str)
-            else ""
-        )
+        hint = ""
+        if isinstance(combiner, str):
+            hint = f"; create it once, before the loop: mtopt.create_combiner({combiner!r})"
         raise TypeError(f"combiner must be a Combiner, found {type(combiner).__name__}{hint}")
     if private not in (None, "own", "weighted", "combined"):
         raise ValueError(f"private must be 'own', 'weighted' or 'combined', found {private!r}")
@@ -170,53 +206,6 @@ def check_features(features: object) -> None:
     for index, feature in enumerate(features):
         if not isinstance(feature, torch.Tensor):
             raise ValueError(f"features[{index}] must be a tensor with a graph, found {type(feature).__name__}")
-
-
-def _check_together(
-    rule: Combiner,
-    plan: object,
-    features: object,
-    store: object,
-    absent: object,
-    free: MatrixFree | None,
-    retain_graph: object,
-) -> None:
-    """Raise for arguments that do not go together."""
-    if retain_graph and (free is not None or rule.revisits):
-        what = "plan='matrix_free'" if free is not None else repr(rule)
-        raise ValueError(
-            f"{what} runs the losses anew, at other parameters too, and keeps no graph of the caller's; "
-            "leave retain_graph out"
-        )
-    if free is not None:
-        if absent is not None and rule.draws > 1:
-            raise ValueError(
-                f"plan='matrix_free' takes the same losses from all of {rule!r}'s mini-batches; leave "
-                f"absent={absent!r} out, or the plan"
-            )
-        return
-    if rule.draws > 1 and features is not None:
-        raise ValueError(f"features belong to one mini-batch, and {rule!r} takes {rule.draws}; leave it out")
-    if rule.revisits and (features is not None or plan not in ("auto", "loop") or store is not None):
-        raise ValueError(
-            f"{rule!r} takes one backward pass per loss at each of two points; leave features, plan and store out"
-        )
-
-
-def _check_sharded(rule: Combiner, plan: object, features: Features, store: object, free: MatrixFree | None) -> None:
-    """Raise for what needs whole parameters or gradients in each process, where ``fully_shard`` holds them."""
-    refused = {
-        "plan='features'": plan == "features",
-        f"features= for {rule!r}, which weighs by them,": rule.on_features and features is not None,
-        "plan='matrix_free'": free is not None,
-        "store=torch.float16": store == torch.float16,
-    }
-    for what, asked in refused.items():
-        if asked:
-            raise ValueError(
-                f"params are sharded by fully_shard, with which {what} does not work; see docs/distributed.md for what "
-                "does, or leave fully_shard out (DistributedDataParallel takes every plan)"
-            )
 
 
 def trainable(params: Params, processes: Processes = ALONE) -> list[Place]:

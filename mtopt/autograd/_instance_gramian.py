@@ -10,7 +10,7 @@ from mtopt.autograd._layer_gramians import gramian_of_parts, plain_arithmetic
 from mtopt.autograd._layer_hooks import LayerHooks
 from mtopt.autograd._layer_parts import Part
 from mtopt.autograd._parameter_uses import LossGraph, Use, refuse_batch_statistics, uses_of
-from mtopt.autograd._reach import Edge
+from mtopt.autograd._reach import Edge, require_dense
 from mtopt.linalg import CHUNK, gramian_of, split_complex, view_reals
 
 
@@ -19,7 +19,7 @@ class TakenApart:
 
     Attributes:
         params: the names of the trainable parameters that the losses reach, and these, by id.
-        parts: of those that fall apart into samples, by id.
+        parts: of those that fall apart into samples, by id; ``rest``: the others, by name.
         dtype: of the least exact numbers that the gradients come from.
         backwards: passes so far.
     """
@@ -39,20 +39,18 @@ class TakenApart:
         with plain_arithmetic(losses):
             uses = uses_of(graph, hooks.found, [p for _, p in self.params.values()], len(losses))
             edges = list({use.edge: None for found in uses.values() for use in found})
-            cotangents = dict(zip(edges, _gradients(losses, edges, seeds), strict=True))
+            wanted = [torch.autograd.graph.GradientEdge(*edge) for edge in edges]
+            found = torch.autograd.grad(losses, wanted, seeds, retain_graph=True, allow_unused=True) if wanted else ()
+            cotangents = dict(zip(edges, found, strict=True))
             for key, (_, param) in self.params.items():
                 parts = _parts(uses[key], cotangents) if key in uses and not param.is_complex() else None
                 if parts is not None:
                     self.parts[key] = parts
+        self.rest = {name: param for key, (name, param) in self.params.items() if key not in self.parts}
         dtypes = {losses.dtype, *(p.dtype for _, p in self.params.values())}
-        dtypes.update(found.dtype for found in cotangents.values() if found is not None)
+        dtypes.update(cotangent.dtype for cotangent in found if cotangent is not None)
         self.dtype = max(dtypes, key=lambda dtype: torch.finfo(dtype).eps)
         self.backwards = int(bool(edges))
-
-    @property
-    def rest(self) -> dict[str, torch.Tensor]:
-        """The others, by name."""
-        return {name: param for key, (name, param) in self.params.items() if key not in self.parts}
 
     def tell(self, per: str) -> str:
         """Which parameters went which way, in words; ``per``: what the others take a pass for each of."""
@@ -62,15 +60,8 @@ class TakenApart:
         return plan
 
 
-class InstancePass:
-    """The Gramian of all losses.
-
-    Attributes:
-        gramian: (B, B), of the losses without ``scale``.
-        reached: the ids of the trainable parameters that the losses reach.
-        plan, backwards: as in the record.
-        dtype: of the least exact numbers that the gradients come from.
-    """
+class InstancePass(TakenApart):
+    """The same with one pass per loss for the rest, and the Gramian (B, B) of the losses without ``scale``."""
 
     def __init__(self, hooks: LayerHooks, losses: torch.Tensor, scale: float) -> None:
         count = len(losses)
@@ -79,36 +70,21 @@ class InstancePass:
         factors = torch.tensor([0.5 if bin(k).count("1") % 2 else 1.0 for k in range(count)], dtype=torch.float64)
         factors *= scale
         seeds = factors.to(losses.device, losses.dtype)
-        found = TakenApart(hooks, losses, seeds)
-        self.reached, self.dtype, self.plan = set(found.params), found.dtype, found.tell("loss")
-        rest = list(found.rest.values())
-        self.backwards = found.backwards + (count if rest else 0)
+        super().__init__(hooks, losses, seeds)
+        self.backwards += count if self.rest else 0
         with plain_arithmetic(losses):
-            gramian = self._sum(found, _rows(losses, rest, seeds) if rest else [], count)
+            gramian = torch.zeros(count, count, dtype=torch.float64)
+            dense = _rows(losses, list(self.rest.values()), seeds) if self.rest else []
+            for parts in self.parts.values():
+                if len(parts) == 1 and isinstance(parts[0], torch.Tensor):
+                    dense.append(parts[0])
+                elif parts:
+                    gramian += gramian_of_parts(parts)
+            small = [each for each in dense if each.shape[1] <= CHUNK]
+            large = [each for each in dense if each.shape[1] > CHUNK]
+            for each in [*large, torch.cat(small, 1)] if small else large:
+                gramian += gramian_of(each)
         self.gramian = gramian / factors / factors[:, None]
-
-    def _sum(self, found: TakenApart, rows: list[torch.Tensor], count: int) -> torch.Tensor:
-        total = torch.zeros(count, count, dtype=torch.float64)
-        small: list[torch.Tensor] = []
-        for parts in found.parts.values():
-            if len(parts) == 1 and isinstance(parts[0], torch.Tensor) and parts[0].shape[1] <= CHUNK:
-                small.append(parts[0])
-            elif parts:
-                total += gramian_of_parts(parts)
-        for each in rows:
-            if each.shape[1] <= CHUNK:
-                small.append(each)
-            else:
-                total += gramian_of(each)
-        return total + gramian_of(torch.cat(small, 1)) if small else total
-
-
-def _gradients(losses: torch.Tensor, edges: Sequence[Edge], seeds: torch.Tensor) -> Sequence[torch.Tensor | None]:
-    """Of ``losses`` by results inside the graph. No gradient of a parameter is made."""
-    if not edges:
-        return []
-    wanted = [torch.autograd.graph.GradientEdge(*edge) for edge in edges]
-    return torch.autograd.grad(losses, wanted, seeds, retain_graph=True, allow_unused=True)
 
 
 def _parts(uses: Sequence[Use], cotangents: Mapping[Edge, torch.Tensor | None]) -> list[Part] | None:
@@ -126,27 +102,19 @@ def _parts(uses: Sequence[Use], cotangents: Mapping[Edge, torch.Tensor | None]) 
 
 def _rows(losses: torch.Tensor, params: Sequence[torch.Tensor], seeds: torch.Tensor) -> list[torch.Tensor]:
     """(B, numel) for each of ``params``: one backward pass per loss."""
-    found: list[torch.Tensor] = []
+    reals = [view_reals(param) for param in params]
+    dtypes = [torch.promote_types(real.dtype, torch.float32) for real in reals]
+    found = [
+        torch.zeros(len(losses), real.numel(), dtype=dtype, device=real.device)
+        for real, dtype in zip(reals, dtypes, strict=True)
+    ]
     for k, seed in enumerate(seeds.diag()):
-        row = list(torch.autograd.grad(losses, list(params), seed, retain_graph=True, allow_unused=True))
-        require_dense(row)
-        for index, (gradient, param) in enumerate(zip(row, params, strict=True)):
-            if k == 0:
-                like = view_reals(param)
-                dtype = torch.promote_types(like.dtype, torch.float32)
-                found.append(torch.zeros(len(losses), like.numel(), dtype=dtype, device=param.device))
+        row = torch.autograd.grad(losses, list(params), seed, retain_graph=True, allow_unused=True)
+        require_dense((f"loss_{k}",), row)
+        for rows, gradient in zip(found, row, strict=True):
             if gradient is not None:
-                found[index][k] = split_complex(gradient).reshape(-1)
+                rows[k] = split_complex(gradient).reshape(-1)
     return found
-
-
-def require_dense(gradients: Sequence[torch.Tensor | None]) -> None:
-    for gradient in gradients:
-        if gradient is not None and gradient.layout != torch.strided:
-            raise TypeError(
-                f"a parameter of shape {tuple(gradient.shape)} has a sparse gradient; rules need dense ones: "
-                "build the embedding with sparse=False"
-            )
 
 
 def _require_samples_first(hooks: LayerHooks, graph: LossGraph, count: int) -> None:

@@ -9,21 +9,17 @@ import torch
 
 from mtopt._losses import Batch, Objective
 from mtopt.autograd._call import Call
-from mtopt.autograd._instance_gramian import TakenApart, require_dense
+from mtopt.autograd._instance_gramian import TakenApart
 from mtopt.autograd._layer_gramians import plain_arithmetic
 from mtopt.autograd._layer_hooks import LayerHooks
 from mtopt.autograd._layer_parts import Factors, Part
+from mtopt.autograd._reach import require_dense
 from mtopt.autograd.plans import KeptRows
 from mtopt.linalg import Row, norm_of, split_complex
 
 
 class SampleGroups:
-    """K objectives over B samples, each the mean of some of their losses.
-
-    Args:
-        groups: by name, or by ``Objective``: a slice, positions, or a mask (B,). A sample is in one group at most.
-        count: B.
-    """
+    """K objectives over ``count`` samples, each the mean of the losses of a group; a sample is in one group at most."""
 
     def __init__(self, groups: Mapping[Any, Any], count: int) -> None:
         if not isinstance(groups, Mapping) or not groups:
@@ -44,7 +40,6 @@ class SampleGroups:
         ]
 
     def losses(self, losses: torch.Tensor) -> list[torch.Tensor]:
-        """The mean of each group."""
         return [losses[chosen].mean() for chosen in self.chosen]
 
     def seeds(self, losses: torch.Tensor, factors: Sequence[float]) -> torch.Tensor:
@@ -78,8 +73,7 @@ def _samples_of(name: str, given: Any, count: int) -> torch.Tensor:
 class GroupRows(KeptRows):
     """A row for each group, layer by layer, from one pass.
 
-    Attributes:
-        checked: a second pass holds the rows against autograd's gradient, and shows samples that see one another.
+    ``checked``: a second one holds the rows against autograd's gradient, and shows samples that see one another.
     """
 
     def __init__(
@@ -140,7 +134,7 @@ class GroupRows(KeptRows):
     ) -> Sequence[torch.Tensor | None]:
         params = [self.call.params[index] for index in indices]
         found = torch.autograd.grad(self.losses, params, seeds, retain_graph=keep, allow_unused=True)
-        require_dense(found)
+        require_dense(self.batch.names, found)
         return found
 
 

@@ -12,10 +12,10 @@ from torch import nn
 from mtopt._losses import Batch, Objective
 from mtopt.autograd._agreement import require_agreement
 from mtopt.autograd._call import Call, check_rule, weighs_by_products
-from mtopt.autograd._instance_gramian import InstancePass, require_dense
+from mtopt.autograd._instance_gramian import InstancePass
 from mtopt.autograd._instance_groups import GroupRows, SampleGroups
 from mtopt.autograd._layer_hooks import LayerHooks
-from mtopt.autograd._reach import Grouping, Reach, refuse_reentrant
+from mtopt.autograd._reach import Grouping, Reach, refuse_reentrant, require_dense
 from mtopt.autograd._record import StepRecord
 from mtopt.autograd._step import Evidence, Plan, Update, run_step
 from mtopt.autograd.plans import WHAT, LossValues
@@ -120,27 +120,29 @@ class Instances:
         """
         self._check(losses)
         check_rule(combiner, None)
-        _require_one_batch(combiner)
-        if groups is None:
-            _require_gramian_rule(combiner)
-        options: dict[str, Any] = {"scaler": scaler, "strict": strict, "takes_absent": False, "what": WHO}
-        call = Call.of(losses, self._model, combiner, retain_graph=retain_graph, **options)
+        _require_fitting(combiner, grouped=groups is not None)
+        call = Call.of(
+            losses,
+            self._model,
+            combiner,
+            scaler=scaler,
+            strict=strict,
+            takes_absent=False,
+            retain_graph=retain_graph,
+            what=WHO,
+        )
         self._hooks.listening = False
-        if groups is not None:
-            return self._of_groups(call, losses, SampleGroups(groups, len(losses)))
+        samples = None if groups is None else SampleGroups(groups, len(losses))
         if combiner.needs == "losses":
-            return run_step(call, LossValues(call, Batch(losses, call.scale, retain_graph=retain_graph)))
+            each = losses if samples is None else dict(zip(samples.objectives, samples.losses(losses), strict=True))
+            return run_step(call, LossValues(call, Batch(each, call.scale, retain_graph=retain_graph)))
+        if samples is not None:
+            record = run_step(call, GroupRows(call, losses, samples, self._hooks, checked=not self._has_checked))
+            self._has_checked = True
+            return record
         record = run_step(call, _ByLayers(call, losses, self._hooks))
         if not retain_graph:
             self._hooks.found = []
-        return record
-
-    def _of_groups(self, call: Call, losses: torch.Tensor, groups: SampleGroups) -> StepRecord:
-        if call.rule.needs == "losses":
-            each = dict(zip(groups.objectives, groups.losses(losses), strict=True))
-            return run_step(call, LossValues(call, Batch(each, call.scale, retain_graph=call.retain_graph)))
-        record = run_step(call, GroupRows(call, losses, groups, self._hooks, checked=not self._has_checked))
-        self._has_checked = True
         return record
 
     def _check(self, losses: torch.Tensor) -> None:
@@ -178,8 +180,8 @@ class _ByLayers(Plan):
         if self.batch.non_finite():  # all that the step might have written to
             return [(0,)] * len(self.call.params)
         found = self.found = InstancePass(self.hooks, self.losses, self.call.scale)
-        self.description, self.backwards = found.plan, found.backwards
-        return [(0,) if id(param) in found.reached else () for param in self.call.params]
+        self.description, self.backwards = found.tell("loss"), found.backwards
+        return [(0,) if id(param) in found.params else () for param in self.call.params]
 
     def evidence(self, grouping: Grouping) -> Iterator[Evidence]:
         assert self.found is not None
@@ -199,7 +201,7 @@ class _ByLayers(Plan):
             allow_unused=True,
         )
         self.backwards += 1
-        require_dense(direction)
+        require_dense(self.batch.names, direction)
         require_agreement(
             [piece for piece in direction if piece is not None],
             self.found.gramian,
@@ -212,17 +214,13 @@ class _ByLayers(Plan):
         return Update([(indices, direction)], what=WHAT, borrowed=True)
 
 
-def _require_one_batch(combiner: Combiner) -> None:
-    """Raise for a rule on several mini-batches or points."""
+def _require_fitting(combiner: Combiner, *, grouped: bool) -> None:
+    """Raise for a rule on several mini-batches or points, and for one that needs coordinates of single instances."""
     if combiner.draws > 1:
         raise ValueError(f"{combiner!r} takes {combiner.draws} mini-batches a step, and instances are those of one")
     if combiner.revisits:
         raise ValueError(f"{combiner!r} looks at a second point, and instances are those of one forward pass")
-
-
-def _require_gramian_rule(combiner: Combiner) -> None:
-    """Raise unless ``combiner`` answers with weights for inner products, norms or losses."""
-    if not weighs_by_products(combiner):
+    if not (grouped or weighs_by_products(combiner)):
         raise ValueError(
             f"{combiner!r} works on the coordinates of the gradients, which are never made for single instances; take "
             "a rule on inner products, norms or losses (mtopt.list_combiners(needs='gramian')), or give "

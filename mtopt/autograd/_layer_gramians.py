@@ -162,10 +162,8 @@ def _pairs(first: Factors, second: Factors, start: int, stop: int, others: int) 
 
 def _left_inner(first: Factors, second: Factors, begin: int, end: int, others: int) -> torch.Tensor:
     mine, theirs = first.left[begin:end], second.left[others:]
-    if first.is_indexed and second.is_indexed:
+    if first.is_indexed:  # then both are: those that are not come first
         return mine.reshape(-1, 1) == theirs.reshape(1, -1)
-    if first.is_indexed:
-        return theirs.flatten(0, 1)[:, mine.flatten()].T
     if second.is_indexed:
         return mine.flatten(0, 1)[:, theirs.flatten()]
     return multiply_positions(mine, theirs)

@@ -66,7 +66,6 @@ class LayerHooks:
                 self._handles.append(module.register_forward_hook(self._take_down, with_kwargs=True))
 
     def stop(self) -> None:
-        """Remove the hooks."""
         for handle in self._handles:
             handle.remove()
         self._handles = []

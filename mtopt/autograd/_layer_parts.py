@@ -40,17 +40,14 @@ Partial = Callable[[Any, str, torch.Tensor, torch.Tensor], Part]
 
 
 def part_of(module: nn.Module, name: str, given: torch.Tensor, cotangent: torch.Tensor) -> Part:
-    """The part of the parameter ``name`` of ``module`` in one call.
+    """The part of the parameter ``name`` (weight or bias) of a module that :func:`is_known`, in one call.
 
-    Args:
-        module: one that :func:`is_known`.
-        name: ``"weight"`` or ``"bias"``.
-        given: the call's input, samples along the first dimension.
-        cotangent: the gradient of sample i's loss by sample i's output, samples along the first dimension.
+    ``given``, the call's input, and ``cotangent``, the gradient of sample i's loss by sample i's output, have samples
+    along the first dimension.
     """
     partial = _partial_of(module)
     assert partial is not None
-    return partial(module, name, _wide(given) if given.is_floating_point() else given, _wide(cotangent))
+    return partial(module, name, widen(given) if given.is_floating_point() else given, widen(cotangent))
 
 
 def is_known(module: nn.Module) -> bool:
@@ -64,8 +61,8 @@ def is_batched(module: nn.Module, given: torch.Tensor) -> bool:
         return given.ndim >= 1
     if isinstance(module, nn.LayerNorm | nn.RMSNorm):
         return given.ndim > len(module.normalized_shape)
-    dimensions = next((n for kind, n in _SPATIAL.items() if isinstance(module, kind)), 0)
-    return given.ndim >= dimensions + 2
+    spatial = next((n for n, kinds in enumerate(_SPATIAL, start=1) if isinstance(module, kinds)), 0)
+    return given.ndim >= spatial + 2  # an input without samples has one dimension less
 
 
 def _partial_of(module: nn.Module) -> Partial | None:
@@ -79,7 +76,7 @@ def _partial_of(module: nn.Module) -> Partial | None:
     return None
 
 
-def _wide(tensor: torch.Tensor) -> torch.Tensor:
+def widen(tensor: torch.Tensor) -> torch.Tensor:
     """In float32 at least: single products are not rounded to 16 bits."""
     return tensor.to(torch.promote_types(tensor.dtype, torch.float32))
 
@@ -113,19 +110,14 @@ def _convolution(module: Any, name: str, given: torch.Tensor, cotangent: torch.T
     left = cotangent.flatten(2)  # (B, out, T)
     if name == "bias":
         return left.sum(2)
-    patches = _patches(module, given)  # (B, in * kernel, T)
+    mode = "constant" if module.padding_mode == "zeros" else module.padding_mode
+    padding = module._reversed_padding_repeated_twice  # as F.pad takes it, for "same" and "valid", too
+    padded = F.pad(given, padding, mode=mode) if any(padding) else given
+    patches = patches_of(padded, module.kernel_size, module.stride, module.dilation)  # (B, in * kernel, T)
     if module.groups == 1:
         return Factors(left.mT, patches.mT, module.out_channels)
     groups = (len(given), module.groups, -1, left.shape[2])
     return (left.reshape(groups) @ patches.reshape(groups).mT).flatten(1)
-
-
-def _patches(module: Any, given: torch.Tensor) -> torch.Tensor:
-    """What the kernel sees at each of T output positions: (B, in * kernel, T)."""
-    mode = "constant" if module.padding_mode == "zeros" else module.padding_mode
-    padding = module._reversed_padding_repeated_twice  # as F.pad takes it, for "same" and "valid", too
-    padded = F.pad(given, padding, mode=mode) if any(padding) else given
-    return patches_of(padded, module.kernel_size, module.stride, module.dilation)
 
 
 def patches_of(
@@ -145,67 +137,39 @@ def patches_of(
     return padded.permute(order).reshape(batch, -1, math.prod(padded.shape[2 : 2 + count]))
 
 
-def _layer_norm(module: nn.LayerNorm, name: str, given: torch.Tensor, cotangent: torch.Tensor) -> Part:
+def _norm(module: Any, name: str, given: torch.Tensor, cotangent: torch.Tensor) -> Part:
     if name == "weight":
-        cotangent = cotangent * F.layer_norm(given, module.normalized_shape, eps=module.eps)
-    return _positions(cotangent, len(module.normalized_shape)).sum(1)
-
-
-def _rms_norm(module: nn.RMSNorm, name: str, given: torch.Tensor, cotangent: torch.Tensor) -> Part:
-    normalized = F.rms_norm(given, list(module.normalized_shape), eps=module.eps)
-    return _positions(cotangent * normalized, len(module.normalized_shape)).sum(1)
-
-
-def _group_norm(module: nn.GroupNorm, name: str, given: torch.Tensor, cotangent: torch.Tensor) -> Part:
-    if name == "weight":
-        cotangent = cotangent * F.group_norm(given, module.num_groups, eps=module.eps)
+        cotangent = cotangent * _normalized(module, given)
+    if isinstance(module, nn.LayerNorm | nn.RMSNorm):
+        return _positions(cotangent, len(module.normalized_shape)).sum(1)
     return cotangent.reshape(*cotangent.shape[:2], -1).sum(2)
 
 
-def _instance_norm(module: Any, name: str, given: torch.Tensor, cotangent: torch.Tensor) -> Part:
-    if name == "weight":
-        if module.training or not module.track_running_stats:
-            normalized = F.instance_norm(given, eps=module.eps)
-        else:
-            normalized = _by_running_statistics(module, given)
-        cotangent = cotangent * normalized
-    return cotangent.reshape(*cotangent.shape[:2], -1).sum(2)
-
-
-def _batch_norm(module: Any, name: str, given: torch.Tensor, cotangent: torch.Tensor) -> Part:
-    if name == "weight":  # in eval mode: in training mode the graph is refused
-        cotangent = cotangent * _by_running_statistics(module, given)
-    return cotangent.reshape(*cotangent.shape[:2], -1).sum(2)
-
-
-def _by_running_statistics(module: Any, given: torch.Tensor) -> torch.Tensor:
+def _normalized(module: Any, given: torch.Tensor) -> torch.Tensor:
+    """What a normalisation multiplies with its weight."""
+    if isinstance(module, nn.LayerNorm):
+        return F.layer_norm(given, module.normalized_shape, eps=module.eps)
+    if isinstance(module, nn.RMSNorm):
+        return F.rms_norm(given, list(module.normalized_shape), eps=module.eps)
+    if isinstance(module, nn.GroupNorm):
+        return F.group_norm(given, module.num_groups, eps=module.eps)
+    if isinstance(module, _INSTANCE_NORMS) and (module.training or not module.track_running_stats):
+        return F.instance_norm(given, eps=module.eps)
+    # by running statistics; batch normalisation is in eval mode, since in training mode the graph is refused
     mean, variance = module.running_mean.to(given), module.running_var.to(given)
     return F.batch_norm(given, mean, variance, training=False, eps=module.eps)
 
 
+_CONVOLUTIONS = (nn.Conv1d, nn.Conv2d, nn.Conv3d)
+_INSTANCE_NORMS = (nn.InstanceNorm1d, nn.InstanceNorm2d, nn.InstanceNorm3d)
+_OTHER_NORMS = (nn.LayerNorm, nn.RMSNorm, nn.GroupNorm, nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d)
+
 _PARTIALS: dict[type[nn.Module], Partial] = {
     nn.Linear: _linear,
     nn.Embedding: _embedding,
-    nn.Conv1d: _convolution,
-    nn.Conv2d: _convolution,
-    nn.Conv3d: _convolution,
-    nn.LayerNorm: _layer_norm,
-    nn.RMSNorm: _rms_norm,
-    nn.GroupNorm: _group_norm,
-    nn.InstanceNorm1d: _instance_norm,
-    nn.InstanceNorm2d: _instance_norm,
-    nn.InstanceNorm3d: _instance_norm,
-    nn.BatchNorm1d: _batch_norm,
-    nn.BatchNorm2d: _batch_norm,
-    nn.BatchNorm3d: _batch_norm,
+    **dict.fromkeys(_CONVOLUTIONS, _convolution),
+    **dict.fromkeys((*_INSTANCE_NORMS, *_OTHER_NORMS), _norm),
 }
 
-_SPATIAL: dict[type[nn.Module], int] = {
-    nn.Conv1d: 1,
-    nn.Conv2d: 2,
-    nn.Conv3d: 3,
-    nn.InstanceNorm1d: 1,
-    nn.InstanceNorm2d: 2,
-    nn.InstanceNorm3d: 3,
-}
-"""Dimensions behind that of the channels; an input without samples has one dimension less than one with."""
+_SPATIAL = tuple(zip(_CONVOLUTIONS, _INSTANCE_NORMS, strict=True))
+"""Layers by the number of dimensions behind that of the channels: one, two, three."""

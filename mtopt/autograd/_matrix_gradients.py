@@ -90,14 +90,8 @@ class MatrixCosts:
 
 
 class MatrixGradients:
-    """The factors of K gradients of a parameter.
-
-    Args:
-        inputs: X (N, m); different integers (N,) for unit vectors.
-        outputs: E (N, K, n).
-        uses: what they come from.
-        way: ``"products"`` or ``"dropped"``.
-    """
+    """The factors of K gradients of a parameter: ``inputs`` X (N, m), or different integers (N,) for unit vectors, and
+    ``outputs`` E (N, K, n), of these uses."""
 
     def __init__(self, inputs: torch.Tensor, outputs: torch.Tensor, uses: Sequence[MatrixUse], way: Way) -> None:
         self.inputs, self.outputs, self.way = inputs, outputs, way
@@ -163,7 +157,7 @@ class MatrixGradients:
         return (total + total.T).cpu()
 
     def _similarity(self, start: int, stop: int, exact: bool) -> torch.Tensor:
-        """The products of some inputs with those from the first of them on."""
+        """The products of some inputs with those from the first of them on; copies of them are gone afterwards."""
         mine, others = self.inputs[start:stop], self.inputs[start:]
         return multiply_positions(_in_double(mine, exact).unsqueeze(1), _in_double(others, exact).unsqueeze(1))
 

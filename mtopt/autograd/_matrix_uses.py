@@ -15,7 +15,7 @@ from dataclasses import dataclass
 import torch
 from torch.nn import functional as F
 
-from mtopt.autograd._layer_parts import patches_of
+from mtopt.autograd._layer_parts import patches_of, widen
 from mtopt.autograd._parameter_uses import PRODUCTS, LossGraph
 from mtopt.autograd._reach import Edge, Node
 
@@ -63,11 +63,11 @@ class MatrixUse:
 
     def inputs(self) -> torch.Tensor:
         """X, in float32 at least."""
-        return self.saved if self.indexed else _wide(self.saved)
+        return self.saved if self.indexed else widen(self.saved)
 
     def outputs(self, cotangent: torch.Tensor) -> torch.Tensor:
         """E (N, n), in float32 at least."""
-        found = _wide(cotangent.reshape(self.positions, self.height))
+        found = widen(cotangent.reshape(self.positions, self.height))
         return found * (self.saved != self.padding).unsqueeze(1) if self.padding >= 0 else found
 
     def side_by_side(self, cotangents: Sequence[torch.Tensor | None], dtype: torch.dtype) -> torch.Tensor:
@@ -108,12 +108,12 @@ class ConvolutionUse(MatrixUse):
         return self.positions * self.width
 
     def inputs(self) -> torch.Tensor:
-        given = _wide(self.saved)
+        given = widen(self.saved)
         patches = patches_of(F.pad(given, list(self.padded)) if any(self.padded) else given, *self.geometry)
         return patches.mT.reshape(self.positions, self.width)
 
     def outputs(self, cotangent: torch.Tensor) -> torch.Tensor:
-        return _wide(cotangent).flatten(2).mT.reshape(self.positions, self.height)
+        return widen(cotangent).flatten(2).mT.reshape(self.positions, self.height)
 
 
 def matrix_uses_of(graph: LossGraph, params: Iterable[torch.Tensor]) -> dict[int, list[MatrixUse]]:
@@ -206,7 +206,3 @@ def _read(node: Node, name: str) -> torch.Tensor:
     if found.layout == torch.strided and getattr(node, name).data_ptr() != found.data_ptr():  # made anew
         raise PackedError
     return found
-
-
-def _wide(tensor: torch.Tensor) -> torch.Tensor:
-    return tensor.to(torch.promote_types(tensor.dtype, torch.float32))

@@ -13,7 +13,7 @@ import torch
 from torch import nn
 
 from mtopt.autograd._layer_hooks import LayerCall
-from mtopt.autograd._layer_parts import Factors, Part, is_batched, part_of
+from mtopt.autograd._layer_parts import Factors, Part, is_batched, part_of, widen
 from mtopt.autograd._reach import Edge, Node, edge_of
 
 _CAST = "ToCopyBackward0"
@@ -23,11 +23,9 @@ PRODUCTS = {"AddmmBackward0": (1, "_saved_mat1"), "MmBackward0": (0, "_saved_sel
 
 @dataclass(frozen=True, slots=True)
 class Use:
-    """One use of a parameter.
+    """One use of a parameter: the result in the graph whose gradient is wanted, and what makes the part of it.
 
-    Attributes:
-        edge: the result in the graph whose gradient is wanted.
-        part: from that gradient to the part; None where it has no samples along its first dimension after all.
+    There is no part where the gradient has no samples along its first dimension after all.
     """
 
     edge: Edge
@@ -55,12 +53,9 @@ class LossGraph:
                 self.users[behind].append(node)
 
     def region(self, call: LayerCall) -> set[Node]:
-        """The nodes between a call's inputs and its output."""
+        """The nodes between a call's inputs and its output, which is in this graph."""
         stops = {node for node, _ in call.inputs}
-        top = call.edge[0]
-        if top not in self.users:
-            return set()
-        found, pending = {top}, [top]
+        found, pending = {call.edge[0]}, [call.edge[0]]
         while pending:
             for behind, _ in pending.pop().next_functions:
                 if behind is not None and behind not in stops and behind not in found:
@@ -80,20 +75,15 @@ def refuse_batch_statistics(graph: LossGraph) -> None:
     """Raise for batch normalisation in training mode: sample i's loss depends on all the others' activations."""
     for node in graph.users:
         name = node.name()
-        if "BatchNorm" in name:
-            _refuse_statistics_of(node, name)
-
-
-def _refuse_statistics_of(node: Node, name: str) -> None:
-    # instance normalisation is batch normalisation of a batch of one with B times the channels
-    alone = getattr(node, "_saved_training", False) and len(node._saved_input) == 1  # type: ignore[attr-defined]
-    if "SyncBatchNorm" in name or (getattr(node, "_saved_training", False) and not alone):
-        raise ValueError(
-            "losses come through batch normalisation in training mode, where the loss of each sample depends on all "
-            "samples of the batch, so that no layer's gradient falls apart into samples: put these layers into "
-            "eval mode (module.eval()), use GroupNorm, or give mtopt.backward(list(losses), ...), which takes one "
-            "backward pass per loss"
-        )
+        training = "BatchNorm" in name and getattr(node, "_saved_training", False)
+        # instance normalisation is batch normalisation of a batch of one with B times the channels
+        if "SyncBatchNorm" in name or (training and len(node._saved_input) != 1):  # type: ignore[attr-defined]
+            raise ValueError(
+                "losses come through batch normalisation in training mode, where the loss of each sample depends on "
+                "all samples of the batch, so that no layer's gradient falls apart into samples: put these layers "
+                "into eval mode (module.eval()), use GroupNorm, or give mtopt.backward(list(losses), ...), which "
+                "takes one backward pass per loss"
+            )
 
 
 def uses_of(
@@ -103,10 +93,9 @@ def uses_of(
 
     A parameter that the losses do not reach has an empty list.
     """
-    calls = [call for call in calls if call.edge[0] in graph.users]
-    regions = [graph.region(call) for call in calls]
     by_param: dict[int, list[tuple[LayerCall, str, set[Node]]]] = {}
-    for call, region in zip(calls, regions, strict=True):
+    for call in calls:
+        region = graph.region(call) if call.edge[0] in graph.users else set()
         for name, param in call.parameters.items():
             by_param.setdefault(id(param), []).append((call, name, region))
     found: dict[int, list[Use]] = {}
@@ -116,9 +105,10 @@ def uses_of(
             found[id(param)] = []
             continue
         of_layers = [entry for entry in by_param.get(id(param), ()) if node in entry[2]]
-        uses = (
-            _uses_in_layers(graph, node, of_layers, batch) if of_layers else _uses_by_itself(graph, node, param, batch)
-        )
+        if of_layers:
+            uses = _uses_in_layers(graph, node, of_layers, batch)
+        else:
+            uses = _uses_by_itself(graph, node, param, batch)
         if uses is not None:
             found[id(param)] = uses
     return found
@@ -180,15 +170,10 @@ def _use_in_layer(graph: LossGraph, call: LayerCall, name: str, batch: int) -> U
         return Use(call.edge, part)
     # Made once for all samples, as positions are: the samples come in where it is added to something of theirs. There
     # it shows, too, whether an embedding of as many positions as there are samples is one of samples.
-    added = _added_to_samples(graph, call.output[0])
-    if added is not None and shape:
-        return Use(added, part)
+    users = graph.users.get(call.output[0], [])
+    if shape and len(users) == 1 and _passes_on(users[0], call.output[0]):
+        return Use((users[0], 0), part)
     return Use(call.edge, part) if has_samples else None
-
-
-def _added_to_samples(graph: LossGraph, node: Node) -> Edge | None:
-    users = graph.users.get(node, [])
-    return (users[0], 0) if len(users) == 1 and _passes_on(users[0], node) else None
 
 
 def _passes_on(user: Node, node: Node) -> bool:
@@ -225,7 +210,7 @@ def _uses_in_attention(graph: LossGraph, node: Node, name: str, region: set[Node
         if name.endswith("bias"):
             if user.name() not in ("AddmmBackward0", "AddBackward0"):
                 return None
-            uses.append(Use((user, 0), lambda cotangent: _sum_of_rows(cotangent, batch)))
+            uses.append(_use_in_sum(user, batch))
         elif user.name() == "TBackward0":
             for product, _ in graph.users_past_casts(user):
                 operand, saved = PRODUCTS.get(product.name(), (0, ""))
@@ -246,9 +231,12 @@ def _use_in_product(product: Node, saved: str, batch: int) -> Use:
     return Use((product, 0), part)
 
 
-def _sum_of_rows(cotangent: torch.Tensor, batch: int) -> torch.Tensor | None:
-    rows = _by_sample(cotangent, batch)
-    return None if rows is None else rows.sum(1)
+def _use_in_sum(user: Node, batch: int) -> Use:
+    def part(cotangent: torch.Tensor) -> Part | None:
+        rows = _by_sample(cotangent, batch)
+        return None if rows is None else rows.sum(1)
+
+    return Use((user, 0), part)
 
 
 def _by_sample(rows: torch.Tensor, batch: int) -> torch.Tensor | None:
@@ -256,8 +244,7 @@ def _by_sample(rows: torch.Tensor, batch: int) -> torch.Tensor | None:
     width = rows.shape[-1]
     if rows.numel() % (batch * width) or (rows.ndim == 3 and rows.shape[1] != batch):
         return None
-    rows = rows.detach().to(torch.promote_types(rows.dtype, torch.float32))
-    return rows.reshape(-1, batch, width).transpose(0, 1)
+    return widen(rows.detach()).reshape(-1, batch, width).transpose(0, 1)
 
 
 # -- parameters that are added to something, or multiplied with it ------------------------------------------------
@@ -279,7 +266,7 @@ def _uses_by_itself(graph: LossGraph, node: Node, param: torch.Tensor, batch: in
 
 def _use_in_arithmetic(user: Node, factor: str | None, param: torch.Tensor, batch: int) -> Use:
     def part(cotangent: torch.Tensor) -> Part | None:
-        cotangent = cotangent.to(torch.promote_types(cotangent.dtype, torch.float32))
+        cotangent = widen(cotangent)
         if factor is not None:
             cotangent = cotangent * getattr(user, factor).detach()
         cotangents = _unexpanded(cotangent, param.shape, batch)

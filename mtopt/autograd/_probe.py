@@ -4,12 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Final, Literal
+from typing import Final, Literal, get_args
 
 Verdict = Literal["accepted", "no descent", "no curvature", "poor fit", "not finite", "no update", "no loss"]
-VERDICTS: Final[tuple[Verdict, ...]] = (
-    *("accepted", "no descent", "no curvature", "poor fit", "not finite", "no update", "no loss"),
-)
+VERDICTS: Final[tuple[Verdict, ...]] = get_args(Verdict)
 _UNMEASURED = ("no update", "no loss")
 
 _POINT, _LOSS = "point ", "loss "

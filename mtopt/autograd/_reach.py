@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 import torch
 
 from mtopt._losses import Batch
+from mtopt.autograd._call import Call
 from mtopt.combiners import Combiner
 from mtopt.distributed import Processes, shard_of
 from mtopt.linalg import Place, Row, RowMatrix
@@ -96,19 +97,13 @@ def _size(group: Group, places: Sequence[Place]) -> int:
 
 def reach_of_rows(rows: Sequence[Row], matrix: RowMatrix | None = None) -> list[Reach]:
     """Which losses reach each parameter, as their gradients tell."""
-    masks = [0] * len(rows[0])  # one bit per loss
-    if matrix is not None:
-        for index in matrix.columns:
-            masks[index] = (1 << len(rows)) - 1
-        for k, index in matrix.absent:
-            masks[index] -= 1 << k
+    reaches: list[list[int]] = [[] for _ in rows[0]]
+    stored, absent = ((), ()) if matrix is None else (matrix.columns, matrix.absent)
     for k, row in enumerate(rows):
-        bit = 1 << k
         for index, gradient in enumerate(row):
-            if gradient is not None:
-                masks[index] |= bit
-    members = {mask: tuple([k for k in range(len(rows)) if mask >> k & 1]) for mask in set(masks)}
-    return [members[mask] for mask in masks]
+            if gradient is not None or (index in stored and (k, index) not in absent):
+                reaches[index].append(k)
+    return [tuple(reach) for reach in reaches]
 
 
 def leaves_behind(tensors: Iterable[torch.Tensor], *, stop_at: Iterable[torch.Tensor] = ()) -> set[int]:
@@ -141,12 +136,23 @@ def reach_behind(tensors: Sequence[torch.Tensor]) -> dict[int, tuple[int, ...]]:
     return reach
 
 
-def losses_on_graph(batch: Batch, params: Sequence[torch.Tensor], processes: Processes) -> list[torch.Tensor]:
+def losses_on_graph(batch: Batch, call: Call) -> list[torch.Tensor]:
     """The losses of a batch of tensors, signed and scaled, once it is known that a pass sees all parameters."""
     losses = batch.losses()
     refuse_reentrant(losses)
-    agree_on_shards(batch.names, losses, params, processes)
+    agree_on_shards(batch.names, losses, call.params, call.processes)
     return losses
+
+
+def reach_on_graph(losses: Sequence[torch.Tensor], call: Call, batch: Batch) -> Sequence[Reach]:
+    """Which losses reach each parameter, as their graph tells."""
+    found = reach_behind(losses)
+    reaches = reach_on_all([found.get(id(param), ()) for param in call.params], len(losses), call.processes)
+    reached = set().union(*reaches)
+    for k, name in enumerate(batch.names):
+        if k not in reached:
+            raise ValueError(_unreached(name))
+    return reaches
 
 
 def agree_on_shards(
@@ -266,38 +272,41 @@ def require_dense(names: Sequence[str], gradients: Sequence[torch.Tensor | None]
 def require_reach(name: str, row: Row) -> None:
     """Raise when a loss reaches none of the parameters."""
     if all(gradient is None for gradient in row):
-        raise ValueError(unreached(name))
+        raise ValueError(_unreached(name))
 
 
-def unreached(name: str) -> str:
-    """What to say of a loss that reaches none of the parameters."""
+def _unreached(name: str) -> str:
     return f"loss {name!r} reaches none of params: give the parameters it was computed from, or None for the loss"
 
 
-def trunk_behind(
-    boundary: Sequence[torch.Tensor], losses: Sequence[torch.Tensor], params: Sequence[torch.Tensor]
-) -> tuple[set[int], str | None]:
-    """The ids of the leaves behind ``boundary``, and why it does not stand for them all; None where it does."""
-    trunk = leaves_behind(boundary)
-    around = leaves_behind(losses, stop_at=boundary) & trunk & {id(p) for p in params}
-    if around:
-        return trunk, f"{len(around)} of the parameters behind features are reached around it, too"
-    return trunk, "one of the features is computed from another" if nested(boundary) else None
-
-
 def trunk_of(
-    boundary: Sequence[torch.Tensor],
-    losses: Sequence[torch.Tensor],
-    params: Sequence[torch.Tensor],
-    processes: Processes,
+    boundary: Sequence[torch.Tensor], losses: Sequence[torch.Tensor], call: Call
 ) -> tuple[set[int], str | None]:
-    """:func:`trunk_behind`, where the features of one process will do for all only if those of each will."""
-    trunk, obstacle = trunk_behind(boundary, losses, params)
-    if not processes.several:
-        return trunk, obstacle
-    obstacle = processes.join_words(obstacle or "") or None
-    (mask,) = processes.join_masks([sum([1 << n for n, p in enumerate(params) if id(p) in trunk])], len(params))
-    return {id(param) for n, param in enumerate(params) if mask >> n & 1}, obstacle
+    """The ids of the parameters behind ``boundary``, and why it does not stand for them all; None where it does.
+
+    The features of one process will do for all only if those of each will.
+    """
+    trunk = leaves_behind(boundary)
+    around = leaves_behind(losses, stop_at=boundary) & trunk & {id(param) for param in call.params}
+    obstacle = None
+    if around:
+        obstacle = f"{len(around)} of the parameters behind features are reached around it, too"
+    elif nested(boundary):
+        obstacle = "one of the features is computed from another"
+    obstacle = call.processes.join_words(obstacle or "") or None
+    return on_all(trunk, call), obstacle
+
+
+def trunk_of_call(call: Call) -> set[int] | None:
+    """The ids of the parameters behind the features of a call; None without any."""
+    return None if call.features is None else on_all(leaves_behind(boundary_of(call.features)), call)
+
+
+def on_all(leaves: set[int], call: Call) -> set[int]:
+    """The ids of the parameters that are among these leaves on any of the processes."""
+    found = [(0,) if id(param) in leaves else () for param in call.params]
+    reaches = reach_on_all(found, 1, call.processes)
+    return {id(param) for param, reach in zip(call.params, reaches, strict=True) if reach}
 
 
 def reach_on_all(reaches: Sequence[Reach], count: int, processes: Processes) -> Sequence[Reach]:

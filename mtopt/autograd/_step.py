@@ -136,14 +136,12 @@ class Plan(ABC):
         """The update was written."""
         return
 
-    def own_factors(
-        self, grouping: Grouping, weights: Mapping[int, float], among: int | None = None
-    ) -> dict[int, float]:
-        """By the loss, the factors on gradients of parameters that it alone reaches; ``among``: of this one alone."""
-        losses = {group.loss for group in grouping.own} if among is None else {among}
-        return {k: self._own_factor(k, weights) for k in losses}
+    def own_factors(self, grouping: Grouping, weights: Mapping[int, float]) -> dict[int, float]:
+        """By the loss, the factors on gradients of parameters that it alone reaches."""
+        return {group.loss: self.own_factor(group.loss, weights) for group in grouping.own}
 
-    def _own_factor(self, k: int, weights: Mapping[int, float]) -> float:
+    def own_factor(self, k: int, weights: Mapping[int, float]) -> float:
+        """That of one loss."""
         batch, rule = self.batch, self.call.rule
         if self.private == "own":
             objective = batch.present[k]

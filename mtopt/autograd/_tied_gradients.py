@@ -51,23 +51,20 @@ def _apart(uses: Sequence[MatrixUse]) -> tuple[list[MatrixUse], list[MatrixUse]]
 
 
 class TiedGradients:
-    """The sum of a table's gradients and a layer's."""
+    """The sum of a table's gradients and a layer's, with the methods of :class:`MatrixGradients`."""
 
     def __init__(self, table: MatrixGradients, layer: MatrixGradients) -> None:
         self.table, self.layer = table, layer
 
     @property
     def in_double(self) -> bool:
-        """Whether inner products are taken in float64, asked for or not."""
         return self.table.in_double and self.layer.in_double
 
     def gramian(self, *, exact: bool = False) -> torch.Tensor:
-        """(K, K), float64 on the CPU; ``exact``: all of it in float64."""
         crossed = self._crossed(exact)
         return self.table.gramian(exact=exact) + self.layer.gramian(exact=exact) + crossed + crossed.T
 
     def combined(self, weights: torch.Tensor, like: torch.Tensor) -> torch.Tensor:
-        """``sum_k weights[k] g_k``, of the shape and dtype of the parameter ``like``."""
         return self.layer.combined(weights, like).add_(self.table.combined(weights, like))
 
     def _crossed(self, exact: bool) -> torch.Tensor:

@@ -4,22 +4,27 @@ It knows neither rules nor programs: both are above it, and so is the engine.
 """
 
 from mtopt.linalg._arrays import Array, Indices, Mask, load_lapack, make_tensor_like, read_array
-from mtopt.linalg._combination import exceed_float32
+from mtopt.linalg._combination import PackedTensors, cut_to_shapes, exceed_float32
 from mtopt.linalg._complex import join_complex, split_complex, view_reals, view_shard
-from mtopt.linalg._coordinates import average_norms, read_coordinates
 from mtopt.linalg._cross_gramian import cross_gramian_of, multiply_gradients, read_cross_gramian
-from mtopt.linalg._finite import are_finite, finite_limit, sums_are_finite
-from mtopt.linalg._gradients import Gradients, InnerProducts, Place
-from mtopt.linalg._gramian import Live, normalize_gramian, normalize_live_rows, read_geometry, read_gramian, take_block
+from mtopt.linalg._entries import are_finite, finite_limit, norm_of, sums_are_finite
+from mtopt.linalg._gradients import Gradients, InnerProducts, Place, rescale_rows
+from mtopt.linalg._gramian import (
+    Live,
+    average_norms,
+    normalize_gramian,
+    normalize_live_rows,
+    read_geometry,
+    read_gramian,
+    take_block,
+)
 from mtopt.linalg._inner_products import gramian_of, needs_double
-from mtopt.linalg._norms import norm_of
 from mtopt.linalg._ownership import copy_unless_alone, takes_writes
-from mtopt.linalg._packed import PackedTensors, cut_to_shapes
 from mtopt.linalg._parts import columns_in_parts, sum_parts
 from mtopt.linalg._precision import DOUBLE_PRECISION, Precision
-from mtopt.linalg._rescaled import rescale_rows
 from mtopt.linalg._row_storage import STAYS_APART, Row, RowMatrix, rows_fit, store_in_matrix, store_short
 from mtopt.linalg._semidefinite import (
+    read_coordinates,
     require_cosine,
     require_semidefinite,
     take_semidefinite_root,

@@ -1,11 +1,13 @@
-"""Weighted sums of K rows that lie in many tensors."""
+"""Weighted sums of K rows, which lie in many tensors, or some of them in one matrix."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import NamedTuple
 
 import torch
 
+from mtopt.linalg._inner_products import rounds_products
 from mtopt.linalg._ownership import is_held_alone
 from mtopt.linalg._sizes import CHUNK
 
@@ -34,7 +36,6 @@ def _scale(row: Sequence[torch.Tensor], coefficient: float, spend: bool) -> list
 
 
 def _add(result: list[torch.Tensor], rows: Sequence[Sequence[torch.Tensor]], coefficients: Sequence[float]) -> None:
-    """Add ``sum_k coefficients[k] * rows[k]`` to ``result``."""
     rest = []
     for index, total in enumerate(result):
         if total.numel() > CHUNK and total.is_cpu:
@@ -43,13 +44,12 @@ def _add(result: list[torch.Tensor], rows: Sequence[Sequence[torch.Tensor]], coe
                 _add_in_chunks(total, parts, coefficients)
                 continue
         rest.append(index)
-    if len(rest) == len(result):
-        for row, coefficient in zip(rows, coefficients, strict=True):
-            torch._foreach_add_(result, list(row), alpha=coefficient)
-    elif rest:
-        totals = [result[index] for index in rest]
-        for row, coefficient in zip(rows, coefficients, strict=True):
-            torch._foreach_add_(totals, [row[index] for index in rest], alpha=coefficient)
+    if not rest:
+        return
+    if len(rest) < len(result):
+        result, rows = [result[index] for index in rest], [[row[index] for index in rest] for row in rows]
+    for row, coefficient in zip(rows, coefficients, strict=True):
+        torch._foreach_add_(result, list(row), alpha=coefficient)
 
 
 def _add_in_chunks(total: torch.Tensor, parts: Sequence[torch.Tensor], coefficients: Sequence[float]) -> None:
@@ -60,3 +60,28 @@ def _add_in_chunks(total: torch.Tensor, parts: Sequence[torch.Tensor], coefficie
         piece = target[start : start + CHUNK]
         for source, coefficient in zip(sources, coefficients, strict=True):
             piece.add_(source[start : start + CHUNK], alpha=coefficient)
+
+
+class PackedTensors(NamedTuple):
+    """Some of the tensors of K rows, by their positions in order, which are, one after the other, the rows of a matrix
+    (K, n)."""
+
+    positions: Sequence[int]
+    shapes: Sequence[torch.Size]
+    matrix: torch.Tensor
+
+    def combined(self, coefficients: Sequence[float]) -> torch.Tensor:
+        """``sum_k coefficients[k] * row_k`` (n,)."""
+        # else a float32 product might be one of the 16 bits, or of the TF32, that the user allowed for the model
+        if self.matrix.is_cpu and not torch.is_autocast_enabled("cpu") and not rounds_products("cpu"):
+            return torch.mv(self.matrix.T, torch.tensor(coefficients, dtype=self.matrix.dtype))
+        total = self.matrix[0] * coefficients[0]
+        for row, coefficient in zip(self.matrix[1:], coefficients[1:], strict=True):
+            total.add_(row, alpha=coefficient)
+        return total
+
+
+def cut_to_shapes(vector: torch.Tensor, shapes: Sequence[torch.Size]) -> list[torch.Tensor]:
+    """``vector`` in parts, one after the other, of these shapes: views."""
+    pieces = vector.split_with_sizes([shape.numel() for shape in shapes])
+    return [piece.reshape(shape) for piece, shape in zip(pieces, shapes, strict=True)]

@@ -10,10 +10,8 @@ from typing import NamedTuple, NoReturn, Self
 import numpy as np
 import torch
 
-from mtopt.linalg._blocks import Block, cut_into_blocks
-from mtopt.linalg._combination import add_up, exceed_float32
-from mtopt.linalg._inner_products import sum_products
-from mtopt.linalg._packed import PackedTensors, cut_to_shapes
+from mtopt.linalg._combination import PackedTensors, add_up, cut_to_shapes, exceed_float32
+from mtopt.linalg._inner_products import Block, cut_into_blocks, sum_products
 from mtopt.linalg._precision import Precision
 from mtopt.linalg._sizes import CHUNK
 
@@ -24,13 +22,8 @@ _CANCELLING = 1e-2
 
 
 class Place(NamedTuple):
-    """Where a tensor of a gradient belongs.
-
-    Attributes:
-        parameter: the parameter that the loss was differentiated by.
-        position: its place among the parameters given to the step, frozen ones included.
-        name: as ``named_parameters()`` has it; None where bare parameters were given.
-    """
+    """Where a tensor of a gradient belongs: the parameter that the loss was differentiated by, its position among those
+    given to the step, frozen ones included, and its name, where ``named_parameters()`` were given."""
 
     parameter: torch.Tensor
     position: int
@@ -148,9 +141,10 @@ class Gradients:
         del packed  # with ``spend`` nothing else holds the matrices
         found = dict(zip(loose, sums, strict=True))
         for positions, shapes, total in totals:
-            pieces = [total.reshape(shapes[0])] if len(shapes) == 1 else cut_to_shapes(total, shapes)
-            # copied, so that one that is kept does not keep them all, and in-place work on one does not reach another
-            found.update(zip(positions, pieces if len(shapes) == 1 else [p.clone() for p in pieces], strict=True))
+            pieces = cut_to_shapes(total, shapes)
+            if len(pieces) > 1:  # one that is kept must not keep them all, nor in-place work on it reach another
+                pieces = [piece.clone() for piece in pieces]
+            found.update(zip(positions, pieces, strict=True))
         return [found[position] for position in range(len(found))]
 
     def _cancels(self, weights: torch.Tensor | Sequence[float]) -> bool:
@@ -222,12 +216,8 @@ class Gradients:
         total = torch.zeros_like(like, dtype=torch.promote_types(like.dtype, dtype))
         for row, coefficient in zip(self.rows, coefficients, strict=True):
             total.add_(row[index], alpha=coefficient)
-        return total.to(like.dtype if self.places is None else _real_dtype(self.places[index].parameter.dtype))
-
-
-def _real_dtype(dtype: torch.dtype) -> torch.dtype:
-    """Of the pairs of reals that the gradients of a complex parameter are."""
-    return dtype.to_real() if dtype.is_complex else dtype
+        # of a complex parameter the gradients are pairs of reals
+        return total.to(like.dtype if self.places is None else self.places[index].parameter.dtype.to_real())
 
 
 class InnerProducts(Gradients):
@@ -260,3 +250,15 @@ class InnerProducts(Gradients):
     def combined(self, weights: torch.Tensor | Sequence[float], *, spend: bool = False) -> NoReturn:
         """There is nothing to combine: a weighted backward makes the sum."""
         self.jacobian()
+
+
+def rescale_rows(gradients: Gradients, factors: torch.Tensor) -> Gradients:
+    """The rows ``factors[k] g_k``, free of a GradScaler's factor; those of 16 bits become float32."""
+    if gradients.factors is not None:
+        factors = factors * torch.tensor(gradients.factors, dtype=torch.float64)
+    rows = []
+    for row, factor in zip(gradients.rows, (factors / gradients.scale).tolist(), strict=True):
+        # in float64, since the factor of a short row may be too large for float32
+        products = ((tensor.double() * factor).to(torch.promote_types(tensor.dtype, torch.float32)) for tensor in row)
+        rows.append(list(products))
+    return Gradients(rows, objectives=gradients.objectives, total=gradients.total, places=gradients.places)

@@ -80,3 +80,9 @@ def read_geometry(gramian: torch.Tensor) -> tuple[list[float], Array]:
     return lengths, np.array(
         [[0.5 * (rows[i][j] + rows[j][i]) / a / b for j, b in enumerate(whole)] for i, a in enumerate(whole)]
     )
+
+
+def average_norms(norms: Array) -> float:
+    """The geometric mean of the norms that are not zero, 1 if there are none: the unit least far from all of them."""
+    live = norms[norms > 0.0]
+    return float(np.exp(np.log(live).mean())) if len(live) else 1.0

@@ -2,17 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import nullcontext
 
 import numpy as np
 import torch
 
 from mtopt.linalg._arrays import load_lapack
-from mtopt.linalg._blocks import Block, BlockSource
+from mtopt.linalg._entries import by_device
 from mtopt.linalg._gramian import normalize_gramian
-from mtopt.linalg._packed import rounds_products
 from mtopt.linalg._parts import sum_parts
 from mtopt.linalg._sizes import CHUNK, SEGMENT
+
+Block = torch.Tensor | tuple[torch.Tensor, torch.Tensor]
+"""Columns of all rows, in one matrix; or those of two rows, a tensor for each."""
+
+BlockSource = Callable[[], Iterator[Block]]
 
 _DEPENDENT = 1e-3
 """Squared distance of a unit gradient from the span of those before it below which float32 products know too little of
@@ -83,18 +88,22 @@ def _sum_in(blocks: Iterator[Block], *, exact: bool) -> tuple[torch.Tensor, bool
             rounding[kind] = rounds_products(kind)
         in_double = exact or rounding[kind]
         all_double = all_double and (in_double or first.dtype == torch.float64)
-        if torch.is_autocast_enabled(kind):  # asked first: entering the context takes its time
-            with torch.autocast(kind, enabled=False):
-                products.append(_multiply(block, in_double))
-        else:
+        # autocast is asked first: entering the context takes its time
+        with torch.autocast(kind, enabled=False) if torch.is_autocast_enabled(kind) else nullcontext():
             products.append(_multiply(block, in_double))
     if len(products) == 1:
         return products[0].cpu(), all_double
-    devices: dict[torch.device, list[torch.Tensor]] = {product.device: [] for product in products}
-    for product in products:
-        devices[product.device].append(product)
-    totals = [torch.stack(found).sum(0).cpu() for found in devices.values()]  # one transfer a device
+    totals = [torch.stack(found).sum(0).cpu() for found in by_device(products)]  # one transfer a device
     return totals[0] if len(totals) == 1 else torch.stack(totals).sum(0), all_double
+
+
+def rounds_products(device_type: str) -> bool:
+    """Whether float32 matrix products may be TF32 or bfloat16 ones, autocast apart."""
+    backend = {"cpu": torch.backends.mkldnn, "cuda": torch.backends.cuda}.get(device_type)
+    precision = getattr(getattr(backend, "matmul", None), "fp32_precision", None)
+    if precision is not None:  # the settings of PyTorch 2.9; the older function reads them, too, but not every mixture
+        return precision not in ("none", "ieee")
+    return torch.get_float32_matmul_precision() != "highest"
 
 
 def _multiply(block: Block, in_double: bool) -> torch.Tensor:
@@ -134,3 +143,54 @@ def _multiply_two(one: torch.Tensor, other: torch.Tensor) -> torch.Tensor:
         return product
     rest = torch.stack([one[end:], other[end:]])
     return product + (rest @ rest.T).double()
+
+
+# -- columns, some at a time -------------------------------------------------------------------------------------
+
+
+def cut_into_blocks(rows: Sequence[Sequence[torch.Tensor]]) -> Iterator[Block]:
+    """Column blocks (K, n <= CHUNK) of the rows: big tensors are cut, small neighbours are joined.
+
+    A block holds until the next one is asked for: those that are cut lie in one place. A new place for each would leave
+    holes in the heap, since the products come to lie between them: up to a whole Jacobian, which the heap keeps.
+    """
+    window: torch.Tensor | None = None
+    pending: list[int] = []
+    columns = 0
+    for index, tensor in enumerate(rows[0]):
+        size = tensor.numel()
+        if columns + size > CHUNK or (pending and not _are_alike(tensor, rows[0][pending[0]])):
+            if pending:
+                yield _join(rows, pending)
+            pending, columns = [], 0
+        if size > CHUNK:
+            flat = [row[index].reshape(-1) for row in rows]
+            if len(flat) == 2 and tensor.is_cpu and tensor.dtype == torch.float32:
+                yield flat[0], flat[1]
+                continue
+            if window is None or not _are_alike(window, tensor):
+                window = tensor.new_empty(len(rows) * CHUNK)
+            for start in range(0, size, CHUNK):
+                pieces = [f[start : start + CHUNK] for f in flat]
+                yield torch.stack(pieces, out=window[: len(rows) * len(pieces[0])].view(len(rows), -1))
+        else:
+            pending.append(index)
+            columns += size
+    if pending:
+        yield _join(rows, pending)
+
+
+def _are_alike(tensor: torch.Tensor, other: torch.Tensor) -> bool:
+    return tensor.dtype == other.dtype and tensor.device == other.device
+
+
+def _join(rows: Sequence[Sequence[torch.Tensor]], indices: list[int]) -> torch.Tensor:
+    """Some tensors of each row, one after the other, and zeros up to whole segments where there are several."""
+    columns = sum([rows[0][i].numel() for i in indices])
+    missing = -columns % SEGMENT if columns > SEGMENT else 0
+    filling = [rows[0][indices[0]].new_zeros(missing)] if missing else []
+    pieces = []
+    for row in rows:
+        pieces += [row[i].reshape(-1) for i in indices]
+        pieces += filling
+    return torch.cat(pieces).view(len(rows), columns + missing)

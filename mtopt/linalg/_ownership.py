@@ -17,29 +17,23 @@ def is_held_alone(tensors: Sequence[torch.Tensor], index: int) -> bool:
     in-place work on these would reach others. Every reference is counted, from Python or not; where this PyTorch has
     no such counts the answer is no.
     """
-    return _COUNTED and _references(tensors, index) in _ALONE and in_order(tensors[index])
+    if not _COUNTED or _references(tensors, index) not in _ALONE:
+        return False
+    tensor = tensors[index]  # a name is a reference, and those are counted
+    return tensor.is_contiguous() and _fills_memory(tensor)
 
 
-def in_order(tensor: torch.Tensor) -> bool:
-    """Whether the tensor fills its memory, one number after the other."""
-    size = tensor.numel() * tensor.element_size()
-    return tensor.is_contiguous() and tensor.untyped_storage().nbytes() == size
+def _fills_memory(tensor: torch.Tensor) -> bool:
+    return tensor.untyped_storage().nbytes() == tensor.numel() * tensor.element_size()
 
 
 def _references(tensors: Sequence[torch.Tensor], index: int) -> Counts:
     """References to a tensor, to its memory, and to the tensor that it is a view of."""
     tensor = tensors[index]
     base = tensor._base if tensor._is_view() else None
-    counts = (sys.getrefcount(tensor), _users(tensor), _holders(tensor))
-    return counts if base is None else (*counts, sys.getrefcount(base), _users(base))
-
-
-def _users(tensor: torch.Tensor) -> int:
-    return tensor._use_count()  # type: ignore[attr-defined,no-any-return]
-
-
-def _holders(tensor: torch.Tensor) -> int:
-    return torch._C._storage_Use_Count(tensor.untyped_storage()._cdata)
+    holders = torch._C._storage_Use_Count(tensor.untyped_storage()._cdata)
+    counts = (sys.getrefcount(tensor), tensor._use_count(), holders)  # type: ignore[attr-defined]
+    return counts if base is None else (*counts, sys.getrefcount(base), base._use_count())  # type: ignore[attr-defined]
 
 
 def _calibrated() -> set[Counts]:
@@ -59,9 +53,8 @@ def copy_unless_alone(gradient: torch.Tensor, taken: set[int]) -> torch.Tensor:
     """
     if gradient.layout != torch.strided:
         return gradient
-    storage = gradient.untyped_storage()
-    memory = storage.data_ptr()
-    alone = storage.nbytes() == gradient.numel() * gradient.element_size() and memory not in taken
+    memory = gradient.untyped_storage().data_ptr()
+    alone = memory not in taken and _fills_memory(gradient)
     taken.add(memory)
     return gradient if alone else gradient.clone(memory_format=torch.contiguous_format)
 

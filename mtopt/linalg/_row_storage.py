@@ -8,16 +8,15 @@ from dataclasses import dataclass, replace
 
 import torch
 
+from mtopt.linalg._combination import PackedTensors
 from mtopt.linalg._complex import view_reals, view_shard
 from mtopt.linalg._gradients import Place
-from mtopt.linalg._packed import PackedTensors
 
 Row = list[torch.Tensor | None]
 """One loss's gradient, one tensor per parameter; None where the loss does not reach the parameter."""
 
 _TOP = 15
 """float16 rows are scaled so that their largest entry is just below 2**15: half of what the dtype holds."""
-
 
 STAYS_APART = 1 << 18
 """Entries of a tensor that stays where it is: it leaves few holes, and copying it takes its time."""
@@ -62,12 +61,10 @@ class RowMatrix:
     matrix: torch.Tensor
     absent: set[tuple[int, int]]
 
-    def has(self, number: int, index: int) -> bool:
-        """Whether the gradient of parameter ``index`` in a row is here."""
-        return index in self.columns and (number, index) not in self.absent
-
-    def gradient(self, number: int, index: int, like: torch.Tensor) -> torch.Tensor:
-        """The gradient of parameter ``index`` in a row: a view."""
+    def gradient(self, number: int, index: int, like: torch.Tensor) -> torch.Tensor | None:
+        """The gradient of parameter ``index`` in a row: a view; None where it is not here."""
+        if index not in self.columns or (number, index) in self.absent:
+            return None
         start, end = self.columns[index]
         return self.matrix[number, start:end].reshape(like.shape)
 
@@ -104,8 +101,7 @@ def store_in_matrix(
     they would leave holes in the heap as activations come and go, more than a Jacobian on a transformer.
     """
     params = [view_reals(param) for param in params]
-    small = [p.numel() for p in params if p.numel() < below and p.is_cpu] if below < math.inf else None
-    if small is not None and count * sum(small) <= LITTLE:
+    if below < math.inf and count * sum([p.numel() for p in params if p.numel() < below and p.is_cpu]) <= LITTLE:
         return list(rows), None
     kept: list[Row] = []
     matrix: RowMatrix | None = None
@@ -139,7 +135,6 @@ def _lay_out(row: Row, count: int, below: float) -> RowMatrix | None:
 
 
 def _move(row: Row, matrix: RowMatrix, number: int, params: Sequence[torch.Tensor], scale: float) -> None:
-    """Move a row's tensors to the matrix."""
     pieces = []
     for index in matrix.columns:
         gradient = row[index]
@@ -163,12 +158,11 @@ def rows_fit(params: Sequence[torch.Tensor], count: int) -> bool:
     for param in map(view_shard, params):
         if param.is_cuda:
             wanted[param.device] = wanted.get(param.device, 0) + count * param.numel() * param.element_size()
-    return all(_fits(device, size) for device, size in wanted.items())
-
-
-def _fits(device: torch.device, wanted: int) -> bool:
-    allocated = torch.cuda.memory_allocated(device)
-    if 2 * (wanted + allocated) < torch.cuda.get_device_properties(device).total_memory:
-        return True  # without asking the driver, which is slow
-    free, _ = torch.cuda.mem_get_info(device)
-    return wanted < 0.9 * (free + torch.cuda.memory_reserved(device) - allocated)
+    for device, size in wanted.items():
+        allocated = torch.cuda.memory_allocated(device)
+        if 2 * (size + allocated) < torch.cuda.get_device_properties(device).total_memory:
+            continue  # without asking the driver, which is slow
+        free, _ = torch.cuda.mem_get_info(device)
+        if size >= 0.9 * (free + torch.cuda.memory_reserved(device) - allocated):
+            return False
+    return True

@@ -6,6 +6,7 @@ import numpy as np
 
 from mtopt._errors import SolverError
 from mtopt.linalg._arrays import Array, load_lapack
+from mtopt.linalg._gramian import normalize_gramian
 
 INDEFINITE = 0.02
 """Largest change of a cosine that passes as rounding: float32 products make 1e-7, a Gramian kept in bfloat16 1e-2."""
@@ -37,6 +38,17 @@ def take_semidefinite_root(cosines: Array) -> tuple[Array, Array]:
     semidefinite = root.T @ root
     require_semidefinite(float(np.abs(semidefinite - cosines).max()))
     return root, semidefinite
+
+
+def read_coordinates(matrix: Array) -> Array:
+    """(K, K) rows with ``rows @ rows.T == matrix``, up to making it positive semi-definite.
+
+    For programs on combinations of the gradients, whose squared lengths are thus never negative. A Gramian does not
+    know the length of a combination that cancels to less than the square root of its own precision.
+    """
+    cosines, norms = normalize_gramian(matrix)
+    root, _ = take_semidefinite_root(cosines)
+    return np.asarray(norms[:, None] * root.T)
 
 
 def require_cosine(cosine: float) -> float:

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 
 import torch
 
 from mtopt._losses import Batch
 from mtopt.autograd._call import Call
-from mtopt.autograd._reach import Group, Grouping
+from mtopt.autograd._reach import Grouping
 from mtopt.autograd._rows import row_of
 from mtopt.autograd._step import Evidence, find_non_finite
 from mtopt.autograd.plans._weighted import OnGraph
@@ -54,32 +54,30 @@ class Blockwise(OnGraph):
             rows = [self._row(k, [index for index in block if k in reaches[index]]) for k in range(len(self.losses))]
             for number in {number_of[index] for index in block}:
                 indices = [index for index in block if number_of[index] == number]
-                parts = [[self._or_zeros(rows[k], index) for index in indices] for k in groups[number].reach]
+                parts = [[rows[k][index] for index in indices] for k in groups[number].reach]
                 totals[number] += Gradients(parts, scale=self.call.scale).gramian
                 del parts
             del rows
-        count = len(grouping.shared)
-        shared = [self._known(group, total) for group, total in zip(grouping.shared, totals, strict=False)]
-        own = [(group.loss, total) for group, total in zip(grouping.own, totals[count:], strict=True)]
+        shared = []
+        for group, total in zip(grouping.shared, totals, strict=False):
+            dtype = view_reals(self.call.params[group.indices[0]]).dtype
+            objectives = self.objectives(group)
+            shared.append(InnerProducts(total, dtype, objectives=objectives, total=len(self.batch.objectives)))
+        own = [(group.loss, total) for group, total in zip(grouping.own, totals[len(shared) :], strict=True)]
         yield Evidence(shared, own=find_non_finite(own) if own else set())
 
-    def _row(self, k: int, indices: Sequence[int]) -> dict[int, torch.Tensor | None]:
-        """The gradient of a loss by some parameters, which it reaches."""
+    def _row(self, k: int, indices: Sequence[int]) -> dict[int, torch.Tensor]:
+        """The gradient of a loss by some parameters, which it reaches by the graph; zeros where it is stopped there."""
         if not indices:
             return {}
         name, params = self.batch.names[k], [self.call.params[index] for index in indices]
         row = row_of(name, self.losses[k], params, retain_graph=True, processes=self.call.processes)
         self.backwards += 1
-        return dict(zip(indices, self.call.processes.sum_gradients(f"loss {name!r}", row, params), strict=True))
-
-    def _or_zeros(self, row: Mapping[int, torch.Tensor | None], index: int) -> torch.Tensor:
-        gradient = row.get(index)
-        return torch.zeros_like(view_reals(self.call.params[index])) if gradient is None else gradient
-
-    def _known(self, group: Group, gramian: torch.Tensor) -> InnerProducts:
-        dtype = view_reals(self.call.params[group.indices[0]]).dtype
-        total = len(self.batch.objectives)
-        return InnerProducts(gramian, dtype, objectives=self.objectives(group), total=total)
+        summed = self.call.processes.sum_gradients(f"loss {name!r}", row, params)
+        return {
+            index: torch.zeros_like(view_reals(param)) if gradient is None else gradient
+            for index, param, gradient in zip(indices, params, summed, strict=True)
+        }
 
     def blocks_of(self, indices: Sequence[int]) -> list[list[int]]:
         """``indices`` of parameters cut into runs whose K gradients are as large as two whole ones."""

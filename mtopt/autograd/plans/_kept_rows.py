@@ -5,8 +5,6 @@ from __future__ import annotations
 import itertools
 import math
 from collections.abc import Iterator, Mapping, Sequence, Set
-from dataclasses import dataclass, field
-from typing import Self
 
 import torch
 
@@ -16,17 +14,7 @@ from mtopt.autograd._reach import Group, Grouping, Reach, reach_of_rows
 from mtopt.autograd._rows import make_rows
 from mtopt.autograd._step import Evidence, Piece, Plan, Update, find_non_finite
 from mtopt.combiners import Outcome
-from mtopt.linalg import (
-    STAYS_APART,
-    Gradients,
-    Place,
-    Row,
-    RowMatrix,
-    cut_to_shapes,
-    store_in_matrix,
-    store_short,
-    view_reals,
-)
+from mtopt.linalg import STAYS_APART, Gradients, Row, RowMatrix, cut_to_shapes, store_in_matrix, store_short, view_reals
 
 
 class KeptRows(Plan):
@@ -36,25 +24,21 @@ class KeptRows(Plan):
     followed, in words.
     """
 
-    def __init__(self, call: Call, batch: Batch, rows: list[Row] | None = None, why: str = "") -> None:
+    def __init__(self, call: Call, batch: Batch, rows: Sequence[Row] = (), why: str = "") -> None:
         super().__init__(call, batch)
         self.rows, self.why = rows, why
         self.matrix: RowMatrix | None = None
         self.factors: Sequence[float] | None = None
 
     def reach(self) -> Sequence[Reach]:
-        if self.rows is None:
-            self.rows = self._make_rows()
+        self.rows = self.rows or self._make_rows()
         self.backwards = self.backwards or len(self.rows)
         return reach_of_rows(self.rows, self.matrix)
 
     def _make_rows(self) -> list[Row]:
-        """The rows, in the form that they are kept in."""
         call, batch, count = self.call, self.batch, len(self.batch.present)
         batched = call.plan == "batched"
-        source, self.trunk, self.description = make_rows(
-            batch, call.params, call.features, batched=batched, processes=call.processes
-        )
+        source, self.trunk, self.description = make_rows(batch, call, batched=batched)
         self.description += self.why
         if isinstance(call.store, torch.dtype):
             rows, self.factors = store_short(source, call.store)
@@ -69,14 +53,13 @@ class KeptRows(Plan):
         return rows
 
     def evidence(self, grouping: Grouping) -> Iterator[Evidence]:
-        assert self.rows is not None
         self.gradients = [self.gradients_of(group, self.rows) for group in grouping.shared]
-        self.own = OwnRows.of(grouping.own, self.rows, self)
+        self.own = OwnRows(self, grouping.own, self.rows)
         self.matrix = None
         for row in self.rows:
             row.clear()
-        own = self.own.find_non_finite()
-        yield Evidence(self.gradients, own=self.on_all(own) if self.own.indices else own)
+        bad = self.on_all(self.own.find_non_finite()) if self.own.indices else set()
+        yield Evidence(self.gradients, own=bad)
 
     def on_all(self, found: Set[int]) -> Set[int]:
         """The losses that any of the processes has found something of, where each has looked at its own shards."""
@@ -122,8 +105,8 @@ class KeptRows(Plan):
         for position, index in enumerate(indices):
             if found[position] is None and not (packed and matrix is not None and index in matrix.columns):
                 like = view_reals(self.call.params[index])
-                stored = matrix is not None and matrix.has(number, index)
-                found[position] = matrix.gradient(number, index, like) if stored else torch.zeros_like(like)  # type: ignore[union-attr]
+                stored = None if matrix is None else matrix.gradient(number, index, like)
+                found[position] = torch.zeros_like(like) if stored is None else stored
         return found
 
     def direction_of(self, outcome: Outcome, gradients: Gradients, group: Group) -> list[torch.Tensor]:
@@ -141,50 +124,37 @@ class KeptRows(Plan):
         return [piece.to(param.dtype, copy=True) for piece, param in zip(pieces, params, strict=True)]
 
 
-@dataclass(slots=True)
 class OwnRows:
     """Gradients of parameters that a single loss reaches: their losses, the parameters' indices, the gradients."""
 
-    places: Sequence[Place]
-    row_factors: Sequence[float] | None
-    losses: list[int] = field(default_factory=list)
-    indices: list[int] = field(default_factory=list)
-    gradients: list[torch.Tensor] = field(default_factory=list)
-
-    @classmethod
-    def of(cls, groups: Sequence[Group], rows: Sequence[Row], plan: KeptRows) -> Self:
-        own = cls(plan.call.places, plan.factors)
-        for group in groups:
-            for index in group.indices:
-                gradient = rows[group.loss][index]
-                if gradient is None:  # a copy, since a view would keep the matrix
-                    assert plan.matrix is not None
-                    gradient = plan.matrix.gradient(group.loss, index, view_reals(plan.call.params[index])).clone()
-                own.losses.append(group.loss)
-                own.indices.append(index)
-                own.gradients.append(gradient)
-        return own
+    def __init__(self, plan: KeptRows, groups: Sequence[Group], rows: Sequence[Row]) -> None:
+        self.places, self.row_factors = plan.call.places, plan.factors
+        self.losses = [group.loss for group in groups for _ in group.indices]
+        self.indices = [index for group in groups for index in group.indices]
+        self.gradients: list[torch.Tensor] = []
+        for k, index in zip(self.losses, self.indices, strict=True):
+            gradient = rows[k][index]
+            if gradient is None and plan.matrix is not None:
+                gradient = plan.matrix.gradient(k, index, view_reals(plan.call.params[index]))
+                gradient = None if gradient is None else gradient.clone()  # a view would keep the matrix
+            assert gradient is not None  # the loss reaches it
+            self.gradients.append(gradient)
 
     def find_non_finite(self) -> set[int]:
         """The losses of which a gradient is NaN or infinite."""
-        return find_non_finite(list(zip(self.losses, self.gradients, strict=True))) if self.losses else set()
+        return find_non_finite(list(zip(self.losses, self.gradients, strict=True)))
 
     def times(self, weights: Mapping[int, float]) -> list[torch.Tensor]:
         """Each times its loss's weight. The gradients are spent: big ones may be written over."""
-        factors = self.row_factors
-        by = {k: weights[k] if factors is None else weights[k] * factors[k] for k in set(self.losses)}
+        losses, factors = self.losses, self.row_factors
+        by = {k: weights[k] if factors is None else weights[k] * factors[k] for k in set(losses)}
         # heads are many and small: in one go where they have one factor, else loss by loss
-        runs = [range(len(self.losses))] if len(set(by.values())) == 1 else _runs(self.losses)
-        parts = [
-            (
-                by[self.losses[run[0]]],
-                Gradients(
-                    [self.gradients[run.start : run.stop]],
-                    places=[self.places[index] for index in self.indices[run.start : run.stop]],
-                ),
-            )
-            for run in runs
-        ]
+        several = len(set(by.values())) > 1
+        ends = [n for n in range(1, len(losses)) if several and losses[n] != losses[n - 1]]
+        parts = []
+        for start, end in itertools.pairwise([0, *ends, len(losses)]):
+            places = [self.places[index] for index in self.indices[start:end]]
+            parts.append((by[losses[start]], Gradients([self.gradients[start:end]], places=places)))
         self.gradients = []
         return [product for factor, part in parts for product in part.combined([factor], spend=True)]
 
@@ -193,9 +163,3 @@ class OwnRows:
         only made shorter; infinity where nobody knows."""
         longer = any(abs(weights[k]) > 1.0 for k in set(self.losses))
         return math.inf if longer or self.row_factors is not None else 0.0
-
-
-def _runs(values: Sequence[int]) -> list[range]:
-    """Where equal neighbours stand."""
-    ends = [n for n in range(1, len(values)) if values[n] != values[n - 1]]
-    return [range(start, end) for start, end in itertools.pairwise([0, *ends, len(values)])]

@@ -18,10 +18,18 @@ from mtopt.autograd._layer_gramians import plain_arithmetic
 from mtopt.autograd._matrix_gradients import MatrixGradients, Way
 from mtopt.autograd._matrix_uses import ConvolutionUse, MatrixUse, PackedError, matrix_uses_of
 from mtopt.autograd._parameter_uses import LossGraph
-from mtopt.autograd._reach import Edge, Group, Reach, losses_on_graph, reach_of_rows, require_dense
+from mtopt.autograd._reach import (
+    Edge,
+    Group,
+    Reach,
+    losses_on_graph,
+    reach_of_rows,
+    reach_on_graph,
+    require_dense,
+    trunk_of_call,
+)
 from mtopt.autograd._tied_gradients import TiedGradients, costs_of, gradients_by_factors
 from mtopt.autograd.plans._kept_rows import KeptRows
-from mtopt.autograd.plans._weighted import reach_on_graph, trunk_of_call
 from mtopt.combiners import Outcome
 from mtopt.linalg import (
     STAYS_APART,
@@ -54,20 +62,15 @@ class Layers(KeptRows):
     """K passes to the outputs of layers, and one weight gradient of the weighted output gradients.
 
     Each matrix is gone about in the cheapest of three ways, see :class:`MatrixCosts`. All other parameters have rows,
-    from the same passes.
-
-    Attributes:
-        losses: signed and scaled.
-        matrices: by the parameters' indices, those without rows.
-        share: of the multiplications of K kept rows, passes included.
+    from the same passes. ``share``: of the multiplications of K kept rows, passes included.
     """
 
     def __init__(self, call: Call, batch: Batch, short: str = "") -> None:
         super().__init__(call, batch, why=short and f"; no gradients of a matrix are kept: {short}")
-        self.losses = losses_on_graph(batch, call.params, call.processes)
+        self.losses = losses_on_graph(batch, call)
         self.reaches = reach_on_graph(self.losses, call, batch)
         self.trunk = trunk_of_call(call)
-        self.matrices: dict[int, Matrix] = {}
+        self.matrices: dict[int, Matrix] = {}  # by the parameters' indices, those without rows
         uses = matrix_uses_of(LossGraph(self.losses), call.params)
         passes = spared = 0.0
         for index, (param, reach) in enumerate(zip(call.params, self.reaches, strict=True)):
@@ -119,11 +122,10 @@ class Layers(KeptRows):
         self.rows = self._make_rows()
         self.backwards = len(self.losses)
         found = reach_of_rows(self.rows, self.matrix)
-        return [self._reach_of(self.matrices[n]) if n in self.matrices else reach for n, reach in enumerate(found)]
-
-    def _reach_of(self, matrix: Matrix) -> Reach:
-        """The losses whose gradients come to a matrix, as rows would tell: a function may stop one on the way."""
-        return tuple(k for k in matrix.reach if any(self.cotangents[use.edge][k] is not None for use in matrix.uses))
+        for index, matrix in self.matrices.items():  # as rows would tell: a function may stop a gradient on the way
+            came = [self.cotangents[use.edge] for use in matrix.uses]
+            found[index] = tuple([k for k in matrix.reach if any(of_use[k] is not None for of_use in came)])
+        return found
 
     def _make_rows(self) -> list[Row]:
         count, ways = len(self.losses), [matrix.way for matrix in self.matrices.values()]

@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, cast
 
 import numpy as np
@@ -13,7 +12,7 @@ from torch import nn
 from torch.autograd import forward_ad
 
 from mtopt._forward_mode import forward_kernels, load_formulas, make_dual, scratch_like
-from mtopt._losses import Batch, Losses, Objective, read_losses, run_loss
+from mtopt._losses import Batch, Losses, read_losses, run_loss
 from mtopt._replay import Generators, exchanged, graph_where_needed
 from mtopt.autograd._call import Call
 from mtopt.autograd._matrix_free_options import MatrixFree
@@ -21,8 +20,10 @@ from mtopt.autograd._reach import Group, Grouping
 from mtopt.autograd._step import Evidence, Update
 from mtopt.autograd.plans._weighted import WHAT, OnGraph, differentiate_weighted
 from mtopt.combiners import Combiner, Following, Outcome, list_combiners
-from mtopt.distributed import ALONE, Processes
-from mtopt.linalg import Array, Place, are_finite, copy_unless_alone, norm_of
+from mtopt.linalg import Array, are_finite, copy_unless_alone, norm_of
+
+Move = tuple[torch.Tensor, torch.Tensor, torch.Tensor]
+"""A parameter, the direction's part by it, and memory of the same shape that may be written to."""
 
 OFF = 0.5
 """A product that misses ``w'Gw = ||d||²`` by more than this share of it moves no weights."""
@@ -37,8 +38,7 @@ class FollowedWeights(OnGraph):
         _require_following(call.rule)
         assert call.free is not None
         self.options = call.free
-        self.model = require_module(call)
-        self.generators = Generators.of(self.model)
+        self.generators = Generators.of(require_module(call))
         super().__init__(call, run_batch(call.losses, call))
         self.made, self.off, self.obstacle = 0, 0.0, ""  # products, and the largest error of one along the weights
         self.keeps: list[bool] = []
@@ -56,40 +56,38 @@ class FollowedWeights(OnGraph):
         return f"{words}, {self.off:.1e} off along the weights before correction" if self.made else words
 
     def evidence(self, grouping: Grouping) -> Iterator[Evidence]:
-        self.point = point_of(self.call, self.model, self.batch, self.generators)
-        self.product = product_of(self.options)
+        self.point = Point(self.call, self.call.losses, self.batch, self.generators)
         total = len(self.batch.objectives)
-        each = list(zip(grouping.rules, grouping.shared, strict=True))
-        self.keeps = [rule.kept_weights(self.objectives(group), total) is not None for rule, group in each]
+        self.rules = [cast(Following, rule) for rule in grouping.rules]  # of a kind with the one that was looked at
+        objectives = [self.objectives(group) for group in grouping.shared]
+        kept = [rule.kept_weights(of, total) for rule, of in zip(grouping.rules, objectives, strict=True)]
+        self.keeps = [weights is not None for weights in kept]
         rounds = 1 if all(self.keeps) else self.options.iterations
         for number in range(rounds):
-            self.weights = [_follows(rule).weights_to_follow(self.objectives(group)) for rule, group in each]
-            main = dict(zip(each[0][1].reach, self.weights[0].tolist(), strict=True)) if each else {}
+            self.weights = [rule.weights_to_follow(of) for rule, of in zip(self.rules, objectives, strict=True)]
+            main = dict(zip(grouping.shared[0].reach, self.weights[0].tolist(), strict=True)) if objectives else {}
             own = self.own_factors(grouping, main)
             keep = number + 1 < rounds
-            self.found = differentiate_weighted(
-                self.losses, grouping, self.weights, own, self.call, self.batch, retain_graph=keep
-            )
-            self.backwards += self.found.backwards
-            directions = [[g for g in gradients if g is not None] for gradients in self.found.shared]
-            lengths = [norm_of(each) / self.call.scale if each else 0.0 for each in directions]
+            self.pieces = differentiate_weighted(self, self.losses, grouping, self.weights, own, retain_graph=keep)
+            found = [[g for g in gradients if g is not None] for _, gradients in self.pieces]
+            lengths = [
+                norm_of(direction) / self.call.scale if direction else 0.0 for direction in found[: len(objectives)]
+            ]
             self.lengths = self.call.processes.share(torch.tensor(lengths, dtype=torch.float64)).tolist()
-            if not all(map(math.isfinite, self.lengths)) or not are_finite(
-                [g for g in self.found.own if g is not None]
-            ):
+            if not (all(map(math.isfinite, self.lengths)) and all(map(are_finite, found[len(objectives) :]))):
                 yield Evidence(bad=f"non-finite {WHAT}")
                 return
             yield Evidence()
 
     def ask(self, grouping: Grouping, evidence: Evidence) -> list[Outcome]:
         self.factors = []
-        for number, (rule, group) in enumerate(zip(grouping.rules, grouping.shared, strict=True)):
+        for number, (rule, group) in enumerate(zip(self.rules, grouping.shared, strict=True)):
             objectives, length = self.objectives(group), self.lengths[number]
             if self.keeps[number]:
-                factor = _follows(rule).lengthening(objectives, length * length)
+                factor = rule.lengthening(objectives, length * length)
             else:
-                products = self._products(group, self.found.shared[number], length, self.weights[number].numpy())
-                factor, _ = _follows(rule).follow(objectives, products, length * length, rate=self.options.rate)
+                products = self._products(group, self.pieces[number][1], length, self.weights[number].numpy())
+                factor, _ = rule.follow(objectives, products, length * length, rate=self.options.rate)
             self.factors.append(factor)
         each = zip(self.weights, self.factors, strict=True)
         return [Outcome(weights if factor == 1.0 else weights * factor) for weights, factor in each]
@@ -101,7 +99,7 @@ class FollowedWeights(OnGraph):
         squared = length * length
         if len(weights) == 1:
             return np.asarray(squared / weights)
-        products = multiply(self.product, self.point, self.call, group, gradients, length, weights)
+        products = self.point.multiply(group, gradients, length, weights)
         self.made += 1
         along = float(weights @ products) / squared
         if not abs(along - 1.0) <= OFF:
@@ -114,12 +112,14 @@ class FollowedWeights(OnGraph):
         return products / along  # exact along w: the part of the error that all the losses share is gone
 
     def realise(self, grouping: Grouping, outcomes: Sequence[Outcome], weights: Mapping[int, float]) -> Update:
-        for number, factor in enumerate(self.factors):
-            if factor != 1.0:
-                self.found.shared[number] = _lengthened(self.found.shared[number], factor)
-                if number == 0 and self.private == "weighted":  # heads are to be in proportion
-                    self.found.own = _lengthened(self.found.own, factor)
-        return Update(self.found.pieces(grouping), what=WHAT, borrowed=True, obstacle=self.obstacle)
+        # heads that are weighted are to be in proportion
+        of_heads = self.factors[0] if self.factors and self.private == "weighted" else 1.0
+        factors = [*self.factors, *[of_heads] * (len(self.pieces) - len(self.factors))]
+        pieces = [
+            (indices, gradients if factor == 1.0 else _lengthened(gradients, factor))
+            for (indices, gradients), factor in zip(self.pieces, factors, strict=True)
+        ]
+        return Update(pieces, what=WHAT, borrowed=True, obstacle=self.obstacle)
 
     def note_written(self, grouping: Grouping) -> None:
         for rule, group, keeps in zip(grouping.rules, grouping.shared, self.keeps, strict=True):
@@ -134,51 +134,9 @@ def _lengthened(gradients: Sequence[torch.Tensor | None], factor: float) -> list
     return own
 
 
-def point_of(call: Call, model: nn.Module, batch: Batch, generators: Generators, losses: Any = None) -> Point:
-    """Where products are taken: the losses of ``batch``, run once more by what they were run by."""
-    assert call.free is not None
-    given = [batch.given[k] for k in batch.here]
-    return Point(
-        model,
-        call.losses if losses is None else losses,
-        generators,
-        batch.objectives,
-        batch.present,
-        batch.here,
-        batch.holders,
-        np.array(batch.values),
-        [loss.dtype for loss in given],  # type: ignore[union-attr]
-        call.scale,
-        call.free.needs_graph,
-        call.processes,
-    )
-
-
-def product_of(options: MatrixFree) -> Product:
-    """How ``J d`` is made."""
-    return exact if options.product == "exact" else displaced(options.displacement)
-
-
 def kind_of(options: MatrixFree) -> str:
     """What a product is called in a record."""
     return "forward-mode product" if options.product == "exact" else "displaced forward"
-
-
-def multiply(
-    product: Product,
-    point: Point,
-    call: Call,
-    group: Group,
-    gradients: Sequence[torch.Tensor | None],
-    length: float,
-    weights: Array,
-) -> Array:
-    """``J d`` (K,) of a group, for the direction that its gradients with these weights are."""
-    reached = [(call.places[i], g) for i, g in zip(group.indices, gradients, strict=True) if g is not None]
-    full = np.zeros(len(point.present))
-    full[list(group.reach)] = weights
-    found = product(point, [place for place, _ in reached], [g for _, g in reached], length, full)[list(group.reach)]
-    return np.asarray(call.processes.share(torch.from_numpy(found)))
 
 
 def require_module(call: Call) -> nn.Module:
@@ -209,68 +167,8 @@ def _require_following(rule: Combiner) -> None:
         )
 
 
-def _follows(rule: Combiner) -> Following:
-    return cast(Following, rule)  # one of a kind with the rule that was looked at in the beginning
-
-
 def _counted(count: int, what: str) -> str:
     return f"{count} {what}" if count == 1 else f"{count} {what}s"
-
-
-@dataclass(frozen=True, slots=True)
-class Point:
-    """Where the products of a step are taken.
-
-    Attributes:
-        model: its parameters are replaced for the second forward.
-        losses: the callable, or the callables.
-        generators: as they were before the first forward.
-        objectives, present, values: of the first forward, as the user knows them.
-        here, holders: which losses this process has, and how many have each, where there are several.
-        dtypes: of the losses that are here.
-        scale: a GradScaler's factor, which directions carry; 1 without one.
-        needs_graph: the losses differentiate inside.
-        processes: over which the losses are means.
-    """
-
-    model: nn.Module
-    losses: Any
-    generators: Generators
-    objectives: Sequence[Objective]
-    present: Sequence[int]
-    here: Sequence[int]
-    holders: Mapping[int, int]
-    values: Array
-    dtypes: Sequence[torch.dtype]
-    scale: float
-    needs_graph: bool = False
-    processes: Processes = ALONE
-
-    def again(self, replaced: Mapping[int, torch.Tensor]) -> list[torch.Tensor]:
-        """The losses that are here, signed, from a forward with some parameters, by their ids, replaced."""
-        with graph_where_needed(self.needs_graph, "mtopt.MatrixFree (or to the trainer)"):
-            if self.needs_graph:  # they may differentiate with respect to parameters, too
-                replaced = {key: tensor.requires_grad_() for key, tensor in replaced.items()}
-            with exchanged(self.model, replaced), self.generators.replayed():
-                some = not self.processes.several
-                objectives, values = read_losses(run_losses_of(self.losses, some=some), some=some)
-        present = [k for k, value in enumerate(values) if value is not None]
-        if (objectives, present) != (list(self.objectives), list(self.here)):
-            raise ValueError(
-                "losses must give the same objectives when they are run again, found first "
-                f"{[self.objectives[k].name for k in self.here]}, then {[objectives[k].name for k in present]}"
-            )
-        found = [(values[k].reshape(()), objectives[k].sign) for k in present]  # type: ignore[union-attr]
-        return [-value if sign < 0.0 else value for value, sign in found]  # a factor would have a tangent, slowly
-
-    def means(self, scalars: Sequence[torch.Tensor]) -> Array:
-        """Numbers of the losses that are here as means over the processes, of all that are present."""
-        found = _on_cpu(scalars) if scalars else np.zeros(0)
-        if not self.processes.several:
-            return found
-        numbers = dict(zip(self.here, found.tolist(), strict=True))
-        sums = self.processes.sum_numbers([numbers.get(k, 0.0) for k in self.present])
-        return np.asarray(np.array(sums) / np.array([self.holders[k] for k in self.present]), dtype=np.float64)
 
 
 def run_losses_of(losses: Any, *, some: bool = True) -> Losses:
@@ -288,92 +186,121 @@ def run_losses_of(losses: Any, *, some: bool = True) -> Losses:
     return {objective: run_loss(value) for objective, value in zip(objectives, values, strict=True)}
 
 
-Product = Callable[[Point, Sequence[Place], Sequence[torch.Tensor], float, Array], Array]
-"""``J d`` (K,) at a point, for d over some of the parameters (its tensors carry the point's scale), of a given length
-without that scale, which was made with weights (K,)."""
+class Point:
+    """Where the products of a step are taken: the losses of ``batch``, run again by what they were run by.
 
-
-def exact(
-    point: Point, places: Sequence[Place], direction: Sequence[torch.Tensor], length: float, weights: Array
-) -> Array:
-    """The directional derivatives of all losses, by forward-mode differentiation."""
-    # a tangent as long as the parameters: those of the activations are then of their size, in 16 bits, too
-    load_formulas()
-    size = _rough_norm([place.parameter for place in places]) or 1.0
-    with torch.no_grad(), forward_ad.dual_level(), forward_kernels(point.model):
-        replaced = {}
-        factor = size / (length * point.scale)
-        for place, along, tangent in zip(places, direction, _scratch(point, places), strict=True):
-            replaced[id(place.parameter)] = make_dual(place.parameter, torch.mul(along, factor, out=tangent))
-        # Zeros for heads: torch takes a millisecond an operation to add up a tangent and one that is not there.
-        for param in point.model.parameters():
-            if param.requires_grad and id(param) not in replaced:
-                replaced[id(param)] = make_dual(param, torch.zeros_like(param))
-        try:
-            found = [forward_ad.unpack_dual(loss) for loss in point.again(replaced)]  # type: ignore[no-untyped-call]
-        except NotImplementedError as error:
-            if "forward" not in str(error):
-                raise
-            raise NotImplementedError(
-                f"plan='matrix_free' differentiates forwards, and the model has a part that cannot: "
-                f"{str(error).splitlines()[0]} Use plan=mtopt.MatrixFree(product='displacement'), which needs no "
-                "derivative"
-            ) from error
-    values = point.means([loss.primal for loss in found])
-    _check_same(point, values)
-    slopes = point.means([torch.zeros_like(loss.primal) if loss.tangent is None else loss.tangent for loss in found])
-    return slopes * (length / size)
-
-
-def displaced(share: float | None) -> Product:
-    """``(L(x) - L(x - e d)) / e``: one more forward, without a graph.
-
-    Along d the weighted losses fall by ``e ||d||²`` to first order. With a fall of ``share`` of their size, rounding to
-    relative precision u costs ``u / share`` of the result, and curvature about ``share`` of it (a quarter of
-    it for a quadratic loss with minimum zero, a half for an exponential): both are small and alike at
-    ``share = sqrt(u)``, whatever the units of the losses and the parameters. Near a stationary point, where the losses
-    do not fall, e is bounded by a displacement of ``cbrt(u)`` of the parameters' norm.
+    ``generators``: as they were before the first run.
     """
 
-    def product(
-        point: Point, places: Sequence[Place], direction: Sequence[torch.Tensor], length: float, weights: Array
-    ) -> Array:
-        params = [place.parameter.detach() for place in places]
-        unit = max(torch.finfo(dtype).eps for dtype in [*point.dtypes, *(param.dtype for param in params)])
-        size = float(weights @ np.abs(point.values))
-        fall = (math.sqrt(unit) if share is None else share) * size / length  # e ||d||
+    def __init__(self, call: Call, losses: Any, batch: Batch, generators: Generators) -> None:
+        assert call.free is not None
+        self.call, self.options, self.processes = call, call.free, call.processes
+        self.model, self.losses, self.batch, self.generators = require_module(call), losses, batch, generators
+        self.values = batch.signed(batch.present).numpy()
+
+    def multiply(self, group: Group, gradients: Sequence[torch.Tensor | None], length: float, weights: Array) -> Array:
+        """``J d`` (K,) of a group, for the direction d that its gradients with these weights are.
+
+        ``gradients`` carry a GradScaler's factor; ``length`` is that of d without it.
+        """
+        reached = [(self.call.places[i], g) for i, g in zip(group.indices, gradients, strict=True) if g is not None]
+        scratch = scratch_like(self.model, {str(place.name): place.parameter for place, _ in reached})
+        moves = [(place.parameter, along, free) for (place, along), free in zip(reached, scratch, strict=True)]
+        reach = list(group.reach)
+        if self.options.product == "exact":
+            found = self._differentiate(moves, length)
+        else:
+            found = self._displace(moves, length, float(weights @ np.abs(self.values[reach])))
+        return np.asarray(self.processes.share(torch.from_numpy(found[reach])))
+
+    def _differentiate(self, moves: Sequence[Move], length: float) -> Array:
+        """The directional derivatives of all losses, by forward-mode differentiation."""
+        # a tangent as long as the parameters: those of the activations are then of their size, in 16 bits, too
+        load_formulas()
+        size = _rough_norm([param for param, _, _ in moves]) or 1.0
+        with torch.no_grad(), forward_ad.dual_level(), forward_kernels(self.model):
+            factor = size / (length * self.call.scale)
+            replaced = {
+                id(param): make_dual(param, torch.mul(along, factor, out=tangent)) for param, along, tangent in moves
+            }
+            # Zeros for heads: torch takes a millisecond an operation to add up a tangent and one that is not there.
+            for param in self.model.parameters():
+                if param.requires_grad and id(param) not in replaced:
+                    replaced[id(param)] = make_dual(param, torch.zeros_like(param))
+            try:
+                found = [forward_ad.unpack_dual(loss) for loss in self._run_again(replaced)]  # type: ignore[no-untyped-call]
+            except NotImplementedError as error:
+                if "forward" not in str(error):
+                    raise
+                raise NotImplementedError(
+                    f"plan='matrix_free' differentiates forwards, and the model has a part that cannot: "
+                    f"{str(error).splitlines()[0]} Use plan=mtopt.MatrixFree(product='displacement'), which needs no "
+                    "derivative"
+                ) from error
+        change = float(np.linalg.norm(self._means([loss.primal for loss in found]) - self.values))
+        if change > 1e-2 * float(np.linalg.norm(self.values)):
+            raise ValueError(
+                f"losses must give the same values when they are run again, found a change of {change:.2g}: draw the "
+                "batch outside of them, and random numbers from torch's, numpy's or Python's global generators; where "
+                "fused attention drops out on a GPU, train with SDPBackend.MATH or use product='displacement'"
+            )
+        tangents = [torch.zeros_like(loss.primal) if loss.tangent is None else loss.tangent for loss in found]
+        return self._means(tangents) * (length / size)
+
+    def _displace(self, moves: Sequence[Move], length: float, size: float) -> Array:
+        """``(L(x) - L(x - e d)) / e``: one more forward, without a graph.
+
+        Along d the weighted losses, of modulus ``size``, fall by ``e ||d||²`` to first order. With a fall of a share s
+        of their size, rounding to relative precision u costs ``u / s`` of the result, and curvature about s of it (a
+        quarter of it for a quadratic loss with minimum zero, a half for an exponential): both are small and alike at
+        ``s = sqrt(u)``, whatever the units of the losses and the parameters. Near a stationary point, where the losses
+        do not fall, e is bounded by a displacement of ``cbrt(u)`` of the parameters' norm.
+        """
+        params = [param.detach() for param, _, _ in moves]
+        dtypes = [self.batch.given[k].dtype for k in self.batch.here]  # type: ignore[union-attr]
+        unit = max(torch.finfo(dtype).eps for dtype in [*dtypes, *(param.dtype for param in params)])
+        share = math.sqrt(unit) if self.options.displacement is None else self.options.displacement
+        fall = share * size / length  # e ||d||
         bound = unit ** (1.0 / 3.0) * _rough_norm(params)
         far = min(fall, bound) if bound > 0.0 and fall > 0.0 else max(fall, bound)
-        far = float(point.processes.share(torch.tensor([far], dtype=torch.float64)))
+        far = float(self.processes.share(torch.tensor([far], dtype=torch.float64)))
         if not far > 0.0:
             raise ValueError(
                 "the parameters and the losses are all zero, and tell no length to displace by; use product='exact'"
             )
-        step = far / (length * point.scale)
-        replaced = {}
+        step = far / (length * self.call.scale)
         with torch.no_grad():
-            for place, along, moved in zip(places, direction, _scratch(point, places), strict=True):
-                replaced[id(place.parameter)] = torch.add(place.parameter, along, alpha=-step, out=moved)
-            values = point.means(point.again(replaced))
-        signs = np.array([point.objectives[k].sign for k in point.present])
-        return np.asarray((point.values * signs - values) * (length / far))
+            replaced = {id(param): torch.add(param, along, alpha=-step, out=moved) for param, along, moved in moves}
+            values = self._means(self._run_again(replaced))
+        return np.asarray((self.values - values) * (length / far))
 
-    return product
+    def _run_again(self, replaced: Mapping[int, torch.Tensor]) -> list[torch.Tensor]:
+        """The losses that are here, signed, from a forward with some parameters, by their ids, replaced."""
+        needs_graph, batch = self.options.needs_graph, self.batch
+        with graph_where_needed(needs_graph, "mtopt.MatrixFree (or to the trainer)"):
+            if needs_graph:  # they may differentiate with respect to parameters, too
+                replaced = {key: tensor.requires_grad_() for key, tensor in replaced.items()}
+            with exchanged(self.model, replaced), self.generators.replayed():
+                some = not self.processes.several
+                objectives, values = read_losses(run_losses_of(self.losses, some=some), some=some)
+        present = [k for k, value in enumerate(values) if value is not None]
+        if (objectives, present) != (batch.objectives, batch.here):
+            raise ValueError(
+                "losses must give the same objectives when they are run again, found first "
+                f"{[batch.objectives[k].name for k in batch.here]}, then {[objectives[k].name for k in present]}"
+            )
+        found = [(values[k].reshape(()), objectives[k].sign) for k in present]  # type: ignore[union-attr]
+        return [-value if sign < 0.0 else value for value, sign in found]  # a factor would have a tangent, slowly
 
-
-def _check_same(point: Point, values: Array) -> None:
-    signs = np.array([point.objectives[k].sign for k in point.present])
-    change = float(np.linalg.norm(values * signs - point.values))
-    if change > 1e-2 * float(np.linalg.norm(point.values)):
-        raise ValueError(
-            f"losses must give the same values when they are run again, found a change of {change:.2g}: draw the batch "
-            "outside of them, and random numbers from torch's, numpy's or Python's global generators; where fused "
-            "attention drops out on a GPU, train with SDPBackend.MATH or use product='displacement'"
-        )
-
-
-def _scratch(point: Point, places: Sequence[Place]) -> list[torch.Tensor]:
-    return scratch_like(point.model, {str(place.name): place.parameter for place in places})
+    def _means(self, scalars: Sequence[torch.Tensor]) -> Array:
+        """Numbers of the losses that are here as means over the processes, of all that are present."""
+        found = [scalar.detach().reshape(()).double() for scalar in scalars]
+        numbers: Array = torch.stack(found).cpu().numpy() if found else np.zeros(0)
+        if not self.processes.several:
+            return numbers
+        by_loss = dict(zip(self.batch.here, numbers.tolist(), strict=True))
+        sums = self.processes.sum_numbers([by_loss.get(k, 0.0) for k in self.batch.present])
+        return np.asarray(np.array(sums) / np.array([self.batch.holders[k] for k in self.batch.present]))
 
 
 def _rough_norm(tensors: Sequence[torch.Tensor]) -> float:
@@ -382,7 +309,3 @@ def _rough_norm(tensors: Sequence[torch.Tensor]) -> float:
     parts = [torch.linalg.vector_norm(t.detach(), dtype=dtype).double() for t, dtype in zip(tensors, wide, strict=True)]
     found = float(torch.linalg.vector_norm(torch.stack([part.cpu() for part in parts])))
     return found if 1e-12 < found < 1e15 else norm_of(tensors)
-
-
-def _on_cpu(scalars: Sequence[torch.Tensor]) -> Array:
-    return np.asarray(torch.stack([s.detach().reshape(()).double() for s in scalars]).cpu().numpy())

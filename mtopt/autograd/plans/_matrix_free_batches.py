@@ -14,17 +14,9 @@ from mtopt.autograd._call import Call
 from mtopt.autograd._matrix_free_options import MatrixFree
 from mtopt.autograd._reach import Group, Grouping
 from mtopt.autograd._step import Evidence, Plan
-from mtopt.autograd.plans._matrix_free import (
-    kind_of,
-    multiply,
-    point_of,
-    product_of,
-    require_module,
-    run_batch,
-    run_losses_of,
-)
-from mtopt.autograd.plans._several_batches import check_same, draws_of
-from mtopt.autograd.plans._weighted import WHAT, KeptWeights, OnGraph, differentiate_weighted
+from mtopt.autograd.plans._matrix_free import Point, kind_of, require_module, run_batch, run_losses_of
+from mtopt.autograd.plans._several_batches import check_same, draws_of, kept_on_last
+from mtopt.autograd.plans._weighted import WHAT, OnGraph, differentiate_weighted
 from mtopt.combiners import Combiner, FollowingDraws, Outcome, list_combiners
 from mtopt.linalg import Array, norm_of
 
@@ -42,22 +34,17 @@ class FollowedDraws(OnGraph):
         _require_following(call.rule, call.free)
         require_module(call)
         draws = draws_of(call.losses, call.rule)
-        last: Batch | None = None
-        if call.rule.kept_weights((), 0) is not None:  # the last draw is all that such a step looks at
-            last = run_batch(draws[-1], call)
-            kept = KeptWeights.of(call, last)
-            if kept is not None:
-                return kept
-        return cls(call, draws, last)
+        last, kept = kept_on_last(call, lambda: run_batch(draws[-1], call))
+        return kept or cls(call, draws, last)
 
     def __init__(self, call: Call, draws: Sequence[object], last: Batch | None) -> None:
         assert call.free is not None
-        self.options, self.model, self.draws, self.last = call.free, require_module(call), draws, last
-        self.generators = Generators.of(self.model)
+        self.draws, self.last = draws, last
+        self.generators = Generators.of(require_module(call))
         self.first = _run_without_graph(draws[0], call)
         super().__init__(call, run_batch(draws[1], call))
         check_same(self.first, self.batch, 1)
-        self.description = f"matrix-free: one weighted backward on draws 1 and 2, one {kind_of(self.options)} on draw 0"
+        self.description = f"matrix-free: one weighted backward on draws 1 and 2, one {kind_of(call.free)} on draw 0"
 
     def evidence(self, grouping: Grouping) -> Iterator[Evidence]:
         second = self.batch
@@ -68,14 +55,13 @@ class FollowedDraws(OnGraph):
             return
         self.batch = second
         self.followed = [self.objectives(group) for group in grouping.shared]
-        rules = [cast(FollowingDraws, rule) for rule in grouping.rules]
-        weights = [rule.weights_to_follow(each) for rule, each in zip(rules, self.followed, strict=True)]
+        self.rules = [cast(FollowingDraws, rule) for rule in grouping.rules]
+        weights = [rule.weights_to_follow(each) for rule, each in zip(self.rules, self.followed, strict=True)]
         shared = Grouping(grouping.shared)
-        along = differentiate_weighted(self.losses, shared, weights, {}, self.call, second)
-        self.backwards += along.backwards
+        along = differentiate_weighted(self, self.losses, shared, weights, {})
         self.products = [
             self._product(group, gradients, given.numpy())
-            for group, gradients, given in zip(grouping.shared, along.shared, weights, strict=True)
+            for group, (_, gradients), given in zip(grouping.shared, along, weights, strict=True)
         ]
         if not all(np.isfinite(product).all() for product in self.products):
             yield Evidence(bad=f"non-finite {WHAT}, or product with it")
@@ -99,12 +85,12 @@ class FollowedDraws(OnGraph):
         length = float(self.call.processes.share(torch.tensor([length], dtype=torch.float64)))
         if not 0.0 < length < np.inf:
             return np.full(len(weights), 0.0 if length == 0.0 else np.nan)
-        point = point_of(self.call, self.model, self.first, self.generators, self.draws[0])
-        return multiply(product_of(self.options), point, self.call, group, gradients, length, weights)
+        point = Point(self.call, self.draws[0], self.first, self.generators)
+        return point.multiply(group, gradients, length, weights)
 
     def ask(self, grouping: Grouping, evidence: Evidence) -> list[Outcome]:
-        each = zip(grouping.rules, self.followed, self.products, strict=True)
-        return [Outcome(cast(FollowingDraws, rule).weights_of_product(known, product)) for rule, known, product in each]
+        each = zip(self.rules, self.followed, self.products, strict=True)
+        return [Outcome(rule.weights_of_product(known, product)) for rule, known, product in each]
 
 
 def _run_without_graph(losses: object, call: Call) -> Batch:

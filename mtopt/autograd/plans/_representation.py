@@ -43,9 +43,9 @@ class Representation(KeptRows):
                 "plan='features' weighs by the gradients of a representation: give features, the trunk's output, and "
                 "losses that were computed from it, as tensors"
             )
-        self.losses = losses_on_graph(batch, call.params, call.processes)
+        self.losses = losses_on_graph(batch, call)
         self.boundary = boundary_of(call.features)
-        self.trunk, self.obstacle = trunk_of(self.boundary, self.losses, call.params, call.processes)
+        self.trunk, self.obstacle = trunk_of(self.boundary, self.losses, call)
         self.carried: Sequence[Group] = ()  # heads that get the trunk's weights
 
     def group(self) -> Grouping:
@@ -58,14 +58,15 @@ class Representation(KeptRows):
         ends = [row_of(name, loss, [*self.boundary, *heads], retain_graph=True) for name, loss in named]
         seen = [tuple([k for k, row in enumerate(ends) if any(g is not None for g in row[:width])])]
         (reach,) = reach_on_all(seen, len(ends), self.call.processes)
-        whole = self.call.processes.sum_rows(
-            iter([(name, row[width:]) for (name, _), row in zip(named, ends, strict=True)]), heads
-        )
-        self.rows = []
-        for k, (name, row) in enumerate(whole):
+        of_heads = iter([(name, row[width:]) for (name, _), row in zip(named, ends, strict=True)])
+        self.rows = rows = []
+        for k, (name, row) in enumerate(self.call.processes.sum_rows(of_heads, heads)):
             if k not in reach:
                 require_reach(name, row)
-            self.rows.append(_spread(row, outside, len(params)))
+            spread: Row = [None] * len(params)
+            for index, gradient in zip(outside, row, strict=True):
+                spread[index] = gradient
+            rows.append(spread)
         self.representation = self._representation([ends[k][:width] for k in reach], reach)
         main = Group(reach, True, [index for index, param in enumerate(params) if id(param) in self.trunk])
         found = Grouping.of(self.reach(), self.call.places, len(ends), combined=self.private == "combined", trunk=set())
@@ -76,7 +77,6 @@ class Representation(KeptRows):
         return Grouping([main])
 
     def reach(self) -> Sequence[Reach]:
-        assert self.rows is not None
         return reach_of_rows(self.rows)
 
     def _representation(self, rows: Sequence[Row], reach: Reach) -> Gradients:
@@ -92,7 +92,6 @@ class Representation(KeptRows):
         return found
 
     def evidence(self, grouping: Grouping) -> Iterator[Evidence]:
-        assert self.rows is not None
         self.heads = [self.gradients_of(group, self.rows) for group in (*grouping.shared[1:], *grouping.own)]
         self.carried_rows = [self.gradients_of(group, self.rows) for group in self.carried]
         single = list(zip(grouping.own, self.heads[len(grouping.shared) - 1 :], strict=True))
@@ -117,24 +116,10 @@ class Representation(KeptRows):
         return Update(pieces)
 
     def _differentiate_trunk(self, weights: torch.Tensor, indices: Sequence[int]) -> list[torch.Tensor | None]:
-        made = self.representation.combined(weights)
+        made, params = self.representation.combined(weights), [self.call.params[index] for index in indices]
+        seeds = [join_complex(gradient, feature) for gradient, feature in zip(made, self.boundary, strict=True)]
+        keep = self.batch.retain_graph
         with set_aside(self.boundary):  # where they retain their gradient they have had it from the heads
-            through = torch.autograd.grad(
-                self.boundary,
-                [self.call.params[index] for index in indices],
-                [join_complex(gradient, feature) for gradient, feature in zip(made, self.boundary, strict=True)],
-                retain_graph=self.batch.retain_graph,
-                allow_unused=True,
-            )
-        through = self.call.processes.sum_gradients(  # type: ignore[assignment]
-            "the trunk", through, [self.call.params[index] for index in indices]
-        )
-        return [gradient if gradient is None else gradient.clone() for gradient in through]
-
-
-def _spread(row: Row, indices: Sequence[int], count: int) -> Row:
-    """A row over some parameters as one over all, with None for the others."""
-    spread: Row = [None] * count
-    for index, gradient in zip(indices, row, strict=True):
-        spread[index] = gradient
-    return spread
+            through = torch.autograd.grad(self.boundary, params, seeds, retain_graph=keep, allow_unused=True)
+        summed = self.call.processes.sum_gradients("the trunk", through, params)
+        return [gradient if gradient is None else gradient.clone() for gradient in summed]

@@ -10,11 +10,11 @@ import torch
 
 from mtopt._losses import Batch, Losses, NoLossError, without_nan
 from mtopt.autograd._call import Call
-from mtopt.autograd._reach import Grouping, Reach, losses_on_graph, reach_of_rows
+from mtopt.autograd._reach import Grouping, Reach, losses_on_graph, reach_of_rows, reach_on_graph
 from mtopt.autograd._rows import make_rows
 from mtopt.autograd._step import Evidence, Plan, Update, ask_on_columns, name_non_finite, tell_non_finite
 from mtopt.autograd.plans._kept_rows import KeptRows
-from mtopt.autograd.plans._weighted import WHAT, KeptWeights, reach_on_graph, realise_by_pass
+from mtopt.autograd.plans._weighted import WHAT, KeptWeights, realise_by_pass
 from mtopt.combiners import Combiner, Outcome
 from mtopt.linalg import Row
 
@@ -31,34 +31,30 @@ class SeveralBatches(KeptRows):
     def of_draws(cls, call: Call) -> Plan:
         """The plan for a call with several draws; where the rule keeps weights, that of the last one alone."""
         draws = [draw if call.absent is None else without_nan(draw) for draw in draws_of(call.losses, call.rule)]
-        last: Batch | None = None
-        if call.rule.kept_weights((), 0) is not None:  # the last draw is all that such a step looks at
-            last = read_draw(draws, len(draws) - 1, call, retain_graph=call.retain_graph)
-            kept = KeptWeights.of(call, last)
-            if kept is not None:
-                return kept
-        return cls(call, draws, last)
+        last, kept = kept_on_last(call, lambda: _read_last(draws, call))
+        return kept or cls(call, draws, last)
 
     def __init__(self, call: Call, draws: Draws, last: Batch | None) -> None:
         self.draws: list[tuple[Batch, list[Row]]] = []
         for number in range(len(draws) - 1):
             batch = read_draw(draws, number, call)
-            self.draws.append((batch, rows_of(batch, call)))
+            self.draws.append((batch, list(make_rows(batch, call)[0])))
             if call.absent is None:
                 check_same(self.draws[0][0], batch, number)
-        last = last or read_draw(draws, len(draws) - 1, call, retain_graph=call.retain_graph)
-        super().__init__(call, last, None if last.all_tensors else rows_of(last, call))
+        last = last or _read_last(draws, call)
+        rows = [] if last.all_tensors else list(make_rows(last, call)[0])
         if call.absent is not None:
-            _keep_common([*self.draws, (last, self.rows or [])])
+            _keep_common([*self.draws, (last, rows)])
+        super().__init__(call, last, rows)
         check_same(self.draws[0][0], last, len(draws) - 1)
         count = len(last.present)
-        of_last = "one weighted backward" if self.rows is None else f"{count} backwards"
+        of_last = f"{count} backwards" if self.rows else "one weighted backward"
         self.description = f"{count} backwards on each of {len(draws) - 1} draws, and {of_last} on the last"
 
     def reach(self) -> Sequence[Reach]:
-        if self.rows is not None:
+        if self.rows:
             return reach_of_rows(self.rows)
-        self.losses = losses_on_graph(self.batch, self.call.params, self.call.processes)
+        self.losses = losses_on_graph(self.batch, self.call)
         return reach_on_graph(self.losses, self.call, self.batch)
 
     def evidence(self, grouping: Grouping) -> Iterator[Evidence]:
@@ -89,7 +85,7 @@ class SeveralBatches(KeptRows):
         return outcomes
 
     def realise(self, grouping: Grouping, outcomes: Sequence[Outcome], weights: Mapping[int, float]) -> Update:
-        if self.rows is None:
+        if not self.rows:
             return realise_by_pass(self, self.losses, grouping, outcomes, weights)
         self.backwards += len(self.rows)
         given = [outcome.weights for outcome in outcomes if outcome.weights is not None]
@@ -101,11 +97,6 @@ class SeveralBatches(KeptRows):
             [(g.indices, self.gradients_of(g, rows).combined(by)) for g, by in zip(groups, given, strict=True)],
             what=WHAT,
         )
-
-
-def rows_of(batch: Batch, call: Call) -> list[Row]:
-    """The rows of one mini-batch."""
-    return list(make_rows(batch, call.params, None, processes=call.processes)[0])
 
 
 def draws_of(draws: object, rule: Combiner) -> Sequence[Any]:
@@ -121,8 +112,19 @@ def draws_of(draws: object, rule: Combiner) -> Sequence[Any]:
     return draws
 
 
+def kept_on_last(call: Call, read: Callable[[], Batch]) -> tuple[Batch | None, Plan | None]:
+    """The last draw, where the rule may keep weights: it is all that such a step looks at; and the plan of the step."""
+    if call.rule.kept_weights((), 0) is None:
+        return None, None
+    last = read()
+    return last, KeptWeights.of(call, last)
+
+
+def _read_last(draws: Draws, call: Call) -> Batch:
+    return read_draw(draws, len(draws) - 1, call, retain_graph=call.retain_graph)
+
+
 def read_draw(draws: Draws, number: int, call: Call, *, retain_graph: bool = False) -> Batch:
-    """The losses of one draw."""
     try:
         return Batch(draws[number], call.scale, retain_graph=retain_graph, processes=call.processes)
     except (TypeError, ValueError) as error:

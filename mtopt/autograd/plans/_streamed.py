@@ -6,13 +6,12 @@ from collections.abc import Iterator, Mapping, Sequence
 
 import torch
 
+from mtopt.autograd._call import SHORT
 from mtopt.autograd._reach import Group, Grouping, Reach, reach_behind, reach_on_all
 from mtopt.autograd._rows import make_rows
 from mtopt.autograd._step import Evidence, Piece, Plan, Update, find_non_finite
 from mtopt.combiners import Outcome
 from mtopt.linalg import Gradients, Row, view_reals
-
-_LOW_PRECISION = (torch.float16, torch.bfloat16)
 
 
 class StreamedRows(Plan):
@@ -24,7 +23,7 @@ class StreamedRows(Plan):
 
     def reach(self) -> Sequence[Reach]:
         call, batch = self.call, self.batch
-        self.source, self.trunk, description = make_rows(batch, call.params, call.features, processes=call.processes)
+        self.source, self.trunk, description = make_rows(batch, call)
         self.description = f"{description}, added up as they come: the rule weighs each by its own norm"
         found = reach_behind([batch.given[k] for k in batch.present])  # type: ignore[misc]
         self.sums: dict[int, list[torch.Tensor]] = {}  # by the group's first parameter
@@ -49,7 +48,7 @@ class StreamedRows(Plan):
             assert outcome.weights is not None
             self._add(group, part, float(outcome.weights))
         for group, part in own:
-            self._add(group, part, self.own_factors(grouping, weights, group.loss)[group.loss])
+            self._add(group, part, self.own_factor(group.loss, weights))
         made = [group for group in (*grouping.shared, *grouping.own) if group.indices[0] in self.sums]
         pieces: list[Piece] = [(group.indices, self.sums[group.indices[0]]) for group in made]
         return Update(pieces, [self.bounds[group.indices[0]] for group in made])
@@ -69,7 +68,7 @@ class StreamedRows(Plan):
         key = group.indices[0]
         self.bounds[key] = self.bounds.get(key, 0.0) + part.bound([weight])
         known = self.sums.get(key)
-        low = any(g.dtype in _LOW_PRECISION for g in part.rows[0])
+        low = any(g.dtype in SHORT for g in part.rows[0])
         if known is None and not low:
             self.sums[key] = part.combined(torch.tensor([weight], dtype=torch.float64), spend=True)
             return

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from functools import partial
 from typing import Any
@@ -17,6 +17,7 @@ from mtopt.autograd._rows import make_rows
 from mtopt.autograd._step import Evidence, ask_on_columns
 from mtopt.autograd.plans._kept_rows import KeptRows
 from mtopt.combiners import Combiner, Outcome
+from mtopt.distributed import Shards
 from mtopt.linalg import Gradients, Row, are_finite, view_shard
 
 
@@ -29,14 +30,14 @@ class TwoPoints(KeptRows):
 
     def __init__(self, call: Call) -> None:
         visits = _Visits(call)
-        batch = Batch(visits.first(), call.scale, processes=call.processes)
-        source, _, self.description = make_rows(batch, call.params, None, processes=call.processes)
+        batch = Batch(visits.run(again=False), call.scale, processes=call.processes)
+        source, _, self.description = make_rows(batch, call)
         rows = list(source)
         self.before: list[Row] | None = None
         if call.rule.visited is not None:
             with _at(call, call.rule.visited), buffers_kept():
-                again = Batch(visits.second(), call.scale, processes=call.processes)
-                self.before = list(make_rows(again, call.params, None, processes=call.processes)[0])
+                again = Batch(visits.run(again=True), call.scale, processes=call.processes)
+                self.before = list(make_rows(again, call)[0])
                 if (again.objectives, again.present) != (batch.objectives, batch.present):  # known only now
                     raise ValueError(
                         f"losses must be the same whenever they are run, found {batch.names}, then {again.names}"
@@ -46,11 +47,7 @@ class TwoPoints(KeptRows):
         self.backwards = len(rows) * (1 if self.before is None else 2)
 
     def evidence(self, grouping: Grouping) -> Iterator[Evidence]:
-        bad = {
-            k
-            for k, row in enumerate(self.before or ())
-            if not are_finite([gradient for gradient in row if gradient is not None])
-        }
+        bad = {k for k, row in enumerate(self.before or ()) if not are_finite([g for g in row if g is not None])}
         if names := [self.batch.names[k] for k in sorted(self.on_all(bad))]:
             yield Evidence(bad=f"non-finite gradient at the parameters of the step before: {', '.join(names)}")
             return
@@ -92,24 +89,17 @@ class _Visits:
                     "lambda: losses(batch), or callables for each"
                 )
 
-    def first(self) -> Losses:
-        return self._run(self._remembered)
-
-    def second(self) -> Losses:
-        return self._run(self._replayed)
-
-    def _run(self, how: Callable[[Objective | None, Callable[[], Any]], Any]) -> Mapping[Objective, Any]:
+    def run(self, *, again: bool) -> Losses:
+        how = partial(self._run_one, again)
         found = how(None, self.losses) if callable(self.losses) else self.losses
         pairs = zip(*read_losses(found, some=self.some), strict=True)
         return {objective: partial(how, objective, value) if callable(value) else value for objective, value in pairs}
 
-    def _remembered(self, objective: Objective | None, loss: Callable[[], Any]) -> Any:
-        self.generators[objective] = Generators(self.devices)
-        with self.generators[objective].recorded():
-            return loss()
-
-    def _replayed(self, objective: Objective | None, loss: Callable[[], Any]) -> Any:
-        with self.generators[objective].replayed():
+    def _run_one(self, again: bool, objective: Objective | None, loss: Callable[[], Any]) -> Any:
+        if not again:
+            self.generators[objective] = Generators(self.devices)
+        generators = self.generators[objective]
+        with generators.replayed() if again else generators.recorded():
             return loss()
 
 
@@ -123,40 +113,24 @@ def _at(call: Call, values: Sequence[torch.Tensor]) -> Iterator[None]:
             f"params have shapes {shapes}, and those of the step before {[tuple(value.shape) for value in values]}; "
             "create one rule for each set of parameters"
         )
+    shards = call.processes.shards
+    here = [param.data if shards is None else param.detach().clone() for param in params]
     torch.clear_autocast_cache()  # it knows a parameter by its identity, not by its value
     try:
-        with _exchanged(params, values) if call.processes.shards is None else _overwritten(params, values, call):
-            yield
+        _set(params, values, shards)
+        yield
     finally:
+        _set(params, here, shards)
         torch.clear_autocast_cache()
 
 
-@contextmanager
-def _exchanged(params: Sequence[torch.Tensor], values: Sequence[torch.Tensor]) -> Iterator[None]:
-    here = [param.data for param in params]
-    try:
-        for param, value in zip(params, values, strict=True):
-            param.data = value.to(param.device, param.dtype)
-        yield
-    finally:
-        for param, value in zip(params, here, strict=True):
-            param.data = value
-
-
-@contextmanager
-def _overwritten(params: Sequence[torch.Tensor], values: Sequence[torch.Tensor], call: Call) -> Iterator[None]:
-    """Shards are gathered from their own memory, and what is gathered already is of before."""
-    here = [param.detach().clone() for param in params]
-    try:
-        _overwrite(params, values, call)
-        yield
-    finally:
-        _overwrite(params, here, call)
-
-
-def _overwrite(params: Sequence[torch.Tensor], values: Sequence[torch.Tensor], call: Call) -> None:
-    assert call.processes.shards is not None
-    call.processes.shards.release()
+def _set(params: Sequence[torch.Tensor], values: Sequence[torch.Tensor], shards: Shards | None) -> None:
+    """Exchange the memory of parameters; overwrite that of shards, which are gathered from it."""
+    if shards is not None:
+        shards.release()  # what is gathered already is of before
     with torch.no_grad():
         for param, value in zip(params, values, strict=True):
-            param.copy_(value)
+            if shards is None:
+                param.data = value.to(param.device, param.dtype)
+            else:
+                param.copy_(value)

@@ -3,31 +3,27 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
-from typing import Self
+from typing import Any, Self
 
 import torch
 
 from mtopt._losses import Batch
-from mtopt.autograd._call import Call
+from mtopt.autograd._call import SHORT, Call
 from mtopt.autograd._reach import (
     Group,
     Grouping,
     Reach,
-    boundary_of,
     leaves_behind,
     losses_on_graph,
-    reach_behind,
-    reach_on_all,
+    on_all,
+    reach_on_graph,
     require_dense,
-    unreached,
+    trunk_of_call,
 )
 from mtopt.autograd._step import Evidence, Piece, Plan, Update, rules_of
 from mtopt.combiners import Outcome
 
 WHAT = "gradient of the weighted losses"
-
-_LOW_PRECISION = (torch.float16, torch.bfloat16)
 
 
 class LossValues(Plan):
@@ -37,7 +33,7 @@ class LossValues(Plan):
     late = True
 
     def reach(self) -> Sequence[Reach]:
-        self.losses = losses_on_graph(self.batch, self.call.params, self.call.processes)
+        self.losses = losses_on_graph(self.batch, self.call)
         return [(0,)] * len(self.call.params)  # whichever it is: all count as shared
 
     def evidence(self, grouping: Grouping) -> Iterator[Evidence]:
@@ -50,10 +46,7 @@ class LossValues(Plan):
     def realise(self, grouping: Grouping, outcomes: Sequence[Outcome], weights: Mapping[int, float]) -> Update:
         self.backwards = 1
         gradients = self.call.processes.differentiate(
-            self.losses,
-            self.call.params,
-            seeds_of(self.losses, weights.values()),
-            retain_graph=self.batch.retain_graph,
+            self.losses, self.call.params, seeds_of(self.losses, weights.values()), retain_graph=self.batch.retain_graph
         )
         gradients = self.call.processes.sum_gradients(WHAT, gradients, self.call.params)
         if all(gradient is None for gradient in gradients):
@@ -62,10 +55,8 @@ class LossValues(Plan):
         return Update([(range(len(gradients)), gradients)], what=WHAT, borrowed=True)
 
     def reached(self, grouping: Grouping) -> Iterable[torch.Tensor]:
-        behind = leaves_behind(self.losses)
-        found = [(0,) if id(param) in behind else () for param in self.call.params]
-        reaches = reach_on_all(found, 1, self.call.processes)
-        return [param for param, reach in zip(self.call.params, reaches, strict=True) if reach]
+        behind = on_all(leaves_behind(self.losses), self.call)
+        return [param for param in self.call.params if id(param) in behind]
 
 
 class OnGraph(Plan):
@@ -78,7 +69,7 @@ class OnGraph(Plan):
     losses: list[torch.Tensor]
 
     def reach(self) -> Sequence[Reach]:
-        self.losses = losses_on_graph(self.batch, self.call.params, self.call.processes)
+        self.losses = losses_on_graph(self.batch, self.call)
         self.trunk = trunk_of_call(self.call)
         return reach_on_graph(self.losses, self.call, self.batch)
 
@@ -140,64 +131,27 @@ def realise_by_pass(
 ) -> Update:
     """The update of one backward pass of the losses, weighted as a rule said."""
     given = [outcome.weights for outcome in outcomes if outcome.weights is not None]
-    made = differentiate_weighted(losses, grouping, given, plan.own_factors(grouping, weights), plan.call, plan.batch)
-    plan.backwards += made.backwards
-    return Update(made.pieces(grouping), what=WHAT, borrowed=True)
-
-
-def trunk_of_call(call: Call) -> set[int] | None:
-    """The ids of what is behind the features of a call; None without any."""
-    if call.features is None:
-        return None
-    trunk = leaves_behind(boundary_of(call.features))
-    found = reach_on_all([(0,) if id(param) in trunk else () for param in call.params], 1, call.processes)
-    return {id(param) for param, reach in zip(call.params, found, strict=True) if reach}
-
-
-def reach_on_graph(losses: Sequence[torch.Tensor], call: Call, batch: Batch) -> list[Reach]:
-    """Which losses reach each parameter, as their graph tells."""
-    found = reach_behind(losses)
-    reaches = list(reach_on_all([found.get(id(param), ()) for param in call.params], len(losses), call.processes))
-    reached = set().union(*reaches)
-    for k, name in enumerate(batch.names):
-        if k not in reached:
-            raise ValueError(unreached(name))
-    return reaches
-
-
-@dataclass(slots=True)
-class WeightedGradients:
-    """Gradients of weighted losses: of each shared group, and of the others together."""
-
-    shared: list[list[torch.Tensor | None]]
-    indices: list[int] = field(default_factory=list)
-    own: list[torch.Tensor | None] = field(default_factory=list)
-    backwards: int = 0
-
-    def pieces(self, grouping: Grouping) -> list[Piece]:
-        found: list[Piece] = [
-            (group.indices, gradients) for group, gradients in zip(grouping.shared, self.shared, strict=True)
-        ]
-        return [*found, (self.indices, self.own)] if self.indices else found
+    pieces = differentiate_weighted(plan, losses, grouping, given, plan.own_factors(grouping, weights))
+    return Update(pieces, what=WHAT, borrowed=True)
 
 
 def differentiate_weighted(
+    plan: Plan,
     losses: Sequence[torch.Tensor],
     grouping: Grouping,
     weights: Sequence[torch.Tensor],
     own: Mapping[int, float],
-    call: Call,
-    batch: Batch,
     *,
     retain_graph: bool | None = None,
-) -> WeightedGradients:
-    """Each shared group's gradient with its weights (K,), the others' times ``own``, by their losses.
+) -> list[Piece]:
+    """Each shared group's gradient with its weights (K,), then the others', times ``own``, by their losses.
 
     One pass does for all parameters that share their weights. Parameters that only some of the losses reach take a pass
     for each set of losses. Those of single losses that get their own gradients are had from the main pass, divided by
     the weight; where that would lose digits (weights below 1e-3 or above 1e3, parameters of 16 bits) they take one pass
     together, which ends at these parameters. The graph is freed, unless ``retain_graph`` or the batch says otherwise.
     """
+    call, batch = plan.call, plan.batch
     by_group = [
         dict(zip(group.reach, given.tolist(), strict=True))
         for group, given in zip(grouping.shared, weights, strict=True)
@@ -219,50 +173,44 @@ def differentiate_weighted(
     passes = [(group.indices, of_losses) for group, of_losses in zip(grouping.shared, by_group, strict=True)]
     if along:
         passes[0] = [*passes[0][0], *along], main
-    # the main pass is the last, which frees the graph: it is the longest
-    passes = [*([(apart, factors)] if apart else []), *reversed(passes)]
+    if apart:
+        passes.append((apart, factors))
     keep = batch.retain_graph if retain_graph is None else retain_graph
-    found: list[list[torch.Tensor | None]] = []
-    for number, (indices, of_losses) in enumerate(passes, start=1):
+    pieces: list[Piece] = []
+    # the main pass is the last, which frees the graph: it is the longest
+    for number, (indices, of_losses) in reversed(list(enumerate(passes))):
         outputs = [losses[k] for k in of_losses]
         params = [call.params[index] for index in indices]
         gradients = call.processes.differentiate(
-            outputs,
-            params,
-            seeds_of(outputs, of_losses.values()),
-            retain_graph=keep or number < len(passes),
+            outputs, params, seeds_of(outputs, of_losses.values()), retain_graph=keep or number > 0
         )
         gradients = call.processes.sum_gradients(WHAT, gradients, params)
         require_dense([batch.names[k] for k in of_losses], gradients)
-        found.append(_corrected(indices, gradients, corrections) if corrections else list(gradients))
-    heads = found.pop(0) if apart else []
-    shared = found[::-1]
+        pieces.insert(0, (indices, _corrected(indices, gradients, corrections) if corrections else gradients))
+    plan.backwards += len(passes)
     if along:
-        end = len(grouping.shared[0].indices)
-        heads, shared[0] = [*heads, *shared[0][end:]], shared[0][:end]
-    return WeightedGradients(shared, [*apart, *along], heads, len(passes))
+        (indices, gradients), end = pieces[0], len(grouping.shared[0].indices)
+        pieces[0] = indices[:end], gradients[:end]
+        pieces.append((indices[end:], gradients[end:]))
+    return pieces
 
 
 def _is_divisible(weight: float, group: Group, call: Call) -> bool:
     """Whether a head's own gradient may be had from the weighted one: without loss, in its dtype."""
-    exact = all(call.params[index].dtype not in _LOW_PRECISION for index in group.indices)
+    exact = all(call.params[index].dtype not in SHORT for index in group.indices)
     return exact and 1e-3 <= abs(weight) <= 1e3
 
 
 def _corrected(
     indices: Sequence[int], gradients: Sequence[torch.Tensor | None], factors: Mapping[int, float]
 ) -> list[torch.Tensor | None]:
-    """``gradients``, those of some parameters times a factor."""
     found = list(gradients)
-    chosen = [
-        (n, g, factors[i])
-        for n, (i, g) in enumerate(zip(indices, found, strict=True))
-        if i in factors and g is not None
-    ]
+    chosen = [n for n, index in enumerate(indices) if index in factors and found[n] is not None]
     if chosen:
-        places, given, by = zip(*chosen, strict=True)
-        for place, product in zip(places, torch._foreach_mul(list(given), list(by)), strict=True):
-            found[place] = product
+        given: list[Any] = [found[n] for n in chosen]
+        products = torch._foreach_mul(given, [factors[indices[n]] for n in chosen])
+        for n, product in zip(chosen, products, strict=True):
+            found[n] = product
     return found
 
 
