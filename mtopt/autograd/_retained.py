@@ -35,7 +35,7 @@ class _Search:
         with torch._C.DisableTorchFunctionSubclass():
             # by the type: isinstance would ask the objects themselves, and some of them answer with a warning
             kinds = _with_subclasses(torch.Tensor)
-            tensors = [each for each in candidates if type(each) in kinds and each.retains_grad]
+            tensors: list[torch.Tensor] = [each for each in candidates if type(each) in kinds and each.retains_grad]
         self.old = [weakref.ref(tensor) for tensor in tensors]
         return list({id(tensor): tensor for tensor in tensors}.values())
 
