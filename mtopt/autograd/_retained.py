@@ -26,7 +26,7 @@ class _Search:
 
     def find(self) -> list[torch.Tensor]:
         stats = gc.get_stats()[0 if sys.version_info >= (3, 14) else 1 :]  # the youngest are not moved beyond the next
-        collections = [each["collections"] for each in stats]
+        collections = [counts["collections"] for counts in stats]
         if collections == self.collections:
             candidates = [*gc.get_objects(0), *gc.get_objects(1), *[ref() for ref in self.old]]
         else:
@@ -35,7 +35,7 @@ class _Search:
         with torch._C.DisableTorchFunctionSubclass():
             # by the type: isinstance would ask the objects themselves, and some of them answer with a warning
             kinds = _with_subclasses(torch.Tensor)
-            tensors: list[torch.Tensor] = [each for each in candidates if type(each) in kinds and each.retains_grad]
+            tensors = [each for each in candidates if type(each) in kinds and each.retains_grad]
         self.old = [weakref.ref(tensor) for tensor in tensors]
         return list({id(tensor): tensor for tensor in tensors}.values())
 
