@@ -7,6 +7,7 @@ import sys
 import weakref
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from typing import Any
 
 import torch
 
@@ -27,6 +28,7 @@ class _Search:
     def find(self) -> list[torch.Tensor]:
         stats = gc.get_stats()[0 if sys.version_info >= (3, 14) else 1 :]  # the youngest are not moved beyond the next
         collections = [counts["collections"] for counts in stats]
+        candidates: list[Any]
         if collections == self.collections:
             candidates = [*gc.get_objects(0), *gc.get_objects(1), *[ref() for ref in self.old]]
         else:
