@@ -73,7 +73,7 @@ def protect(model: Any, rows: Sequence[EncodedRow], config: PrivacyConfig, *, pa
         raise ValueError("rows is empty: give at least one encoded row")
     rate = min(1.0, config.batch_size / len(rows))
     steps = math.ceil(config.epochs / rate)
-    noise, spent = _account(config, rate, steps)
+    noise, spent = account(config, rate, steps)
     generator = torch.Generator().manual_seed(seed)
     params = [param for param in model.parameters() if param.requires_grad]
     optimizer = torch.optim.SGD(params, lr=config.learning_rate)
@@ -115,8 +115,8 @@ def deploy(base: Any, rows: Sequence[EncodedRow], config: FitConfig, *, pad_id: 
     return model
 
 
-def _account(config: PrivacyConfig, rate: float, steps: int) -> tuple[float, float]:
-    """The noise that meets the budget, and the epsilon that it costs."""
+def account(config: PrivacyConfig, rate: float, steps: int) -> tuple[float, float]:
+    """The noise that meets the budget over so many steps at that sampling rate, and the epsilon that it costs."""
     try:
         accountants = importlib.import_module("opacus.accountants")  # it has no types
         utilities = importlib.import_module("opacus.accountants.utils")

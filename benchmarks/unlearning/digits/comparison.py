@@ -18,6 +18,7 @@ from . import methods
 from .ensemble import Ensemble, Training, reference
 from .klom import gaussian_klom, klom, margins
 from .metrics import accuracies, attacks, means, tug_of_war
+from .protected import dp2unlearning
 from .recent_history import mini_unlearning
 from .rules import unlearn_with_rule
 from .settings import Setting
@@ -63,13 +64,16 @@ METHODS: dict[str, Method] = {
     "SCRUB": Method(methods.scrub, {"forget_epochs": (2, 5, 8)}),
     "SCRUB+R": Method(partial(methods.scrub, rewind=True), {"forget_epochs": (2, 5, 8)}),
     "Mini-Unlearning": Method(mini_unlearning, {"keep": (20, 100)}, learning_rates=(1e-2, 1.0)),
+    "DP2Unlearning": Method(dp2unlearning, {"epsilon": (1.0, 10.0, 100.0)}),
+    "from scratch": Method(methods.train_anew),
     "NGDiff": by_rule("ngdiff"),
     "PCGrad": by_rule("pcgrad"),
     "MGDA": by_rule("mgda"),
     "MUNBa": by_rule("munba", forget="random_labels"),
 }
 """MUNBa on random labels, as in its paper. NegGrad+ is the rule ``linear``, see :func:`methods.neg_grad_plus`. Rates of
-Mini-Unlearning are those of gradient descent on all images at once."""
+Mini-Unlearning are those of gradient descent on all images at once. "from scratch" is DP2Unlearning from new weights in
+place of a base."""
 
 
 @dataclass(frozen=True)

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from .batches import paired_epoch, single_epoch
-from .ensemble import Ensemble, adam, cross_entropies, descend
+from .ensemble import Ensemble, adam, cross_entropies, descend, network
 from .settings import Points, Setting
 
 EPOCHS = 10
@@ -28,6 +28,16 @@ def fine_tune(
     batches = (batch for epoch in range(epochs) for batch in single_epoch(setting.retain, seeds, epoch))
     descend(models, (partial(_cross_entropy, models, batch) for batch in batches), learning_rate=learning_rate)
     return models
+
+
+def train_anew(
+    original: Ensemble, setting: Setting, *, seeds: Sequence[int], learning_rate: float, epochs: int = EPOCHS
+) -> Ensemble:
+    """Retraining in as many epochs as the others have: :func:`fine_tune` of new weights. What a base model is worth
+    shows beside it."""
+    width = original.tensors[0].shape[1]
+    fresh = Ensemble([network(seed, width) for seed in seeds])
+    return fine_tune(fresh, setting, seeds=seeds, learning_rate=learning_rate, epochs=epochs)
 
 
 def neg_grad_plus(
