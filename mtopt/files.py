@@ -50,7 +50,7 @@ def written_whole(path: str | os.PathLike[str]) -> Iterator[BinaryIO]:
         os.replace(temporary, path)
     finally:
         temporary.unlink(missing_ok=True)
-    _sync_directory(path.parent)
+    sync_directory(path.parent)
 
 
 @contextmanager
@@ -81,7 +81,7 @@ def folder_written_whole(path: str | os.PathLike[str], *, keep: bool = False) ->
                 place = path / file.relative_to(ready)
                 place.parent.mkdir(parents=True, exist_ok=True)
                 os.replace(file, place)
-    _sync_directory(path.parent)
+    sync_directory(path.parent)
 
 
 def write_bytes(path: str | os.PathLike[str], content: bytes) -> Path:
@@ -157,7 +157,7 @@ def parse_json(
     return value
 
 
-def _sync_directory(directory: Path) -> None:
+def sync_directory(directory: Path) -> None:
     """Force the new name itself to the disk."""
     if os.name != "nt":  # Windows opens no directories
         _sync(directory)

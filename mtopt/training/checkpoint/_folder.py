@@ -18,6 +18,7 @@ from mtopt.files import TEMPORARY_SUFFIX
 from mtopt.locks import held_alone
 from mtopt.training.checkpoint._position import of_all_ranks
 from mtopt.training.checkpoint._shards import PARTIAL, holds_shards, read_rest, write_shards
+from mtopt.training.checkpoint._swap import nominal, put_back, remove, standing
 from mtopt.training.checkpoint._whole import whole_state
 
 _NAME = re.compile(r"step-(\d+)\.(pt|shards)")
@@ -53,6 +54,7 @@ class CheckpointFolder:
         with held_alone(self.directory, _ADVICE):
             for leftover in self.directory.glob(f"step-*.pt*{TEMPORARY_SUFFIX}"):
                 leftover.unlink(missing_ok=True)
+            put_back(self.directory, "step-*.shards")
             for leftover in self.directory.glob(f"step-*.shards{PARTIAL}"):
                 shutil.rmtree(leftover)
             yield
@@ -66,7 +68,9 @@ class CheckpointFolder:
         return sorted({step for step, path in self._entries() if self._is_own(step, path)})
 
     def _is_own(self, step: int, path: Path) -> bool:
-        return (path == self.path(step) and path.is_file()) or (path == self.path(step, "shards") and path.is_dir())
+        return (path == self.path(step) and path.is_file()) or (
+            path == self.path(step, "shards") and standing(path).is_dir()
+        )
 
     def read(self) -> tuple[Path, Any] | None:
         """The newest whole checkpoint and its path; None when there is no file at all.
@@ -105,7 +109,7 @@ class CheckpointFolder:
     def follow(self, step: int) -> None:
         """Take the checkpoint of ``step``, if there is one, for the one before the next to be written."""
         kinds = [self.path(step), self.path(step, "shards")]
-        self._previous = next((path for path in kinds if path.exists()), None)
+        self._previous = next((path for path in kinds if standing(path).exists()), None)
 
     def write(self, step: int, content: Any) -> Path:
         """Write the checkpoint after ``step`` steps, then delete all but it and the one this run wrote or read before.
@@ -121,16 +125,15 @@ class CheckpointFolder:
         for other_step, other in self._entries() if self.processes.rank == 0 else ():
             if other in (path, self._previous):
                 continue
-            if self._is_own(other_step, other) and other.is_dir() and not other.is_symlink():
-                shutil.rmtree(other)
-            elif self._is_own(other_step, other) or (other == self.path(other_step) and other.is_symlink()):
-                other.unlink(missing_ok=True)
+            if self._is_own(other_step, other) or (other == self.path(other_step) and other.is_symlink()):
+                remove(standing(other))
         self._previous = path
         return path
 
     def _entries(self) -> list[tuple[int, Path]]:
         """What is named like a checkpoint, by the step in the name; a name as it is written comes last."""
-        found = ((_NAME.fullmatch(path.name), path) for path in self.directory.iterdir())
+        paths = {nominal(path) if path.is_dir() else path for path in self.directory.iterdir()}
+        found = ((_NAME.fullmatch(path.name), path) for path in paths)
         entries = [(int(match[1]), path) for match, path in found if match]
         return sorted(entries, key=lambda entry: (entry[0], entry[1].stem == self.path(entry[0]).stem, entry[1].suffix))
 
@@ -139,7 +142,7 @@ class CheckpointFolder:
             raise CheckpointError(
                 f"{path} is no name that mtopt writes; call it {self.path(step).stem}{path.suffix}, or move it away"
             )
-        if path.suffix == ".shards" and path.is_dir():
+        if path.suffix == ".shards" and standing(path).is_dir():
             return read_content(path)
         if not path.is_file():
             kind = "a directory" if path.is_dir() else "a link to nothing" if path.is_symlink() else "no file"
@@ -152,6 +155,7 @@ class CheckpointFolder:
 
 def read_content(path: Path) -> Any:
     """What a checkpoint holds; of a directory all but the shards, which ``with_shards`` puts in."""
+    path = standing(path)
     return read_rest(path) if path.is_dir() else read_checkpoint(path)
 
 

@@ -12,6 +12,7 @@ from mtopt._errors import CheckpointError
 from mtopt.training.checkpoint._folder import CheckpointFolder
 from mtopt.training.checkpoint._protocol import Checkpointed
 from mtopt.training.checkpoint._shards import with_shards
+from mtopt.training.checkpoint._swap import standing
 
 
 def resume_from(folder: CheckpointFolder, trainer: Checkpointed, steps: int | None) -> None:
@@ -45,8 +46,8 @@ def resume_from(folder: CheckpointFolder, trainer: Checkpointed, steps: int | No
 def load_content(trainer: Checkpointed, path: str | os.PathLike[str], content: Any) -> None:
     """Load what was read from ``path``, which an error then names; of a directory with the shards that lie in it."""
     try:
-        if Path(path).is_dir():
-            content = with_shards(Path(path), content, trainer.model, trainer.processes)
+        if (found := standing(Path(path))).is_dir():
+            content = with_shards(found, content, trainer.model, trainer.processes)
         trainer.load_state_dict(content)
     except CheckpointError as error:
         raise CheckpointError(f"checkpoint {os.fspath(path)} does not fit: {error}") from error

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import copy
 import hashlib
-import os
 import shutil
 import warnings
 from collections.abc import Callable, Mapping
@@ -23,6 +22,7 @@ from mtopt._errors import CheckpointError
 from mtopt.distributed import Processes, empty_rows_of, is_sharded, make_whole, reshard, shape_of_row, unwrapped
 from mtopt.training.checkpoint._position import of_all_ranks
 from mtopt.training.checkpoint._rule_state import KEY, joined_state, sharded_params, with_parted_rule
+from mtopt.training.checkpoint._swap import swap
 
 REST = "state.pt"
 PARTIAL = ".partial"
@@ -37,6 +37,8 @@ def holds_shards(state: Mapping[str, Any]) -> bool:
 
 def write_shards(path: Path, state: Mapping[str, Any], processes: Processes) -> None:
     """Write a trainer's state to the directory ``path``; all processes call it, wait, and learn how it went.
+
+    What was there is read as long as not all is written, even after a kill.
 
     Raises:
         ValueError: the rule keeps something of each process's shard, and mtopt is not told what.
@@ -54,9 +56,7 @@ def write_shards(path: Path, state: Mapping[str, Any], processes: Processes) -> 
     digests = {name: found for each in processes.gather(_digests(mine)) for name, found in each.items()}
     if processes.rank == 0:
         write_checkpoint(partial / REST, {**rest, _FILES: digests})
-        if path.exists():
-            shutil.rmtree(path)
-        os.replace(partial, path)
+        swap(partial, path)
     processes.meet()
 
 
