@@ -266,22 +266,18 @@ def check_plan(plan: object, store: object, rule: Combiner) -> None:
             f"store must be None, 'recompute', torch.bfloat16 or torch.float16, found {store!r}; "
             "None keeps the gradients as they are"
         )
-    if plan == "features":
-        if not (weighs_by_products(rule) and rule.features):
-            raise ValueError(
-                f"plan='features' weighs by inner products of the representation's gradients, and {rule!r} needs "
-                "those of the parameters; leave it out"
-            )
-        if store is not None:
-            raise ValueError(f"plan='features' keeps no gradients of the parameters; leave store={store!r} out")
-    if plan == "layers":
-        if not weighs_by_products(rule):
-            raise ValueError(
-                f"plan='layers' makes inner products and no gradients, and {rule!r} needs their coordinates; "
-                "leave it out"
-            )
-        if store is not None:
-            raise ValueError(f"plan='layers' keeps no gradients of matrices; leave store={store!r} out")
+    if plan == "features" and not (weighs_by_products(rule) and rule.features):
+        raise ValueError(
+            f"plan='features' weighs by inner products of the representation's gradients, and {rule!r} needs "
+            "those of the parameters; leave it out"
+        )
+    if plan == "layers" and not weighs_by_products(rule):
+        raise ValueError(
+            f"plan='layers' makes inner products and no gradients, and {rule!r} needs their coordinates; leave it out"
+        )
+    if plan in ("features", "layers") and store is not None:
+        what = "the parameters" if plan == "features" else "matrices"
+        raise ValueError(f"plan={plan!r} keeps no gradients of {what}; leave store={store!r} out")
     if rule.draws > 1 and (plan not in ("auto", "loop") or store is not None):
         raise ValueError(
             f"{rule!r} takes {rule.draws} mini-batches a step, and one backward pass per loss of each; "
