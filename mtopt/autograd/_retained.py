@@ -28,7 +28,6 @@ class _Search:
     def find(self) -> list[torch.Tensor]:
         stats = gc.get_stats()[0 if sys.version_info >= (3, 14) else 1 :]  # the youngest are not moved beyond the next
         collections = [counts["collections"] for counts in stats]
-        candidates: list[Any]
         if collections == self.collections:
             candidates = [*gc.get_objects(0), *gc.get_objects(1), *[ref() for ref in self.old]]
         else:
@@ -42,8 +41,9 @@ class _Search:
         return list({id(tensor): tensor for tensor in tensors}.values())
 
 
-def _with_subclasses(kind: type) -> set[type]:
-    return {kind}.union(*[_with_subclasses(each) for each in kind.__subclasses__()])
+def _with_subclasses(kind: type[Any]) -> set[type[Any]]:
+    found: list[type[Any]] = type.__subclasses__(kind)
+    return {kind}.union(*[_with_subclasses(each) for each in found])
 
 
 _SEARCH = _Search()
