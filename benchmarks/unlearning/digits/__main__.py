@@ -26,7 +26,7 @@ from mtopt.plotting.rule_style import COLORS
 from mtopt.plotting.theme import INK
 
 from ..._command import folder, run_command
-from .comparison import METHODS, TRIALS, Row, compare_methods
+from .comparison import DEFAULT, METHODS, TRIALS, Row, compare_methods
 from .settings import ClassForgetting, Confusion, Setting
 
 PERCENT = {"forget": "forget %", "retain": "retain %", "test": "test %"}
@@ -119,7 +119,10 @@ def main() -> None:
     parser.add_argument("--out", type=folder, default=".", help="folder of the figure (default: this one)")
     parser.add_argument("--members", type=int, default=100, help="models of each kind (default: 100)")
     parser.add_argument("--trials", type=int, default=TRIALS, help=f"configurations a method tries (default: {TRIALS})")
-    parser.add_argument("--methods", nargs="+", choices=METHODS, metavar="METHOD", help=f"of {', '.join(METHODS)}")
+    parser.add_argument(
+        "--methods", nargs="+", choices=METHODS, default=DEFAULT, metavar="METHOD",
+        help=f"of {', '.join(METHODS)} (default: all but DP2Unlearning, which needs the extra privacy)",
+    )  # fmt: skip
     parser.add_argument("--forgotten", type=int, default=3, help="the class to forget (default: 3)")
     parser.add_argument("--confused", type=int, nargs=2, default=(3, 8), help="the classes swapped (default: 3 8)")
     parser.add_argument("--jobs", type=int, default=2, help="processes (default: 2)")

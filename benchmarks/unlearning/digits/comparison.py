@@ -75,6 +75,9 @@ METHODS: dict[str, Method] = {
 Mini-Unlearning are those of gradient descent on all images at once. "from scratch" is DP2Unlearning from new weights in
 place of a base."""
 
+DEFAULT = tuple(name for name in METHODS if name != "DP2Unlearning")
+"""Who takes part unless names are given: Opacus, which finds DP2Unlearning's noise, is not in the suite's extra."""
+
 
 @dataclass(frozen=True)
 class Row:
@@ -109,9 +112,10 @@ def compare_methods(
 
     Each method tries ``trials`` configurations on three models of seeds kept for that; the one with the largest mean
     tug-of-war on the validation images is run on ``members`` others and judged on the test images. So the retrained
-    models' accuracies are known to the tuning, which in earnest they are not.
+    models' accuracies are known to the tuning, which in earnest they are not. ``chosen`` are names in :data:`METHODS`;
+    by default :data:`DEFAULT`.
     """
-    names = list(METHODS if chosen is None else chosen)
+    names = list(DEFAULT if chosen is None else chosen)
     if unknown := sorted(set(names) - set(METHODS)):
         raise ValueError(f"chosen has unknown methods {unknown}; known names: {', '.join(METHODS)}")
     get = partial(reference, setting, training=training, cache_dir=cache_dir)

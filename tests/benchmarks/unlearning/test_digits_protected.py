@@ -7,13 +7,14 @@ from math import comb, exp, log
 import pytest
 import torch
 
-from benchmarks.unlearning.digits.comparison import METHODS
-from benchmarks.unlearning.digits.ensemble import Ensemble, network
+from benchmarks.unlearning.digits import protected
+from benchmarks.unlearning.digits.comparison import METHODS, Method, compare_methods
+from benchmarks.unlearning.digits.ensemble import Ensemble, Training, network, train
 from benchmarks.unlearning.digits.methods import train_anew
 from benchmarks.unlearning.digits.metrics import accuracies
 from benchmarks.unlearning.digits.protected import clipped_sum, dp2unlearning, noisy_descent, privacy, protection
 from benchmarks.unlearning.digits.settings import Points
-from tests.benchmarks.unlearning.digits_models import CLASS
+from tests.benchmarks.unlearning.digits_models import CLASS, SMALL
 
 WIDTH = 16
 UNCLIPPED = 1e9
@@ -117,6 +118,61 @@ def test_the_budget_is_that_of_the_sampled_gaussian_mechanism(epsilon):
     assert 0.98 * epsilon < found.epsilon <= epsilon
     assert found.epsilon <= min(bound(a) for a in range(2, 40)) * (1 + 1e-9)
     assert found.epsilon == pytest.approx(min(bound(a) for a in range(2, 40)), rel=0.03)
+
+
+def test_one_image_more_moves_a_step_by_its_clipped_gradient_at_most():
+    """The sensitivity that the noise is made for."""
+    fewer = Points(*(part[:11] for part in CLASS.train))
+    more = Points(*(part[:12] for part in CLASS.train))
+    # with either number all are drawn, in one step, and the sum is divided by 12
+    config = replace(privacy(1.0), max_norm=0.5, epochs=1, learning_rate=1.0, batch_size=12)
+    moved = [noisy_descent(points, range(2), config, 0.0, width=WIDTH) for points in (fewer, more)]
+    for place in range(2):
+        pairs = zip(*(models.member(place).parameters() for models in moved), strict=True)
+        assert 0 < norm([a.detach() - b.detach() for a, b in pairs]) <= 0.5 / 12 * (1 + 1e-3)
+
+
+def test_a_base_that_has_learnt_nothing_leaves_exact_retraining(monkeypatch):
+    """Where the second stage is as long as retraining, and on the same batches."""
+    retraining, seeds = Training(width=WIDTH, epochs=2), range(2)
+    wanted = train(CLASS.retain, seeds, retraining)
+    options = {"seeds": seeds, "learning_rate": retraining.learning_rate, "epochs": retraining.epochs}
+    learnt = dp2unlearning(start(), CLASS, epsilon=100.0, **options)
+    still = replace(privacy(100.0), learning_rate=1e-30)
+    monkeypatch.setattr(protected, "privacy", lambda epsilon: still)
+    for found in (dp2unlearning(start(), CLASS, **options), train_anew(start(), CLASS, **options)):
+        for mine, theirs in zip(found.parameters(), wanted.parameters(), strict=True):
+            torch.testing.assert_close(mine, theirs, rtol=1e-4, atol=1e-6)
+    apart = norm([a.detach() - b.detach() for a, b in zip(learnt.parameters(), wanted.parameters(), strict=True)])
+    assert apart > 0.1 * norm(list(wanted.parameters()))
+
+
+def test_the_originals_weights_do_not_count():
+    """They know what is to be forgotten, and a base must not."""
+    options = {"seeds": range(2), "learning_rate": 1e-2, "epochs": 1}
+    for unlearn in (dp2unlearning, train_anew):
+        both = [unlearn(start(seeds), CLASS, **options) for seeds in (range(2), range(7, 9))]
+        assert all(torch.equal(a, b) for a, b in zip(*(models.parameters() for models in both), strict=True))
+
+
+def test_it_takes_part_where_it_is_named(monkeypatch, tmp_path):
+    """Opacus is not among what the suite's extra brings, so the command without names must do without it."""
+
+    def asked_in_vain(*_):
+        raise ModuleNotFoundError("no accountant here", name="opacus")
+
+    def unchanged(original, setting, **_):
+        return original
+
+    monkeypatch.setattr(protected, "account", asked_in_vain)
+    protection.cache_clear()
+    for name in METHODS.keys() - {"DP2Unlearning", "from scratch"}:
+        monkeypatch.setitem(METHODS, name, Method(unchanged))
+    options = {"members": 2, "trials": 3, "training": SMALL, "cache_dir": tmp_path}
+    rows = compare_methods(CLASS, **options)
+    assert {row.method for row in rows} == {"original", "retrained", *METHODS} - {"DP2Unlearning"}
+    with pytest.raises(ModuleNotFoundError, match="no accountant here"):
+        compare_methods(CLASS, chosen=["DP2Unlearning"], **options)
 
 
 def test_the_class_is_gone_and_the_rest_is_told():
