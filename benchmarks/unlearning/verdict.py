@@ -11,6 +11,7 @@ import argparse
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
 import numpy as np
 
@@ -67,7 +68,7 @@ def verdicts(comparison: Comparison, task: str = "tofu") -> list[Verdict]:
     if not found:
         tasks = sorted({cell.task["name"] for cell in comparison.cells})
         raise ValueError(f"the comparison has no finished run of the task {task!r}; its tasks: {', '.join(tasks)}")
-    return sorted(found, key=lambda verdict: (-np.isfinite(verdict.utility).sum(), -_mean(verdict.utility)))
+    return sorted(found, key=lambda verdict: (-np.isfinite(verdict.utility).sum(), -mean_of(verdict.utility)))
 
 
 def utility_at_equal_forgetting(
@@ -101,22 +102,36 @@ def table(comparison: Comparison, task: str = "tofu") -> str:
         columns = (_text(verdict.utility), _text(verdict.indistinguishable), _text(verdict.score))
         trials = f"{min(verdict.trials):.3f} to {max(verdict.trials):.3f}" if len(verdict.trials) > 1 else "one setting"
         lines.append(f"| {verdict.name} | {' | '.join(columns)} | {trials} |")
-    marks = next(cell for cell in comparison.cells if cell.task["name"] == task and cell.runs)
-    for name in (BEFORE, RETRAINED):
-        known = [run["result"]["landmarks"][name] for run in marks.runs]
-        shown = ", ".join(f"{key} {_mean([mark[key] for mark in known]):.3f}" for key in (UTILITY, GAP, ROUGE))
-        lines.append(f"\n{name}: {shown}")
+    for name, marks in references(comparison, task).items():
+        lines.append(f"\n{name}: " + ", ".join(f"{key} {value:.3f}" for key, value in marks.items()))
     return "\n".join(lines)
 
 
+def references(comparison: Comparison, task: str = "tofu") -> dict[str, dict[str, float]]:
+    """What the models before unlearning and retrained have, means over the seeds."""
+    runs = next(cell for cell in comparison.cells if cell.task["name"] == task and cell.runs).runs
+    return {
+        name: {key: mean_of([run["result"]["landmarks"][name][key] for run in runs]) for key in (UTILITY, GAP, ROUGE)}
+        for name in (BEFORE, RETRAINED)
+    }
+
+
 def main(arguments: Sequence[str] | None = None) -> None:
-    """Print the table."""
+    """Print the table, and draw it where asked to."""
     parser = argparse.ArgumentParser(prog=f"python -m {__package__}.verdict", description=str(__doc__).split("\n")[0])
     parser.add_argument("directory", help="what mtopt compare unlearning wrote")
-    print(table(Comparison(parser.parse_args(arguments).directory)))
+    parser.add_argument("--figure", type=Path, help="a PNG file, without its ending, to draw the verdict into")
+    options = parser.parse_args(arguments)
+    comparison = Comparison(options.directory)
+    print(table(comparison))
+    if options.figure is not None:
+        from .verdict_figure import draw
+
+        utilities = [(name, marks[UTILITY]) for name, marks in references(comparison).items()]
+        print(draw(verdicts(comparison), utilities, options.figure))
 
 
-def _mean(values: Sequence[float]) -> float:
+def mean_of(values: Sequence[float]) -> float:
     """Over the seeds that have a value; NaN where none has."""
     finite = [value for value in values if math.isfinite(value)]
     return float(np.mean(finite)) if finite else math.nan

@@ -5,9 +5,10 @@ import math
 import pytest
 
 import mtopt
+from benchmarks.unlearning import verdict_figure
 from benchmarks.unlearning.tofu_task import GAP, ROUGE, UTILITY
 from benchmarks.unlearning.unlearning_task import BEFORE, RETRAINED
-from benchmarks.unlearning.verdict import best_indistinguishable, main, utility_at_equal_forgetting, verdicts
+from benchmarks.unlearning.verdict import Verdict, best_indistinguishable, main, utility_at_equal_forgetting, verdicts
 from mtopt.experiments import Contestant, Suite, compare
 from tests.experiments.test_contestants import PathTask
 
@@ -75,6 +76,28 @@ def test_table_of_a_comparison(tmp_path, capsys):
     assert [line.split(" | ")[0] for line in lines[2:4]] == [f"| {v.name}" for v in verdicts(comparison)]
     assert "one setting" in next(line for line in lines if line.startswith("| fixed"))
     assert lines[-1] == f"{RETRAINED}: {UTILITY} 0.650, {GAP} 0.100, {ROUGE} 0.500"
+    main([str(tmp_path), "--figure", str(tmp_path / "verdict")])
+    assert capsys.readouterr().out.endswith(f"{tmp_path / 'verdict.png'}\n")
+    assert (tmp_path / "verdict.png").stat().st_size > 5_000
+
+
+def test_figure_has_the_means_and_ranges_and_colours_what_was_not_tuned(tmp_path, monkeypatch):
+    drawn = []
+    monkeypatch.setattr(verdict_figure, "save", lambda found, path, formats: drawn.append(found) or [path])
+    tuned = Verdict("tuned", (0.5, 0.6), (0.6, math.nan), (), (0.4, 0.5))
+    fixed = Verdict("fixed", (0.4, 0.6), (0.5, 0.6), (), (0.4,))
+    never = Verdict("never", (0.1, 0.2), (math.nan, math.nan), (), (0.1, 0.2))
+    verdict_figure.draw([tuned, fixed, never], [(BEFORE, 0.7), (RETRAINED, 0.65)], tmp_path)
+    utilities, scores = drawn[0].axes
+    marks = {line.get_ydata()[0]: line for line in utilities.lines if line.get_marker() == "o"}
+    assert {place: mark.get_xdata()[0] for place, mark in marks.items()} == pytest.approx({0: 0.6, 1: 0.55})
+    assert marks[0].get_markerfacecolor() == "white"
+    assert marks[0].get_color() == verdict_figure.OTHERS != marks[1].get_color()
+    assert [list(line.get_xdata()) for line in scores.lines if line.get_marker() != "o"] == [
+        [0.5, 0.6],
+        [0.4, 0.6],
+        [0.1, 0.2],
+    ]
 
 
 def test_comparison_without_the_task_is_refused(tmp_path):
