@@ -141,7 +141,7 @@ def test_comparisons_in_one_folder_have_a_place_each(capsys, tmp_path, monkeypat
     assert main([*common, "--combiners", "pcgrad", "--name", "mine"]) == 2
     assert "name 'mine' is that of another comparison" in capsys.readouterr().err
     assert main([*common, "--name", "../mine"]) == 2
-    assert "name must be letters, digits" in capsys.readouterr().err
+    assert "name must be at most 100 letters, digits" in capsys.readouterr().err
 
 
 FAILING = """

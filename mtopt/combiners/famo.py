@@ -107,7 +107,7 @@ class FAMO(LearnsWeights, LossCombiner):
         given = list(self._at) if objectives is None else list(objectives)
         values = loss_values(losses)
         if not self._at:
-            raise ValueError("reevaluate takes the losses after a step, and no step came before it: ask weights first")
+            raise ValueError("reevaluate takes the losses after a step, and no step came before it: call weights first")
         if len(values) != len(given) or not set(self._at) <= set(given):
             raise ValueError(
                 f"losses must be those of the step's objectives {self._at} once more, found {len(values)} losses "

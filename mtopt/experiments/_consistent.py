@@ -158,7 +158,7 @@ def _check_even(columns: Mapping[str, Sequence[Any]], where: str, needed: Sequen
         raise ValueError(f"{where} lacks {lacking}")
     lengths = {len(values) for values in columns.values()}
     if len(lengths) > 1 or 0 in lengths:
-        raise ValueError(f"{where} must have as many values for each name, one at least, found {sorted(lengths)}")
+        raise ValueError(f"{where} must have equally many values for each name, at least one, found {sorted(lengths)}")
 
 
 def _check_length(values: Sequence[Any], count: int, where: str) -> None:

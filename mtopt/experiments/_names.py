@@ -19,7 +19,7 @@ def check_name(name: str) -> None:
     """Raise ValueError unless ``name`` can be that of a folder beside the store."""
     if not _NAME.fullmatch(name) or name.casefold().startswith(FILE_NAME):
         raise ValueError(
-            f"name must be letters, digits and .()+-_, at most 100, and no file's of the store, found {name!r}"
+            f"name must be at most 100 letters, digits and .()+-_, and not begin with {FILE_NAME}, found {name!r}"
         )
 
 

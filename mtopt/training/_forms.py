@@ -34,4 +34,4 @@ def checked_form(form: Any) -> Form:
             and isinstance(reason, str | None)
         ):
             return form
-    raise CheckpointError(f"history has a form of records that is none: {form!r:.100}")
+    raise CheckpointError(f"its history has records of a form that mtopt does not write: {form!r:.100}")

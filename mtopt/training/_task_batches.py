@@ -51,7 +51,7 @@ class TaskBatches(Callback):
         seed: int = 0,
     ) -> None:
         if not loaders:
-            raise ValueError("loaders holds no task")
+            raise ValueError("loaders is empty; give a loader for each task")
         if check_count("steps", steps) is None or check_count("window", window) is None:
             raise ValueError(f"steps and window must be positive ints, found {steps!r} and {window!r}")
         if not 0 <= explore <= 1:

@@ -85,7 +85,7 @@ def test_stratified_means_vary_less():
 
 
 def test_what_they_refuse():
-    with pytest.raises(ValueError, match="loaders holds no task"):
+    with pytest.raises(ValueError, match="loaders is empty"):
         TaskBatches({}, steps=1)
     with pytest.raises(ValueError, match="the loader of task 'a' holds no batch"):
         list(TaskBatches({"a": []}, steps=1))

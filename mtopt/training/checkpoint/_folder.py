@@ -140,7 +140,7 @@ class CheckpointFolder:
     def _read(self, step: int, path: Path) -> Any:
         if path.stem != self.path(step).stem:
             raise CheckpointError(
-                f"{path} is no name that mtopt writes; call it {self.path(step).stem}{path.suffix}, or move it away"
+                f"{path} is not a name that mtopt writes; call it {self.path(step).stem}{path.suffix}, or move it away"
             )
         if path.suffix == ".shards" and standing(path).is_dir():
             return read_content(path)
@@ -150,7 +150,7 @@ class CheckpointFolder:
         try:
             return read_checkpoint(path)
         except OSError as error:
-            raise CheckpointError(f"{path} cannot be opened: {error.strerror}; see to its permissions") from error
+            raise CheckpointError(f"{path} cannot be opened: {error.strerror}; check its permissions") from error
 
 
 def read_content(path: Path) -> Any:

@@ -68,7 +68,7 @@ def _check_group(group: Mapping[str, Any], saved: Mapping[str, Any], part: str) 
     check_alike(fresh, saved, part)
     for key in (key for key in fresh if fresh[key] is None):
         if type(saved.get(key)) not in (type(None), bool):
-            raise CheckpointError(f"its {part} has {key}={saved[key]!r:.60}, no flag")
+            raise CheckpointError(f"its {part} has {key}={saved[key]!r:.60}, which must be a bool or None")
     if saved.get("capturable") is True and not group.get("capturable"):
         raise CheckpointError(f"its {part} has capturable=True, for a GPU; give the optimizer capturable=True, too")
 

@@ -130,7 +130,7 @@ def _changed(state: Mapping[str, Any], params: Mapping[str, torch.Tensor], chang
     for entry in state.get(KEY, ()):
         check_mapping(entry, "rule's state by coordinate", ("at", "parameters", "rows"))
         if missing := [name for name in entry["parameters"] if name not in params]:
-            raise CheckpointError(f"its rule keeps something of {missing[0]!r}, which the model has not")
+            raise CheckpointError(f"its rule keeps something of {missing[0]!r}, which the model lacks")
         inner, last = _opened(found, entry["at"])
         inner[last] = change(inner[last], [params[name] for name in entry["parameters"]], entry["rows"])
     return found

@@ -67,12 +67,12 @@ def read_rest(path: Path) -> Any:
         CheckpointError: one is not.
     """
     if not (path / REST).is_file():
-        raise CheckpointError(f"{path} has no {REST}: it is no checkpoint, or its writing was broken off")
+        raise CheckpointError(f"{path} has no {REST}: it is not a checkpoint, or writing it was interrupted")
     rest = check_mapping(read_checkpoint(path / REST), "state", (_FILES,))
     for name, (size, _) in rest[_FILES].items():
         file = path / name
         if not file.is_file() or file.stat().st_size != size:
-            raise CheckpointError(f"checkpoint {path} is damaged: {name} is missing or has not {size} bytes")
+            raise CheckpointError(f"checkpoint {path} is damaged: {name} is missing or not {size} bytes long")
     return rest
 
 

@@ -137,7 +137,7 @@ def _check_model(model: torch.nn.Module, saved: Mapping[str, Any]) -> None:
     if lacking := [name for name in present if name not in saved]:
         faults.append(f"it lacks {_listed(lacking)}")
     if foreign := [name for name in saved if name not in present]:
-        faults.append(f"it has {_listed(foreign)}, which the model has not")
+        faults.append(f"it has {_listed(foreign)}, which the model lacks")
     tensors = {name: value for name, value in present.items() if isinstance(value, torch.Tensor) and name in saved}
     if others := [name for name in tensors if not isinstance(saved[name], torch.Tensor)]:
         raise CheckpointError(f"its model has no tensors under {_listed(others)}; give a checkpoint that mtopt wrote")

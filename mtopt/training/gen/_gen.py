@@ -121,7 +121,7 @@ class GeN(Callback):
         groups = optimizer.param_groups
         self._base = [float(group.get("initial_lr", group["lr"])) for group in groups]
         if not any(self._base):
-            raise ValueError("optimizer has rates of 0 only, which GeN multiplies; give it the rate to begin with")
+            raise ValueError("every learning rate of optimizer is 0, and GeN multiplies them; give it a first rate")
         self._written = self._scheduled = [float(group["lr"]) for group in groups]
         self._scale = 1.0
         self._steps = 0

@@ -26,7 +26,7 @@ def test_what_is_named_like_a_checkpoint_and_is_none_is_passed_over(tmp_path):
         assert folder.read() == (folder.path(1), {"step": 1})
     (message,) = (str(one.message) for one in warned)
     for path in odd:
-        assert f"{path} is no name that mtopt writes; call it step-000000000" in message
+        assert f"{path} is not a name that mtopt writes; call it step-000000000" in message
     for path, what in zip((2, 3, 4), ("a directory", "a link to nothing", "no file"), strict=True):
         assert f"{folder.path(path)} is {what}; move it away" in message
     assert message.endswith(f"Went back to {folder.path(1)}")

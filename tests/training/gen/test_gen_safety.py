@@ -198,7 +198,7 @@ def test_wrong_optimizers_and_closures():
         GeN(parts)
     with pytest.raises(TypeError, match="LBFGS"):
         GeN(torch.optim.LBFGS(parts))
-    with pytest.raises(ValueError, match="rates of 0 only"):
+    with pytest.raises(ValueError, match="every learning rate of optimizer is 0"):
         GeN(torch.optim.SGD(parts, lr=0.0))
     optimizer = torch.optim.SGD(parts, lr=0.1)
     other = torch.optim.SGD(Quadratic().parts, lr=0.1)
