@@ -28,6 +28,7 @@ from torch.nn.parallel import DistributedDataParallel
 
 import mtopt
 
+from .._command import run_command
 from ._memory import MIB, peak_tensor_bytes
 from .ranks import Model, sent
 
@@ -95,7 +96,11 @@ def wires() -> Iterator[tuple[str, Step]]:
     part = torch.zeros(whole.numel() // RANKS)
 
     def each(collective: Callable[[], Any]) -> Step:
-        return lambda: [collective() for _ in range(LAYERS)] and None
+        def step() -> None:
+            for _ in range(LAYERS):
+                collective()
+
+        return step
 
     yield "reduced", each(lambda: distributed.all_reduce(whole))
     yield "gathered", each(lambda: distributed.all_gather_into_tensor(whole, part))
@@ -122,8 +127,7 @@ def _rank(rank: int, folder: str, objectives: int, rounds: int, barrier: Any, re
         for way in WAYS:
             samples[f"alone {way}"] = timed(step_of(objectives, "alone", way), barrier.wait)
         barrier.wait()
-        store = distributed.FileStore(f"{folder}/store-{turn}", RANKS)
-        distributed.init_process_group("gloo", store=store, rank=rank, world_size=RANKS)
+        distributed.init_process_group("gloo", f"file://{folder}/store-{turn}", rank=rank, world_size=RANKS)
         cases = [(engine, way) for engine in ENGINES[1:] for way in WAYS]
         for engine, way in cases if turn % 2 else reversed(cases):
             samples[f"{engine} {way}"] = timed(step_of(objectives, engine, way), barrier.wait)
@@ -215,4 +219,4 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 if __name__ == "__main__":
-    raise SystemExit(main())
+    run_command(main)
