@@ -32,7 +32,7 @@ def add_options(parser: argparse.ArgumentParser) -> None:
     add("--learning-rate", type=float, metavar="RATE", help="to begin with (default: the method's, for 1B weights)")
     add("--epochs", type=int, metavar="N", help="over the rows to forget (default: the method's)")
     add("--batch-size", type=int, metavar="ROWS", help="of each side (default: 8)")
-    add("--accumulate", type=int, metavar="N", help="batches a step (default: 1)")
+    add("--accumulate", type=int, metavar="N", help="batches per step (default: 1)")
     add("--schedule", choices=("linear", "constant"), help="of the rate (default: linear); not for GeN")
     add("--lora", type=int, metavar="RANK", help="train adapters alone (default: all weights)")
     add("--merge", action="store_true", help="write the adapters into the weights at the end")

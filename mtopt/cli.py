@@ -92,7 +92,7 @@ def _parser() -> Parser:
     compare.add_argument("--out", default="mtopt-results", metavar="DIR", help="folder of results (%(default)s)")
     compare.add_argument("--name", metavar="NAME", help="of this comparison (default: made from what is compared)")
     compare.add_argument("--quick", action="store_true", help="small budgets: minutes instead of hours")
-    compare.add_argument("--jobs", type=int, metavar="N", help="processes at a time (default: one a core)")
+    compare.add_argument("--jobs", type=int, metavar="N", help="processes at a time (default: one per core)")
     compare.add_argument(
         "--backend",
         choices=("loky", "dask", "ray"),

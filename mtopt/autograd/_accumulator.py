@@ -155,7 +155,7 @@ class JacobianAccumulator:
         check_rule(combiner, private)
         if combiner.draws > 1:
             raise ValueError(
-                f"{combiner!r} takes {combiner.draws} independent mini-batches a step, and the sum of micro-batches is "
+                f"{combiner!r} takes {combiner.draws} independent mini-batches per step, and the sum of micro-batches is "
                 "one; give mtopt.backward the losses of each"
             )
         if combiner.revisits:

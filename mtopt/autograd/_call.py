@@ -280,7 +280,7 @@ def check_plan(plan: object, store: object, rule: Combiner) -> None:
         raise ValueError(f"plan={plan!r} keeps no gradients of {what}; leave store={store!r} out")
     if rule.draws > 1 and (plan not in ("auto", "loop") or store is not None):
         raise ValueError(
-            f"{rule!r} takes {rule.draws} mini-batches a step, and one backward pass per loss of each; "
+            f"{rule!r} takes {rule.draws} mini-batches per step, and one backward pass per loss of each; "
             f"leave plan={plan!r} and store={store!r} out"
         )
     if store == "recompute" and not weighs_by_products(rule):

@@ -217,7 +217,7 @@ class _ByLayers(Plan):
 def _require_fitting(combiner: Combiner, *, grouped: bool) -> None:
     """Raise for a rule on several mini-batches or points, and for one that needs coordinates of single instances."""
     if combiner.draws > 1:
-        raise ValueError(f"{combiner!r} takes {combiner.draws} mini-batches a step, and instances are those of one")
+        raise ValueError(f"{combiner!r} takes {combiner.draws} mini-batches per step, and instances are those of one")
     if combiner.revisits:
         raise ValueError(f"{combiner!r} looks at a second point, and instances are those of one forward pass")
     if not (grouped or weighs_by_products(combiner)):

@@ -1,4 +1,4 @@
-"""Rules on several independent mini-batches a step: what expectations of products of gradients need."""
+"""Rules on several independent mini-batches per step: what expectations of products of gradients need."""
 
 from __future__ import annotations
 
@@ -80,7 +80,7 @@ class DrawsCombiner(Combiner):
 
     def _combine(self, gradients: Gradients, losses: torch.Tensor | None) -> Outcome:
         raise ValueError(
-            f"{self!r} takes {self.draws} independent mini-batches a step, found one; give mtopt.backward the losses "
+            f"{self!r} takes {self.draws} independent mini-batches per step, found one; give mtopt.backward the losses "
             "of each, or hand the gradients of all to combine_draws"
         )
 

@@ -1,4 +1,4 @@
-"""Numbers that a rule learns beside the model, one an objective, by a small optimizer of the rule's own."""
+"""Numbers that a rule learns beside the model, one per objective, by a small optimizer of the rule's own."""
 
 from __future__ import annotations
 

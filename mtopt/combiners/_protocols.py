@@ -48,13 +48,13 @@ class MayReevaluate:
 
 
 class MayTakeDraws:
-    """A rule may take several independent mini-batches a step (``draws``): see ``DrawsCombiner``."""
+    """A rule may take several independent mini-batches per step (``draws``): see ``DrawsCombiner``."""
 
     draws: ClassVar[int] = 1
 
     def combine_draws(self, draws: Sequence[Gradients], losses: torch.Tensor | None = None) -> Outcome:
         """The outcome for the gradients of several mini-batches: the engine's entry to a rule with ``draws`` > 1."""
-        raise TypeError(f"{self!r} takes one mini-batch a step; a rule on several is a DrawsCombiner")
+        raise TypeError(f"{self!r} takes one mini-batch per step; a rule on several is a DrawsCombiner")
 
 
 class MayRevisit:

@@ -19,7 +19,7 @@ class Every(Wrapper):
     """The rule is asked every n steps; in between its weights are kept.
 
     A kept step is one backward of the weighted losses, as with a rule on losses, so that a rule on gradients costs
-    ``(K + n - 1) / n`` backward passes a step instead of K. :func:`mtopt.backward` looks at the gradient before it
+    ``(K + n - 1) / n`` backward passes per step instead of K. :func:`mtopt.backward` looks at the gradient before it
     writes it: a NaN or infinite one skips the step, and a skipped step does not count.
 
     With a rule on gradients, parameters that a single loss reaches (heads) get their own gradients in kept steps, too:

@@ -37,7 +37,7 @@ class GradDrop(JacobianCombiner):
     negative part.
 
     Args:
-        leak: share of a gradient that passes undropped, in [0, 1]: one number, or one an objective. 0 is the paper's
+        leak: share of a gradient that passes undropped, in [0, 1]: one number, or one per objective. 0 is the paper's
             default, 1 the plain sum.
         seed: of ``u``, drawn anew in each step: D numbers of 16 bits, on the CPU, so that all ranks draw the same.
         generator: a CPU generator to draw from instead of the rule's own.
@@ -54,7 +54,7 @@ class GradDrop(JacobianCombiner):
     ) -> None:
         values = torch.as_tensor(leak, dtype=torch.float64)
         if values.ndim > 1 or not bool(((values >= 0) & (values <= 1)).all()):
-            raise ValueError(f"leak must be a number in [0, 1], or one an objective, found {leak!r}")
+            raise ValueError(f"leak must be a number in [0, 1], or one per objective, found {leak!r}")
         self.leak, self.seed, self.generator = leak, seed, generator
         self._random = rule_generator(seed, generator)
 

@@ -37,7 +37,7 @@ class Under:
 
     Attributes:
         rule: its name.
-        weights: one a loss; None for a rule without weights.
+        weights: one per loss; None for a rule without weights.
         norm: of its direction.
         slopes: the cosine of each loss's gradient with the direction: a loss with a negative one rises to first order.
     """

@@ -8,7 +8,7 @@ from mtopt.linalg import Place
 
 
 def layers_of(places: Sequence[Place]) -> dict[str, list[int]]:
-    """The positions in ``places`` of each layer's parameters, by the layer's name: a module's; else one a parameter."""
+    """The positions in ``places`` of each layer's parameters, by its name: a module's; else one per parameter."""
     layers: dict[str, list[int]] = {}
     for index, place in enumerate(places):
         name = f"parameter {place.position}" if place.name is None else place.name.rpartition(".")[0] or place.name

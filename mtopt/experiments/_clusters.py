@@ -74,7 +74,7 @@ class DaskCluster(Cluster):
     """The cluster of the current ``distributed.Client``, else of ``DASK_SCHEDULER_ADDRESS``, else one of this machine.
 
     Args:
-        jobs: calls at a time; default: one a thread of the cluster, or one a core here.
+        jobs: calls at a time; default: one per thread of the cluster, or one per core here.
     """
 
     def __init__(self, jobs: int | None) -> None:

@@ -62,7 +62,7 @@ def compare(
         name: of this comparison, and of the folder under ``out`` for its page and figures. Default: made from what is
             compared. The same call has the same name, and takes its own earlier place alone.
         quick: the tasks' small budgets: a first look in minutes, not a result to publish.
-        jobs: processes at a time; default: one a core. 1 runs in this process, unless a backend is named.
+        jobs: processes at a time; default: one per core. 1 runs in this process, unless a backend is named.
         backend: ``"loky"``, processes of this machine; ``"dask"`` or ``"ray"``, a cluster: that of the current client,
             else of ``DASK_SCHEDULER_ADDRESS`` or ``RAY_ADDRESS``, else one started here for the time being. Default:
             processes, or what ``joblib.parallel_config(backend=...)`` names around the call.

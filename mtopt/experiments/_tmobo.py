@@ -109,7 +109,7 @@ class TMOBO:
         if self._x is None:
             raise ValueError("observe needs a configuration: call propose first, and again after the end of a training")
         if point.shape != self.reference.shape:
-            raise ValueError(f"values must be {len(self.reference)} numbers, one an objective, found {values!r}")
+            raise ValueError(f"values must be {len(self.reference)} numbers, one per objective, found {values!r}")
         if not np.isfinite(point).all():
             self._end_trajectory()
             return False

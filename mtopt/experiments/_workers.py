@@ -22,7 +22,7 @@ Finished = tuple[str, dict[str, Any]]
 
 
 class Workers:
-    """The processes of a comparison; ``jobs`` of them, one a core by default, none but this one for 1.
+    """The processes of a comparison; ``jobs`` of them, one per core by default, none but this one for 1.
 
     Where a ``backend`` is named, all runs go to it. Results come here, to the only one that writes to the store.
     """

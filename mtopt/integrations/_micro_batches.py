@@ -70,7 +70,7 @@ class MicroBatches:
             return record
         if combiner.draws > 1:
             raise ValueError(
-                f"{combiner!r} takes {combiner.draws} independent mini-batches a step, and accumulation makes one of "
+                f"{combiner!r} takes {combiner.draws} independent mini-batches per step, and accumulation makes one of "
                 "several; set the accumulation steps to 1"
             )
         objectives, given = read_losses(losses)

@@ -68,7 +68,7 @@ class MultiLossMixin:
 
     Args:
         combiner: the rule, or a name in the registry.
-        accumulate_grad_batches: micro-batches a step.
+        accumulate_grad_batches: micro-batches per step.
         gradient_clip_val, gradient_clip_algorithm: as in ``Trainer``; None: no clipping.
         private: what a parameter gets that only one loss reaches, see :func:`mtopt.backward`.
         strict: raise on a NaN or infinite loss or gradient instead of skipping the step.

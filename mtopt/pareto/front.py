@@ -64,9 +64,9 @@ class Front:
 
     def __post_init__(self) -> None:
         if self.names is not None and len(self.names) != self.points.shape[1]:
-            raise ValueError(f"names must be {self.points.shape[1]}, one an objective, found {list(self.names)}")
+            raise ValueError(f"names must be {self.points.shape[1]}, one per objective, found {list(self.names)}")
         if self.models is not None and len(self.models) != len(self.points):
-            raise ValueError(f"models must be {len(self.points)}, one a point, found {len(self.models)}")
+            raise ValueError(f"models must be {len(self.points)}, one per point, found {len(self.models)}")
 
     def nondominated(self) -> torch.Tensor:
         """Which points are finite and dominated by no other, (N,) bool; see `is_nondominated`."""
@@ -164,7 +164,7 @@ class Front:
             bounds = [bounds.get(name) for name in known]
         limits = np.array([np.inf if bound is None else float(bound) for bound in bounds])
         if limits.shape != (count,) or np.isnan(limits).any():
-            raise ValueError(f"bounds must be {count} numbers or None, one an objective, found {bounds!r}")
+            raise ValueError(f"bounds must be {count} numbers or None, one per objective, found {bounds!r}")
         return limits
 
     def _within(self, every: torch.Tensor, limits: NDArray[np.float64]) -> NDArray[np.intp]:

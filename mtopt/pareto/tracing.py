@@ -35,10 +35,10 @@ def trace_front(
             parameters. The state is None in the first run; afterwards that of the nearest preference trained so far
             (the last of equally near ones), whose run did not diverge. Along `uniform_preferences` of two objectives
             that is the run before.
-        jobs: how many runs at a time, in processes of joblib; -1 for one a core. `train` must be picklable then, and
+        jobs: how many runs at a time, in processes of joblib; -1 for one per core. `train` must be picklable then, and
             is called as in turn: where it seeds the generators that it draws from, and takes no state from one call
             to the next, the result is the same for any number of jobs. (Each process computes with as many torch
-            threads as this one, which at more than one a core is slow: call `torch.set_num_threads(1)` before.)
+            threads as this one, which with more than one per core is slow: call `torch.set_num_threads(1)` before.)
             Within `joblib.parallel_config(backend=...)` the runs go to that backend.
         models: keep each run's model, for `Front.load`: `"memory"`, or a folder (a `Path`), to which each is written
             when its run ends. `train` then returns a pair, the values and the model, or its `state_dict()`. Default:
@@ -60,7 +60,7 @@ def trace_front(
             "divide each row by its sum"
         )
     if isinstance(jobs, bool) or not isinstance(jobs, int) or jobs == 0:
-        raise ValueError(f"jobs must be a number of processes, or -1 for one a core, found {jobs!r}")
+        raise ValueError(f"jobs must be a number of processes, or -1 for one per core, found {jobs!r}")
     if warm_start and jobs != 1:
         raise ValueError(
             f"warm_start=True starts each run where another one ended, so jobs must be 1, found {jobs}; leave one out"

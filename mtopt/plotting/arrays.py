@@ -27,7 +27,7 @@ def as_points(value: Any, argument: str, columns: Sequence[int]) -> FloatArray:
     if points.ndim != 2 or points.shape[1] not in columns:
         shape = " or ".join(f"(N, {c})" for c in columns)
         raise ValueError(
-            f"{argument} must have shape {shape}; found {points.shape}: pass one row a point, "
+            f"{argument} must have shape {shape}; found {points.shape}: pass one row per point, "
             "and pick the columns to draw, as in points[:, [0, 1]]"
         )
     return points

@@ -48,7 +48,7 @@ def plot_attainment(
     Fonseca and Hall 2001.) With S seeds, p % means ceil(p S / 100) of them.
 
     Args:
-        series: for each rule a list of (N, 2) arrays, one a seed; N may differ. NaN and inf are left out.
+        series: for each rule a list of (N, 2) arrays, one per seed; N may differ. NaN and inf are left out.
         true_front: points of the true front, (M, 2), or a list of its disconnected pieces. Default: not drawn.
         reference: the reference point, (2,), marked. Default: not drawn.
         labels: the axis labels. Default: ``("f1", "f2")``.

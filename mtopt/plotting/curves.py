@@ -41,7 +41,7 @@ def plot_curves(
     that it would flatten the others leaves the picture, and the legend says how far it goes.
 
     Args:
-        curves: for each rule a list of ``(steps, values)``, one a seed, each array (T,) with increasing steps.
+        curves: for each rule a list of ``(steps, values)``, one per seed, each array (T,) with increasing steps.
         xlabel: the label of the x axis. Default: ``"step"``.
         ylabel: the label of the y axis. Default: ``"loss"``.
         log: whether the y axis is logarithmic; ``"auto"``: when every value is positive and the medians span more
@@ -115,7 +115,7 @@ def _checked(curves: Any) -> dict[str, list[Curve]]:
         where = f"curves[{name!r}]"
         if not isinstance(runs, Sequence) or isinstance(runs, str) or not runs:
             raise ValueError(
-                f"{where} must be a list of (steps, values), one a seed; found "
+                f"{where} must be a list of (steps, values), one per seed; found "
                 f"{'an empty list' if isinstance(runs, Sequence) and not runs else type(runs).__name__}"
             )
         seeds[name] = [_curve(run, f"{where}[{number}]") for number, run in enumerate(runs)]

@@ -53,7 +53,7 @@ def plot_front(
     Points with three columns are drawn in three dimensions (``projection="3d"``).
 
     Args:
-        series: for each rule its points, (N, 2) or (N, 3), or a list of such arrays, one a seed; a seed may be a
+        series: for each rule its points, (N, 2) or (N, 3), or a list of such arrays, one per seed; a seed may be a
             single (2,) point.
         true_front: points of the true front, (M, 2) or (M, 3), in any order, or a list of its disconnected
             pieces. In two dimensions a line, broken where the sampled front jumps. Default: not drawn.

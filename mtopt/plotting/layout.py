@@ -60,7 +60,7 @@ def check_senses(senses: object) -> None:
 
 def check_labels(labels: object, count: int) -> None:
     if isinstance(labels, str) or not isinstance(labels, Sequence) or len(labels) != count:
-        raise ValueError(f"labels must hold {count} axis labels, one a column of the points; found {labels!r}")
+        raise ValueError(f"labels must hold {count} axis labels, one per column of the points; found {labels!r}")
 
 
 def extended(ax: Axes, intervals: Sequence[Interval]) -> list[Interval]:

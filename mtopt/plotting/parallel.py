@@ -31,13 +31,13 @@ def plot_parallel(
     title: str | None = None,
     ax: Axes | None = None,
 ) -> Axes:
-    """Draws each point as a line across K parallel axes, one an objective; every objective is minimised.
+    """Draws each point as a line across K parallel axes, one per objective; every objective is minimised.
 
     Every axis is scaled to its own range, whose ends are printed below and above it; down is better. Two lines that
     cross between neighbouring axes trade one objective for the other.
 
     Args:
-        series: for each rule its points, (N, K), or a list of such arrays, one a seed; K >= 2.
+        series: for each rule its points, (N, K), or a list of such arrays, one per seed; K >= 2.
         true_front: points of the true front, (M, K), or a list of them. The band from its smallest to its largest
             value of each objective is shaded. Default: not drawn.
         labels: the objectives' names, with units. Default: ``("f1", ..., "fK")``.

@@ -153,7 +153,7 @@ def _split(values: FloatArray, section: str, names: Any) -> dict[Any, FloatArray
     count = values.shape[1]
     labels = [f"loss {k}" for k in range(1, count + 1)] if names is None else list(names)
     if isinstance(names, str) or len(labels) != count:
-        raise ValueError(f"names must hold {count} names, one an objective; found {names!r}")
+        raise ValueError(f"names must hold {count} names, one per objective; found {names!r}")
     if section == "weights":
         return {label: values[:, k] for k, label in enumerate(labels)}
     return {(labels[i], labels[j]): values[:, i, j] for i, j in combinations(range(count), 2)}

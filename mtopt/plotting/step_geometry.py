@@ -114,7 +114,7 @@ def _gradients(gradients: Any, gramian: Any, names: Sequence[str] | None) -> tup
         raise ValueError(f"{argument} must have a gradient that is not zero; found zeros alone: there is no direction")
     labels = [f"g{k}" for k in range(1, len(rows) + 1)] if names is None else list(names)
     if isinstance(names, str) or len(labels) != len(rows):
-        raise ValueError(f"names must hold {len(rows)} names, one a gradient; found {names!r}")
+        raise ValueError(f"names must hold {len(rows)} names, one per gradient; found {names!r}")
     return labels, rows
 
 

@@ -60,7 +60,7 @@ class SyntheticRegression:
 
 
 class TrunkAndHeads(nn.Module):
-    """A shared trunk and linear heads: from (n, d) to a list of K answers (n,), one a task."""
+    """A shared trunk and linear heads: from (n, d) to a list of K answers (n,), one per task."""
 
     def __init__(self, inputs: int, tasks: int, hidden: int, depth: int, heads: int, *, seed: int) -> None:
         super().__init__()

@@ -169,7 +169,7 @@ class Feed:
         before = state.get("length")
         if None not in (before, self.length) and before != self.length:
             warnings.warn(
-                f"the checkpoint was made with data of {before!r:.20} batches an epoch, and training goes on with "
+                f"the checkpoint was made with data of {before!r:.20} batches per epoch, and training goes on with "
                 f"{self.length}, after {'the same share' if 'moved' in state else 'as many batches'} of epoch "
                 f"{self.epoch + 1} as before: {self.consumed}",
                 CheckpointWarning,

@@ -28,9 +28,9 @@ _NUMBERS = ("step", "epoch", "learning_rate", "skipped", "conflicts", "backwards
 class History:
     """What every step reported, from the first one of the run on, through all resumptions.
 
-    It grows by float64 columns, not by objects: ``history["losses"]["retain"]`` is a numpy array with an entry a step,
-    NaN where a step did not have the loss. Iterating, or ``history[-1]``, gives :class:`mtopt.StepRecord` back. Cosines
-    are kept up to ``MOST_COSINES`` objectives (their number grows with the square); beyond, only the number of
+    It grows by float64 columns, not by objects: ``history["losses"]["retain"]`` is a numpy array with an entry per step,
+    NaN where a step did not have the loss. Iterating, or ``history[-1]``, gives :class:`mtopt.StepRecord` back.
+    Cosines are kept up to ``MOST_COSINES`` objectives (their number grows with the square); beyond, only the number of
     conflicts is, and callbacks see them all.
 
     The arrays are read-only views: copy one to change it. A loop of one's own keeps one, too::
@@ -294,7 +294,7 @@ class History:
     # -- state --------------------------------------------------------------------------------------------------
 
     def state_dict(self) -> dict[str, Any]:
-        """Tensors, one a column, and the few distinct forms of the records."""
+        """Tensors, one per column, and the few distinct forms of the records."""
         return {
             "steps": self._steps.state_dict(),
             "forms": list(self._form_list),

@@ -109,7 +109,7 @@ def test_wrong_combiners() -> None:
             return torch.ones(len(gramian))
 
     with pytest.raises(
-        ValueError, match=r"ThreeBatches\(\) takes 3 independent mini-batches a step: losses must be a seq"
+        ValueError, match=r"ThreeBatches\(\) takes 3 independent mini-batches per step: losses must be a seq"
     ):
         mtopt.backward([graph()], params, ThreeBatches())
 

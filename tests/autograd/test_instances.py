@@ -128,7 +128,7 @@ def test_a_sequence_with_its_batch_second() -> None:
 def test_a_rule_that_needs_coordinates(name) -> None:  # type: ignore[no-untyped-def]
     model = model_of()
     instances, losses = taken_down(model, lambda: losses_of(model))
-    with pytest.raises(ValueError, match=r"coordinates.*mtopt.backward\(list\(losses\)|mini-batches a step"):
+    with pytest.raises(ValueError, match=r"coordinates.*mtopt.backward\(list\(losses\)|mini-batches per step"):
         instances.backward(losses, mtopt.create_combiner(name))
 
 

@@ -1,4 +1,4 @@
-"""Rules on several mini-batches a step."""
+"""Rules on several mini-batches per step."""
 
 from __future__ import annotations
 
@@ -155,7 +155,7 @@ def test_a_kept_step_looks_at_the_last_draw_alone() -> None:
 def test_wrong_losses() -> None:
     model = Batches(2)
     rule = create_combiner("modo")
-    wanted = r"MoDo\(\) takes 3 independent mini-batches a step: losses must be a sequence of 3 collections"
+    wanted = r"MoDo\(\) takes 3 independent mini-batches per step: losses must be a sequence of 3 collections"
     with pytest.raises(ValueError, match=wanted + ".*found 2: Tensor, Tensor"):
         mtopt.backward(model.losses(), model, rule)
     with pytest.raises(ValueError, match=wanted + ".*found 2: list, list"):

@@ -219,7 +219,7 @@ def test_wrong_input_is_refused(rule):
     with pytest.raises(NonFiniteError, match=r"\[\(2, 1\)\]"):
         rule()(bad)
     one = Gradients([[torch.ones(3)]])
-    with pytest.raises(ValueError, match="takes 3 independent mini-batches a step, found one"):
+    with pytest.raises(ValueError, match="takes 3 independent mini-batches per step, found one"):
         rule().combine(one, None)
     with pytest.raises(ValueError, match="takes 3 draws"):
         rule().combine_draws([one])

@@ -132,7 +132,7 @@ def test_nothing_starts_from_a_run_that_diverged():
     ("options", "error", "message"),
     [
         ({"warm_start": True, "jobs": 2}, ValueError, "jobs must be 1, found 2; leave one out"),
-        ({"jobs": 0}, ValueError, "jobs must be a number of processes, or -1 for one a core, found 0"),
+        ({"jobs": 0}, ValueError, "jobs must be a number of processes, or -1 for one per core, found 0"),
         ({"warm_start": True}, TypeError, "train must return a pair.*found Tensor"),
     ],
 )

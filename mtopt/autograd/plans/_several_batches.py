@@ -101,7 +101,7 @@ class SeveralBatches(KeptRows):
 
 def draws_of(draws: object, rule: Combiner) -> Sequence[Any]:
     """``draws`` itself, once it is as many collections of losses as the rule takes."""
-    wanted = f"{rule!r} takes {rule.draws} independent mini-batches a step: losses must be a sequence of "
+    wanted = f"{rule!r} takes {rule.draws} independent mini-batches per step: losses must be a sequence of "
     wanted += f"{rule.draws} collections, one per mini-batch, each a sequence or a mapping of losses"
     if not isinstance(draws, Sequence) or isinstance(draws, str):
         raise TypeError(f"{wanted}; found {type(draws).__name__}")

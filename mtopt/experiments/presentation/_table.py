@@ -47,7 +47,7 @@ def print_table(comparison: Results, file: Any = None) -> None:
         screen.print(table)
     screen.print(
         "mean ± 95 % interval over seeds; %: of the whole true front's hypervolume; mean rank: over all tasks; "
-        "passes: backward passes a step.",
+        "passes: backward passes per step.",
         highlight=False,
     )
     for (_, task_name), group in comparison.tasks().items():

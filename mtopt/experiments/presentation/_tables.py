@@ -62,7 +62,7 @@ def task_table(cells: Sequence[Cell]) -> str:
     return html_table(header, rows, cards=True) + (
         f'<p class="note">{last}Conflicts: share of the steps with gradients at an obtuse angle. Cosine: the mean one '
         "between the gradients of two objectives, each in the direction that worsens it. Skipped: steps with a NaN or "
-        "infinite gradient. Passes: backward passes a step. Time, memory: CPU time and peak memory of a step, in "
+        "infinite gradient. Passes: backward passes per step. Time, memory: CPU time and peak memory of a step, in "
         "multiples of linear's.</p>"
     )
 

@@ -74,7 +74,7 @@ class FrontArchive(Callback):
             raise ValueError(f"objectives must be two or more names or Objective, found {objectives!r}")
         self.objectives = [o if isinstance(o, Objective) else Objective(o) for o in objectives]
         if (check_count("capacity", capacity) or 0) < len(self.objectives):
-            raise ValueError(f"capacity must be at least {len(self.objectives)}, one an objective, found {capacity!r}")
+            raise ValueError(f"capacity must be at least {len(self.objectives)}, one per objective, found {capacity!r}")
         self.split, self.capacity, self.path = split, capacity, Path(path)
         self.kept: list[Kept] = []
 

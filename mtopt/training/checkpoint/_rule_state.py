@@ -40,7 +40,7 @@ def state_of_rule(rule: Combiner, model: torch.nn.Module) -> dict[str, Any]:
 
 
 def parted_state(state: Mapping[str, Any], params: Mapping[str, torch.Tensor], processes: Processes) -> Any:
-    """The state with lists of DTensors, one a parameter, where it has what is by coordinate of their shards.
+    """The state with lists of DTensors, one per parameter, where it has what is by coordinate of their shards.
 
     Raises:
         ValueError: it differs between the processes elsewhere.

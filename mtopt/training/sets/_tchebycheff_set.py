@@ -49,7 +49,7 @@ class TchebycheffSet(LossCombiner):
             raise ValueError(f"mu must be non-negative, found {mu}")
         for name, given in (("preference", preference), ("reference", reference)):
             if given is not None and np.shape(read_array(given)) != (num_objectives,):
-                raise ValueError(f"{name} must have {num_objectives} entries, one an objective, found {given!r}")
+                raise ValueError(f"{name} must have {num_objectives} entries, one per objective, found {given!r}")
         if preference is not None and (
             read_array(preference).min() < 0 or abs(read_array(preference).sum() - 1) > 1e-6
         ):

@@ -94,7 +94,7 @@ def run(folder, steps, *, lr=0.01, eps=1e-8, cosine=40, gamma=0.9, seed=5, data=
         ({"gamma": 0.8}, r"the scheduler had _schedulers\[0\]\.gamma 0\.9, now 0\.8"),
         (
             {"data": list(loader())[:5]},
-            "data of 6 batches an epoch, and training goes on with 5, after as many .* epoch 1 .*: 3",
+            "data of 6 batches per epoch, and training goes on with 5, after as many .* epoch 1 .*: 3",
         ),
     ],
 )
@@ -117,7 +117,7 @@ def test_the_same_settings_say_nothing(tmp_path):
 def test_data_that_grew_between_two_epochs_is_said_too(tmp_path):
     two_losses().fit(loader(), epochs=1, checkpoint_dir=tmp_path)
     longer = torch.utils.data.DataLoader(torch.utils.data.ConcatDataset([data_set(), data_set(4)]), batch_size=8)
-    with pytest.warns(CheckpointWarning, match="data of 6 batches an epoch, and training goes on with 11"):
+    with pytest.warns(CheckpointWarning, match="data of 6 batches per epoch, and training goes on with 11"):
         two_losses().fit(longer, epochs=2, checkpoint_dir=tmp_path)
 
 
