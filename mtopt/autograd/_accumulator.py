@@ -155,8 +155,8 @@ class JacobianAccumulator:
         check_rule(combiner, private)
         if combiner.draws > 1:
             raise ValueError(
-                f"{combiner!r} takes {combiner.draws} independent mini-batches per step, and the sum of micro-batches is "
-                "one; give mtopt.backward the losses of each"
+                f"{combiner!r} takes {combiner.draws} independent mini-batches per step, and the sum of micro-batches "
+                "is one; give mtopt.backward the losses of each"
             )
         if combiner.revisits:
             raise ValueError(
