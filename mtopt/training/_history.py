@@ -28,8 +28,8 @@ _NUMBERS = ("step", "epoch", "learning_rate", "skipped", "conflicts", "backwards
 class History:
     """What every step reported, from the first one of the run on, through all resumptions.
 
-    It grows by float64 columns, not by objects: ``history["losses"]["retain"]`` is a numpy array, an entry per step, NaN
-    where a step did not have the loss. Iterating, or ``history[-1]``, gives :class:`mtopt.StepRecord` back.
+    It grows by float64 columns, not by objects: ``history["losses"]["retain"]`` is a numpy array, one entry per step,
+    NaN where a step did not have the loss. Iterating, or ``history[-1]``, gives :class:`mtopt.StepRecord` back.
     Cosines are kept up to ``MOST_COSINES`` objectives (their number grows with the square); beyond, only the number of
     conflicts is, and callbacks see them all.
 
