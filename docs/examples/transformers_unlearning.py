@@ -13,6 +13,7 @@ import sys
 import tempfile
 
 import torch
+from accelerate.utils import broadcast_object_list
 from transformers import LlamaConfig, LlamaForCausalLM, Trainer, TrainingArguments, default_data_collator
 from transformers.distributed import DistributedConfig
 
@@ -42,8 +43,10 @@ def tiny_llama(lora=False):
 
 
 def in_shards(model, folder):
-    """The same model, of which each process loads its own part."""
-    model.save_pretrained(f"{folder}/whole")
+    """The same model, of which each process loads its own part, from what the first one writes."""
+    (folder,) = broadcast_object_list([folder])
+    model.save_pretrained(f"{folder}/whole")  # on the first alone
+    torch.distributed.barrier()
     return LlamaForCausalLM.from_pretrained(f"{folder}/whole", distributed_config=DistributedConfig(fsdp_size=SIZE))
 
 
