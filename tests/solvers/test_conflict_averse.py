@@ -49,8 +49,8 @@ def test_is_certified_over_twelve_decades_in_every_kind(
     jacobian = spread_over_decades(drawn_jacobian(kind, seed, rows, columns), seed, decades)
     weights, certificate = conflict_averse(jacobian @ jacobian.T, radius)
     assert np.isfinite(weights).all()
-    # what rows of 1e6 that nearly cancel leave of rows of 1e-6 is known to fewer digits, and the length of a combination
-    # that vanishes to the root of the rounding of its square: the shortest row could fall by that much
+    # what rows of 1e6 that nearly cancel leave of rows of 1e-6 is known to fewer digits, and the length of a
+    # combination that vanishes to the root of the rounding of its square: the shortest row could fall by that much
     allowed = 1e-10 if decades == 0.0 and kind == "gaussian" and columns > rows else 1e-3
     if certificate.method == "Pareto-stationary":
         norms = np.linalg.norm(jacobian, axis=1)
