@@ -263,6 +263,8 @@ def backward(
 
     Under ``16-mixed`` Fabric's GradScaler scales the losses and the rule sees unscaled gradients;
     ``fabric.clip_gradients`` works as always.
+    With ``ModelParallelStrategy``, ``fabric.load`` leaves the rule as it is and puts its state in the dictionary: save
+    ``mtopt.training.whole_rule_state(combiner, model.module, processes)``, and load it by ``load_rule_state``.
 
     Args:
         fabric: a ``Fabric``, in one process or under the strategy ``ddp`` or ``ModelParallelStrategy`` (FSDP2).

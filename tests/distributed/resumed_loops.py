@@ -123,7 +123,8 @@ def resume_lightning(rule: str, folder: Path, wrap: str, whole: bool = False) ->
     return [at_once, trained(EPOCHS, folder / "half.ckpt")]
 
 
-def resume_fabric(rule: str, folder: Path, wrap: str) -> list[dict[str, Any]]:
+def resume_fabric(rule: str, folder: Path, wrap: str, by_hand: bool = True) -> list[dict[str, Any]]:
+    """With the rule's state made whole and loaded by hand, or the rule given to Fabric as it is."""
     from lightning.fabric import Fabric
     from lightning.fabric.strategies import ModelParallelStrategy
 
@@ -139,9 +140,11 @@ def resume_fabric(rule: str, folder: Path, wrap: str) -> list[dict[str, Any]]:
             model = fabric.setup_module(Net())
             optimizer = fabric.setup_optimizers(torch.optim.AdamW(model.parameters(), lr=0.05))
             combiner = mtopt.create_combiner(rule)
-            state = {"model": model, "optimizer": optimizer, "combiner": combiner}
+            state: dict[str, Any] = {"model": model, "optimizer": optimizer, "combiner": None if by_hand else combiner}
             if first:
                 fabric.load(folder / "half.ckpt", state)
+                if by_hand:
+                    load_rule_state(combiner, state["combiner"], model.module)
             loader = loader_of(data_of(EXAMPLES))
             for epoch in range(first, last):
                 loader.sampler.set_epoch(epoch)  # type: ignore[attr-defined]
@@ -150,8 +153,11 @@ def resume_fabric(rule: str, folder: Path, wrap: str) -> list[dict[str, Any]]:
                     optimizer.step()
                     optimizer.zero_grad()
             if last == HALF:
+                if by_hand:
+                    with processes_of() as processes:
+                        state["combiner"] = whole_rule_state(combiner, model.module, processes)
                 fabric.save(folder / "half.ckpt", state)
-            return end_of(model.module, optimizer, combiner)
+            return {**end_of(model.module, optimizer, combiner), "entry": type(state["combiner"]).__name__}
 
     at_once = trained(0, EPOCHS)
     trained(0, HALF)
