@@ -52,6 +52,8 @@ def test_is_certified_over_twelve_decades_in_every_kind(
     # what rows of 1e6 that nearly cancel leave of rows of 1e-6 is known to fewer digits, and the length of a
     # combination that vanishes to the root of the rounding of its square: the shortest row could fall by that much
     allowed = 1e-10 if decades == 0.0 and kind == "gaussian" and columns > rows else 1e-3
+    if kind == "nearly_opposite":  # so does what such rows leave of their sums
+        allowed = 3e-2
     if certificate.method == "Pareto-stationary":
         norms = np.linalg.norm(jacobian, axis=1)
         allowed = max(allowed, 1e-6 * norms.max() / norms[norms > 0.0].min())
