@@ -16,7 +16,7 @@ from mtopt._losses import Losses
 from mtopt._replay import Generators, graph_where_needed
 from mtopt.autograd import Private, StepRecord, check_rule
 from mtopt.combiners import Combiner
-from mtopt.distributed import processes_of
+from mtopt.distributed import processes_of, reshard
 from mtopt.integrations._extras import require
 from mtopt.integrations._micro_batches import MicroBatches
 from mtopt.integrations._records import Means, Seen, numbers_of, reevaluate, returned, values_of
@@ -271,7 +271,12 @@ class MultiLossMixin(Trainer):  # type: ignore[misc]
     ) -> Any:
         """As of the Trainer, with one metric more for each loss."""
         self._evaluated = Means()
-        output = super().evaluation_loop(dataloader, description, prediction_loss_only, ignore_keys, metric_key_prefix)
+        try:
+            output = super().evaluation_loop(
+                dataloader, description, prediction_loss_only, ignore_keys, metric_key_prefix
+            )
+        finally:
+            reshard(self.model)  # else an optimizer that is made next is given gathered copies of the parameters
         means = self._evaluated.take(processes_of())
         output.metrics.update({f"{metric_key_prefix}_loss_{name}": value for name, value in means.items()})
         return output

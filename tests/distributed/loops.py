@@ -185,7 +185,16 @@ def run_loaded(combiner: str, folder: Path) -> dict[str, Any]:
             remove_unused_columns=False,
         )
         data = [{"tokens": tokens} for tokens in torch.randint(16, (24, 2, 8))]
-        trainer = Fitting(model, arguments, train_dataset=data, data_collator=default_data_collator, combiner=combiner)
+        held_out = data[:4]
+        trainer = Fitting(
+            model,
+            arguments,
+            train_dataset=data,
+            eval_dataset=held_out,
+            data_collator=default_data_collator,
+            combiner=combiner,
+        )
+        trainer.evaluate()  # before there is an optimizer, which must be given the parameters all the same
         trainer.train()
     names = ("loss", "loss_retain", "loss_forget")
     logs = [{name: log[name] for name in names} for log in trainer.state.log_history if "loss" in log]
