@@ -167,6 +167,6 @@ def test_what_a_page_tells_to_type_is_there_once_installed(page: Path, metadata:
     for extras in re.findall(r'"mtopt\[([\w,]+)\]"', text):
         assert set(extras.split(",")) <= set(metadata.metadata.get_all("Provides-Extra"))
     assert "python -m benchmarks" not in text
-    # who is told of a suite is told where suites are
+    # a page that names a suite says where suites are
     if "mtopt_suites" in text:
         assert "comparing.md#where-the-suites-are)" in text or "## Where the suites are" in text

@@ -19,7 +19,7 @@ from mtopt.experiments import Budget
 from ._heads import HeadsTask, Outputs, SharedTrunk, error_rate, small_convolutions
 
 SPLITS = {"train": 6000, "validation": 1500, "test": 1500}
-"""Overlaid images a split; the digits themselves are divided 60 : 20 : 20 before any are overlaid."""
+"""Overlaid images of each split; the digits themselves are divided 60 : 20 : 20 before any are overlaid."""
 
 
 @cache

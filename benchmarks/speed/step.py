@@ -131,7 +131,7 @@ def _sample(side: _Side, cell: Cell, device: str) -> None:
 
 
 def _timed(side: _Side, device: str) -> tuple[float, float]:
-    """CPU and wall seconds a step."""
+    """CPU and wall seconds per step."""
     _wait(device)
     step, repeats = side.step, range(side.repeats)
     with warnings.catch_warnings():

@@ -91,7 +91,7 @@ def step_of(objectives: int, engine: str, way: str) -> Step:
 
 
 def wires() -> Iterator[tuple[str, Step]]:
-    """By kind, all parameters in one collective a layer."""
+    """By kind, all parameters in one collective per layer."""
     whole = torch.zeros(WIDTH * (WIDTH + 1))
     part = torch.zeros(whole.numel() // RANKS)
 

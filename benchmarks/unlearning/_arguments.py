@@ -49,7 +49,7 @@ def parser() -> argparse.ArgumentParser:
     training = made.add_argument_group("training")
     training.add_argument("--epochs", type=_positive, help="over the set to forget; default: the method's")
     training.add_argument("--batch-size", type=_positive, default=16, help="rows of each side in a batch; default: 16")
-    training.add_argument("--accumulate", type=_positive, default=1, help="batches a step; default: 1")
+    training.add_argument("--accumulate", type=_positive, default=1, help="batches per step; default: 1")
     training.add_argument(
         "--learning-rate", type=float, help=f"default: the method's; {GENERATED_RATE} for the suite's model"
     )

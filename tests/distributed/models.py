@@ -81,7 +81,7 @@ SHARDED: dict[str, dict[str, Any]] = {
     "freed_in_forward": {"reshard_after_forward": True},
     "kept": {"reshard_after_forward": False},
 }
-"""Ways to shard, and what ``fully_shard`` is given. Of two of them the rest is told to methods of the model."""
+"""Ways to shard, and what ``fully_shard`` is given. For two of them methods of the model set the rest."""
 
 
 def wrapped(model: nn.Module, wrap: str) -> nn.Module:

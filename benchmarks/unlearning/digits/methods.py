@@ -121,7 +121,7 @@ def scrub(
 ) -> Ensemble:
     """SCRUB: away from the original model on the forget set, then back to it on the retain set, in turn.
 
-    In each of the first ``forget_epochs`` epochs, one pass over the forget set (``forget_batch`` images a step)
+    In each of the first ``forget_epochs`` epochs, one pass over the forget set (``forget_batch`` images per step)
     maximises ``KL(original || model)``; in every epoch one over the retain set minimises ``gamma CE + alpha KL``. KL is
     that of the outputs softened by the ``temperature``, times its square, as in distillation.
 

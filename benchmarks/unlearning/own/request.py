@@ -27,7 +27,7 @@ class Request:
         method: A name of :data:`mtopt_suites.unlearning.methods.METHODS`; ``forget_loss``, ``retain_loss`` (or
             ``"none"``) and ``rule`` take the place of its own.
         epochs, learning_rate: Over the rows to forget, and to begin with. Default: the method's.
-        batch_size, accumulate: Rows of each side in a batch; batches a step.
+        batch_size, accumulate: Rows of each side in a batch; batches per step.
         schedule, warmup_epochs: ``"linear"`` or ``"constant"``; not for GeN, which finds the rate.
         lora, merge: The rank of adapters, 0 for all weights; whether they are written into the weights at the end.
         dtype, autocast, gradient_checkpointing: Of the weights; compute in bfloat16; less memory for more time.

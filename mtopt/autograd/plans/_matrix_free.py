@@ -223,7 +223,7 @@ class Point:
             replaced = {
                 id(param): make_dual(param, torch.mul(along, factor, out=tangent)) for param, along, tangent in moves
             }
-            # Zeros for heads: torch takes a millisecond an operation to add up a tangent and one that is not there.
+            # Zeros for heads: torch takes a millisecond per operation to add up a tangent and one that is not there.
             for param in self.model.parameters():
                 if param.requires_grad and id(param) not in replaced:
                     replaced[id(param)] = make_dual(param, torch.zeros_like(param))
