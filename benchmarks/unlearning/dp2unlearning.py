@@ -8,6 +8,7 @@ import math
 import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cache
 from typing import Any
 
 import torch
@@ -71,9 +72,8 @@ def protect(model: Any, rows: Sequence[EncodedRow], config: PrivacyConfig, *, pa
     """
     if not rows:
         raise ValueError("rows is empty: give at least one encoded row")
-    rate = min(1.0, config.batch_size / len(rows))
-    steps = math.ceil(config.epochs / rate)
-    noise, spent = account(config, rate, steps)
+    rate, steps = sampling(config, len(rows))
+    protection = protection_of(config, len(rows))
     generator = torch.Generator().manual_seed(seed)
     params = [param for param in model.parameters() if param.requires_grad]
     optimizer = torch.optim.SGD(params, lr=config.learning_rate)
@@ -83,10 +83,24 @@ def protect(model: Any, rows: Sequence[EncodedRow], config: PrivacyConfig, *, pa
         totals = clipped_sum(model, [rows[place] for place in drawn], max_norm=config.max_norm, pad_id=pad_id)
         for param, total in zip(params, totals, strict=True):
             disturbance = torch.randn(param.shape, generator=generator).to(total)
-            param.grad = (total + noise * config.max_norm * disturbance) / config.batch_size
+            param.grad = (total + protection.noise_multiplier * config.max_norm * disturbance) / config.batch_size
         optimizer.step()
     optimizer.zero_grad()
     model.eval()
+    return protection
+
+
+def sampling(config: PrivacyConfig, count: int) -> tuple[float, int]:
+    """The probability with which a step draws each of ``count`` rows, and the steps that make the epochs."""
+    rate = min(1.0, config.batch_size / count)
+    return rate, math.ceil(config.epochs / rate)
+
+
+@cache
+def protection_of(config: PrivacyConfig, count: int) -> Protection:
+    """The noise that meets the budget on ``count`` rows, and what it costs; finding it takes seconds."""
+    rate, steps = sampling(config, count)
+    noise, spent = _account(config, rate, steps)
     return Protection(noise, steps, spent)
 
 
@@ -115,7 +129,7 @@ def deploy(base: Any, rows: Sequence[EncodedRow], config: FitConfig, *, pad_id: 
     return model
 
 
-def account(config: PrivacyConfig, rate: float, steps: int) -> tuple[float, float]:
+def _account(config: PrivacyConfig, rate: float, steps: int) -> tuple[float, float]:
     """The noise that meets the budget over so many steps at that sampling rate, and the epsilon that it costs."""
     try:
         accountants = importlib.import_module("opacus.accountants")  # it has no types

@@ -5,9 +5,9 @@ of a forward pass is counted as it is kept. With n the bytes of the weights that
 
     weights + reference + 2 n + max(K n + block, (K - 1) n + activations + head, 6 n with GeN)
 
-where 2 n are AdamW's two moments, K is the number of gradients held at once: one per loss (they are made in turn, so the
-first ones wait while the last one is made), and one more where a step accumulates several batches, ``activations`` are
-what autograd keeps of one loss's forward pass, and ``head`` is twice the logits in float32, four times for the losses
+where 2 n are AdamW's two moments, K is the number of gradients held at once: one per loss (they are made in turn, so
+the first ones wait while the last one is made), and one more where a step accumulates several batches, ``activations``
+are what autograd keeps of one loss's forward pass, and ``head`` is twice the logits in float32, four times for losses
 that compare whole distributions over the vocabulary. ``reference`` is another copy of all weights for the losses that
 have one, but nothing with LoRA, where it is the base without its adapters, and nothing where it is cached on the disk.
 With checkpointing the activations are those outside the blocks and each block's input, and ``block`` those inside one,

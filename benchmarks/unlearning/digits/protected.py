@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
-from functools import cache
 
 import torch
 from torch import Tensor
 from torch.nn.functional import one_hot
 
-from ..dp2unlearning import PrivacyConfig, Protection, account
+from ..dp2unlearning import PrivacyConfig, protection_of, sampling
 from .ensemble import Ensemble, Training, network
 from .methods import EPOCHS, fine_tune
 from .settings import CLASSES, Points, Setting
@@ -45,18 +43,9 @@ def dp2unlearning(
         epsilon: the privacy budget of the first, see :func:`privacy`.
     """
     config = privacy(epsilon)
-    noise = protection(config, len(setting.train.labels)).noise_multiplier
+    noise = protection_of(config, len(setting.train.labels)).noise_multiplier
     base = noisy_descent(setting.train, seeds, config, noise, width=original.tensors[0].shape[1])
     return fine_tune(base, setting, seeds=seeds, learning_rate=learning_rate, epochs=epochs)
-
-
-@cache
-def protection(config: PrivacyConfig, count: int) -> Protection:
-    """The noise for a training set of ``count`` images; finding it takes seconds."""
-    rate = min(1.0, config.batch_size / count)
-    steps = math.ceil(config.epochs / rate)
-    noise, spent = account(config, rate, steps)
-    return Protection(noise, steps, spent)
 
 
 def noisy_descent(points: Points, seeds: Sequence[int], config: PrivacyConfig, noise: float, *, width: int) -> Ensemble:
@@ -66,10 +55,10 @@ def noisy_descent(points: Points, seeds: Sequence[int], config: PrivacyConfig, n
     up with images that count for nothing. The noise is for experiments: a release needs a cryptographic generator.
     """
     count = len(points.labels)
-    rate = min(1.0, config.batch_size / count)
+    rate, steps = sampling(config, count)
     generators = [torch.Generator().manual_seed(seed) for seed in seeds]
     ensemble = Ensemble([network(seed, width) for seed in seeds])
-    for _ in range(math.ceil(config.epochs / rate)):
+    for _ in range(steps):
         drawn = torch.stack([torch.rand(count, generator=generator) < rate for generator in generators])
         longest = int(drawn.sum(1).max())
         counted, places = drawn.float().topk(longest, dim=1)

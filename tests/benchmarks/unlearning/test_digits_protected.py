@@ -12,8 +12,9 @@ from benchmarks.unlearning.digits.comparison import METHODS, Method, compare_met
 from benchmarks.unlearning.digits.ensemble import Ensemble, Training, network, train
 from benchmarks.unlearning.digits.methods import train_anew
 from benchmarks.unlearning.digits.metrics import accuracies
-from benchmarks.unlearning.digits.protected import clipped_sum, dp2unlearning, noisy_descent, privacy, protection
+from benchmarks.unlearning.digits.protected import clipped_sum, dp2unlearning, noisy_descent, privacy
 from benchmarks.unlearning.digits.settings import Points
+from benchmarks.unlearning.dp2unlearning import protection_of
 from tests.benchmarks.unlearning.digits_models import CLASS, SMALL
 
 WIDTH = 16
@@ -86,7 +87,7 @@ def test_drawn_images_make_the_mean_gradient_on_average():
     config = replace(privacy(1.0), max_norm=UNCLIPPED, learning_rate=1e-5)
     found = noisy_descent(CLASS.train, range(1), config, 0.0, width=WIDTH).member(0)
     model, count = start().member(0), len(CLASS.train.labels)
-    steps = protection(config, count).steps
+    steps = protection_of(config, count).steps
     expected = [-1e-5 * steps / count * gradient for gradient in gradient_of(model, *CLASS.train)]
     moved = [a.detach() - b.detach() for a, b in zip(found.parameters(), model.parameters(), strict=True)]
     assert norm([a - b for a, b in zip(moved, expected, strict=True)]) < 0.1 * norm(expected)
@@ -105,7 +106,7 @@ def test_the_budget_is_that_of_the_sampled_gaussian_mechanism(epsilon):
     that orders in between may better by a little."""
     config = privacy(epsilon)
     count = len(CLASS.train.labels)
-    found = protection(config, count)
+    found = protection_of(config, count)
     q, variance = config.batch_size / count, found.noise_multiplier**2
 
     def divergence(a):
@@ -164,8 +165,8 @@ def test_it_takes_part_where_it_is_named(monkeypatch, tmp_path):
     def unchanged(original, setting, **_):
         return original
 
-    monkeypatch.setattr(protected, "account", asked_in_vain)
-    protection.cache_clear()
+    monkeypatch.setattr("benchmarks.unlearning.dp2unlearning._account", asked_in_vain)
+    protection_of.cache_clear()
     for name in METHODS.keys() - {"DP2Unlearning", "from scratch"}:
         monkeypatch.setitem(METHODS, name, Method(unchanged))
     options = {"members": 2, "trials": 3, "training": SMALL, "cache_dir": tmp_path}
